@@ -1,0 +1,56 @@
+/** The calls of `GridRpcs`, tunnelled through the connection that carries the data. */
+import { ConnectionLost } from "@topgun/core/GridError"
+import { GridRpcs } from "@topgun/core/GridRpcs"
+import * as RpcClient from "@effect/rpc/RpcClient"
+import { RpcClientError } from "@effect/rpc/RpcClientError"
+import type { FromClientEncoded, FromServerEncoded } from "@effect/rpc/RpcMessage"
+import * as RpcSerialization from "@effect/rpc/RpcSerialization"
+import * as Effect from "effect/Effect"
+import * as Runtime from "effect/Runtime"
+import { SyncEngine } from "./SyncEngine.ts"
+
+const notConnected = new RpcClientError({ reason: "Protocol", message: "not connected to a server" })
+
+/** The protocol of @effect/rpc over the engine: JSON in `Call` and `Reply`, so that no second MessagePack is decoded. */
+const protocol = Effect.gen(function*() {
+  const engine = yield* SyncEngine
+  const parser = RpcSerialization.json.unsafeMake()
+  return yield* RpcClient.Protocol.make(Effect.fnUntraced(function*(respond) {
+    const runFork = Runtime.runFork(yield* Effect.runtime())
+    const fail = respond({ _tag: "ClientProtocolError", error: notConnected })
+    const stops = [
+      engine.onReply((payload) => {
+        const decoded = parser.decode(payload) as ReadonlyArray<FromServerEncoded> | FromServerEncoded
+        const responses = Array.isArray(decoded) ? decoded : [decoded]
+        runFork(Effect.forEach(responses, respond, { discard: true }))
+      }),
+      engine.state.subscribe((state) => {
+        if (state !== "CONNECTED") runFork(fail)
+      })
+    ]
+    yield* Effect.addFinalizer(() => Effect.sync(() => stops.forEach((stop) => stop())))
+    return {
+      send: (request: FromClientEncoded) =>
+        Effect.suspend(() => {
+          const encoded = parser.encode(request)
+          const payload = typeof encoded === "string" ? new TextEncoder().encode(encoded) : encoded
+          return payload === undefined || engine.call(payload) ? Effect.void : Effect.fail(notConnected)
+        }),
+      supportsAck: false,
+      supportsTransferables: false
+    }
+  }))
+})
+
+/** The calls, each failing with ConnectionLost where there is no connection, or where it ends. */
+export const make = Effect.gen(function*() {
+  const client = yield* Effect.provideServiceEffect(
+    RpcClient.make(GridRpcs, { disableTracing: true }),
+    RpcClient.Protocol,
+    protocol
+  )
+  return {
+    status: Effect.catchTag(client.Status(), "RpcClientError", (cause) =>
+      new ConnectionLost({ reason: cause.message, cause }))
+  }
+})

@@ -1,0 +1,190 @@
+/**
+ * What this device keeps: everything staged during one tick goes to storage in one transaction, so that a record and its
+ * operation are durable together or not at all.
+ *
+ * Keys are staged by name; what is written is their state at the time of the transaction. A transaction that fails keeps
+ * what was staged, tells those who wait, and is tried again.
+ */
+import type { StorageUnavailable } from "@topgun/core/GridError"
+import { Storage, type StorageWrite } from "@topgun/core/Storage"
+import * as Value from "@topgun/core/Value"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+
+/** Spaces of a client's storage. */
+export const spaces = {
+  meta: "meta",
+  maps: "maps",
+  outbox: "outbox",
+  rejected: "rejected",
+  /** A map's live records: rows by key. */
+  records: (map: string) => `records/${map}`,
+  /** The confirmed bases of keys that are ahead of the server: a row, or no bytes where the server has nothing. */
+  bases: (map: string) => `bases/${map}`
+} as const
+
+/** How far stamps and sequence numbers may go without another durable note of it. */
+export interface Reservation {
+  readonly millis: number
+  readonly sequence: number
+}
+
+/** Stamps are reserved this many ms ahead, sequence numbers this many. */
+const reserveMillis = 5_000
+const reserveSequences = 1_000
+
+/** Keys that were merged from the server, in one transaction at most. Local writes are never parted. */
+const mergedKeysMax = 5_000
+
+const retryMillis = 1_000
+
+/** The name of the row in `meta` that holds the {@link Reservation}. */
+export const reservationKey = "reservation"
+
+export interface Options {
+  /** The rows that a key's present state asks for. */
+  readonly keyWrites: (map: string, key: string) => ReadonlyArray<StorageWrite>
+  /** The greatest stamp and sequence number in use now. */
+  readonly inUse: () => Reservation
+  /** Called after each transaction with its fault, if it had one. */
+  readonly onCommit: (fault: StorageUnavailable | undefined) => void
+}
+
+export interface Journal {
+  /** This key changed. Rows that belong to one local write are staged in one tick. */
+  readonly stageKey: (map: string, key: string, origin: "local" | "remote") => void
+  readonly stageRow: (write: StorageWrite) => void
+  /** The transaction that will hold what has been staged so far. */
+  readonly flushed: () => Deferred.Deferred<void, StorageUnavailable>
+  /** What is durably reserved; nothing beyond may leave this device. */
+  readonly reserved: () => Reservation
+  /** Waits until everything staged so far is durable. */
+  readonly flush: Effect.Effect<void, StorageUnavailable>
+}
+
+class Staged {
+  readonly rows = new Map<string, StorageWrite>()
+  readonly local = new Map<string, Set<string>>()
+  readonly remote = new Map<string, Set<string>>()
+}
+
+const addKey = (to: Map<string, Set<string>>, map: string, key: string): void => {
+  const keys = to.get(map)
+  if (keys === undefined) to.set(map, new Set([key]))
+  else keys.add(key)
+}
+
+/** A journal over this node's storage, going on from what is reserved already. Flushes once more when the scope closes. */
+export const make = Effect.fnUntraced(function*(initial: Reservation, options: Options) {
+  const storage = yield* Storage
+  let staged = new Staged()
+  let flushed = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
+  let reserved = initial
+  const work = Effect.unsafeMakeLatch(false)
+
+  const reserve = (): Reservation | undefined => {
+    const used = options.inUse()
+    return used.millis + reserveMillis / 2 > reserved.millis || used.sequence + reserveSequences / 2 > reserved.sequence
+      ? {
+        millis: Math.max(reserved.millis, used.millis + reserveMillis),
+        sequence: Math.max(reserved.sequence, used.sequence + reserveSequences)
+      }
+      : undefined
+  }
+
+  /** Takes one transaction's worth out of `staged`. */
+  const takeBatch = (): { readonly batch: Staged; readonly writes: Array<StorageWrite>; readonly whole: boolean } => {
+    const batch = staged
+    staged = new Staged()
+    const writes: Array<StorageWrite> = []
+    for (const row of batch.rows.values()) writes.push(row)
+    for (const [map, keys] of batch.local) for (const key of keys) writes.push(...options.keyWrites(map, key))
+    let merged = 0
+    for (const [map, keys] of batch.remote) {
+      for (const key of keys) {
+        if (merged >= mergedKeysMax) {
+          addKey(staged.remote, map, key)
+          keys.delete(key)
+          continue
+        }
+        merged++
+        writes.push(...options.keyWrites(map, key))
+      }
+    }
+    return { batch, writes, whole: staged.remote.size === 0 }
+  }
+
+  const restore = (batch: Staged): void => {
+    const later = staged
+    staged = batch
+    for (const [id, row] of later.rows) staged.rows.set(id, row)
+    for (const [map, keys] of later.local) for (const key of keys) addKey(staged.local, map, key)
+    for (const [map, keys] of later.remote) for (const key of keys) addKey(staged.remote, map, key)
+    work.unsafeOpen()
+  }
+
+  const commit = Effect.gen(function*() {
+    work.unsafeClose()
+    const { batch, whole, writes } = takeBatch()
+    const waiters = flushed
+    if (whole) flushed = Deferred.unsafeMake(FiberId.none)
+    else work.unsafeOpen()
+    const reservation = reserve()
+    if (reservation !== undefined) {
+      writes.push({
+        space: spaces.meta,
+        key: reservationKey,
+        value: Value.encode([reservation.millis, reservation.sequence])
+      })
+    }
+    const outcome = yield* Effect.exit(writes.length === 0 ? Effect.void : storage.commit(writes))
+    if (Exit.isSuccess(outcome)) {
+      if (reservation !== undefined) reserved = reservation
+      if (whole) Deferred.unsafeDone(waiters, Exit.void)
+      options.onCommit(undefined)
+      return true
+    }
+    restore(batch)
+    if (!whole) flushed = Deferred.unsafeMake(FiberId.none)
+    Deferred.unsafeDone(waiters, outcome)
+    if (outcome.cause._tag === "Fail") options.onCommit(outcome.cause.error)
+    return false
+  }).pipe(Effect.uninterruptible)
+
+  const loop = Effect.gen(function*() {
+    yield* work.await
+    if (!(yield* commit)) yield* Effect.sleep(retryMillis)
+  }).pipe(Effect.forever)
+
+  // Registered before the worker starts, so that it runs after the worker has stopped.
+  yield* Effect.addFinalizer(() =>
+    Effect.suspend(() => {
+      const more = (): boolean => staged.rows.size + staged.local.size + staged.remote.size > 0
+      return Effect.iterate(true, {
+        while: (went) => went && more(),
+        body: () => commit
+      })
+    }).pipe(Effect.zipRight(Effect.sync(() => Deferred.unsafeDone(flushed, Exit.void))))
+  )
+  yield* Effect.forkScoped(loop)
+
+  const journal: Journal = {
+    stageKey: (map, key, origin) => {
+      addKey(origin === "local" ? staged.local : staged.remote, map, key)
+      work.unsafeOpen()
+    },
+    stageRow: (write) => {
+      staged.rows.set(`${write.space}\0${write.key}`, write)
+      work.unsafeOpen()
+    },
+    flushed: () => flushed,
+    reserved: () => reserved,
+    flush: Effect.suspend(() => {
+      work.unsafeOpen()
+      return Deferred.await(flushed)
+    })
+  }
+  return journal
+})

@@ -1,0 +1,304 @@
+/**
+ * The operations of this device that the server doesn't durably have yet, in the order of their sequence numbers. It never
+ * merges; what an answer means for the data is for its listener to do.
+ *
+ * An operation waits in the line (coalesced: one a key), is in flight once it is sent, is acknowledged at a level, and ends
+ * with the server's durable mark or a rejection. A connection that ends puts nothing back: what is in flight is sent again,
+ * as it is, on the next one. An operation that may have been sent is never coalesced.
+ */
+import * as Backpressure from "@topgun/core/Backpressure"
+import { WriteDropped, type WriteFailure, WriteRejected } from "@topgun/core/GridError"
+import type { LwwRecord } from "@topgun/core/LwwRecord"
+import * as Rows from "@topgun/core/LwwRecord"
+import * as Value from "@topgun/core/Value"
+import { AckQueue, stronger, type Waiter, type WriteConcern } from "@topgun/core/WriteConcern"
+import * as Effect from "effect/Effect"
+import type { Journal } from "./Journal.ts"
+import { spaces } from "./Journal.ts"
+
+/** Operations sent and not ended, at most. Higher hides a longer way to the server, at 0.5 kB of memory each. */
+export const inFlightMax = 1_000
+
+/** An operation on its way. */
+export interface Pending {
+  readonly sequence: number
+  readonly map: string
+  readonly key: string
+  record: LwwRecord
+  concern: WriteConcern
+  /** When the oldest write in it was made, in ms. */
+  readonly since: number
+  readonly waiter: Waiter | undefined
+  /** `line`: waits to be sent. `flight`: sent, or may have been. `ended`: durable, rejected or dropped. */
+  stage: "line" | "flight" | "ended"
+  /** Acknowledged on the present connection. */
+  acked: boolean
+  /** Offered again after a tree walk: not in the log, as the next walk would find it again. */
+  readonly offered: boolean
+}
+
+export interface Listener {
+  /** The server has the operation's record. */
+  readonly onAccepted: (operation: Pending) => void
+  /** The operation will never be applied; `successor` is a later operation of its key that still may. */
+  readonly onUndone: (operation: Pending, successor: Pending | undefined, failure: WriteFailure) => void
+  /** The operation ended well; its key's rows may need writing. */
+  readonly onEnded: (operation: Pending) => void
+  readonly onHighWater: (pending: number) => void
+  readonly onLowWater: (pending: number) => void
+  readonly onChange: () => void
+}
+
+/** What storage keeps of an operation. */
+export interface StoredOperation {
+  readonly sequence: number
+  readonly map: string
+  readonly key: string
+  readonly record: LwwRecord
+  readonly concern: WriteConcern
+  readonly since: number
+}
+
+const format = 1
+
+/** Storage keys sort as sequence numbers do. */
+const storageKey = (sequence: number): string => sequence.toString(16).padStart(14, "0")
+
+const encode = (operation: Pending): Uint8Array =>
+  Value.encode([
+    format,
+    operation.sequence,
+    operation.map,
+    operation.key,
+    operation.record.row,
+    operation.concern,
+    operation.since
+  ])
+
+/** An operation from storage; `undefined` for bytes that are not one. */
+export const decode = (bytes: Uint8Array): StoredOperation | undefined => {
+  const row = Value.decode(bytes)
+  if (!Array.isArray(row) || row[0] !== format || row.length !== 7) return undefined
+  const [, sequence, map, key, record, concern, since] = row as [number, number, string, string, Uint8Array, never, number]
+  return { sequence, map, key, record: Rows.decode(record), concern, since }
+}
+
+/** Makes the outbox of one device, whose next operation gets `nextSequence`. */
+export const make = Effect.fnUntraced(function*(options: {
+  readonly backpressure: Backpressure.Options
+  readonly nextSequence: number
+  readonly now: () => number
+  readonly journal: Pick<Journal, "stageRow">
+  readonly listener: Listener
+}) {
+  const { journal, listener } = options
+  let nextSequence = options.nextSequence
+  const acks = new AckQueue(options.backpressure.capacity + inFlightMax)
+  /** The latest operation of each key that has not ended. */
+  const latest = new Map<string, Map<string, Pending>>()
+  const flight = new Map<number, Pending>()
+  /** Keys to offer again: their records are read when there is room to send them. */
+  let offers: Array<readonly [map: string, key: string]> = []
+  let live = 0
+  const room = Effect.unsafeMakeLatch(true)
+  const offered = Effect.unsafeMakeLatch(false)
+
+  const setRoom = () => flight.size < inFlightMax ? room.unsafeOpen() : room.unsafeClose()
+
+  const latestOf = (map: string, key: string): Pending | undefined => latest.get(map)?.get(key)
+
+  const track = (operation: Pending): void => {
+    const keys = latest.get(operation.map)
+    if (keys === undefined) latest.set(operation.map, new Map([[operation.key, operation]]))
+    else keys.set(operation.key, operation)
+  }
+
+  const end = (operation: Pending): void => {
+    operation.stage = "ended"
+    if (!operation.offered) {
+      live--
+      journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: undefined })
+    }
+    if (latestOf(operation.map, operation.key) === operation) latest.get(operation.map)!.delete(operation.key)
+    if (flight.delete(operation.sequence)) setRoom()
+    listener.onChange()
+  }
+
+  const undo = (operation: Pending, failure: WriteFailure): void => {
+    const last = latestOf(operation.map, operation.key)
+    end(operation)
+    listener.onUndone(operation, last === operation ? undefined : last, failure)
+    acks.failed(operation.sequence, failure)
+  }
+
+  const line = yield* Backpressure.make<Pending>(options.backpressure, {
+    onDrop: (operation) => undo(operation, new WriteDropped({ map: operation.map, key: operation.key })),
+    onHighWater: listener.onHighWater,
+    onLowWater: listener.onLowWater
+  })
+
+  const add = (
+    fields: Pick<Pending, "sequence" | "map" | "key" | "record" | "concern" | "since" | "offered">,
+    waiter?: Waiter
+  ): Pending => ({ ...fields, waiter, stage: "line", acked: false })
+
+  const takeOffers = (
+    max: number,
+    confirmed: (map: string, key: string) => LwwRecord | undefined
+  ): ReadonlyArray<Pending> => {
+    const taken: Array<Pending> = []
+    for (const [map, key] of offers.splice(0, Math.min(max, inFlightMax - flight.size))) {
+      const record = confirmed(map, key)
+      if (record === undefined || latestOf(map, key) !== undefined) continue
+      const operation = add({
+        sequence: nextSequence++,
+        map,
+        key,
+        record,
+        concern: "APPLIED",
+        since: options.now(),
+        offered: true
+      })
+      operation.stage = "flight"
+      track(operation)
+      flight.set(operation.sequence, operation)
+      taken.push(operation)
+    }
+    if (offers.length === 0) offered.unsafeClose()
+    return taken
+  }
+
+  return {
+    /** Operations that have not ended. */
+    size: () => live,
+    nextSequence: () => nextSequence,
+    /** When the oldest of them was made, in ms; `undefined` when there is none. */
+    oldest: (): number | undefined => {
+      for (const operation of flight.values()) if (!operation.offered) return operation.since
+      return line.peek()?.since
+    },
+    /** Whether the server has answered all that was made before `sequence`, and all that was offered. */
+    isDrained: (sequence: number): boolean => {
+      const first = line.peek()
+      if (offers.length > 0 || (first !== undefined && first.sequence < sequence)) return false
+      for (const operation of flight.values()) {
+        if (!operation.acked && (operation.offered || operation.sequence < sequence)) return false
+      }
+      return true
+    },
+    capacity: options.backpressure.capacity,
+    /** Whether a write to the key can enter now, be it into the place of an operation that waits to be sent. */
+    hasRoom: (map: string, key: string): boolean =>
+      latestOf(map, key)?.stage === "line" || options.backpressure.strategy === "drop-oldest" ||
+      (line.size() < options.backpressure.capacity && line.waiting() === 0),
+    /** Calls `enter` when there is room; see `Backpressure`. */
+    whenRoom: line.whenRoom,
+
+    /** Adds a write; the caller has made sure of {@link hasRoom}. Coalesces it into an operation that wasn't sent yet. */
+    append: (map: string, key: string, record: LwwRecord, concern: WriteConcern): Pending => {
+      const previous = latestOf(map, key)
+      let operation: Pending
+      if (previous?.stage === "line") {
+        operation = previous
+        operation.record = record
+        operation.concern = stronger(operation.concern, concern)
+        if (operation.waiter !== undefined) operation.waiter.concern = operation.concern
+      } else {
+        const sequence = nextSequence++
+        operation = add(
+          { sequence, map, key, record, concern, since: options.now(), offered: false },
+          acks.add(sequence, concern)
+        )
+        live++
+        track(operation)
+        line.offer(operation)
+        listener.onChange()
+      }
+      journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: encode(operation) })
+      acks.reached(operation.sequence, "FIRE_AND_FORGET", 0)
+      return operation
+    },
+
+    /** Takes back an operation that storage kept. It may have been sent before, so it is in flight. */
+    restore: (stored: StoredOperation): void => {
+      const operation = add({ ...stored, offered: false })
+      operation.stage = "flight"
+      live++
+      track(operation)
+      flight.set(operation.sequence, operation)
+      setRoom()
+    },
+
+    /** Names records that the server lacks. They are sent after what waits already, and forgotten with the connection. */
+    offer: (map: string, keys: ReadonlyArray<string>): void => {
+      for (const key of keys) if (latestOf(map, key) === undefined) offers.push([map, key])
+      if (offers.length > 0) offered.unsafeOpen()
+    },
+
+    /** What is in flight and not acknowledged on this connection, to be sent again at its beginning. */
+    resend: (): ReadonlyArray<Pending> => {
+      offers = []
+      offered.unsafeClose()
+      for (const operation of Array.from(flight.values())) {
+        operation.acked = false
+        if (operation.offered) end(operation)
+      }
+      return Array.from(flight.values()).sort((a, b) => a.sequence - b.sequence)
+    },
+
+    /** Waits for operations to send, takes up to `max` and puts them in flight. Interruption takes none. */
+    take: (max: number, confirmed: (map: string, key: string) => LwwRecord | undefined) =>
+      Effect.zipRight(
+        Effect.zipRight(room.await, Effect.raceFirst(line.nonEmpty, offered.await)),
+        // Waiting is apart from taking, which is one step, so that whatever leaves the line is in flight.
+        Effect.uninterruptible(Effect.map(line.take(Math.min(max, inFlightMax - flight.size)), (taken) => {
+          for (const operation of taken) {
+            operation.stage = "flight"
+            flight.set(operation.sequence, operation)
+          }
+          const sent = taken.length > 0 ? taken : takeOffers(max, confirmed)
+          setRoom()
+          return sent
+        }))
+      ),
+
+    /** The server says that operations have reached a level. */
+    acknowledged: (sequences: ReadonlyArray<number>, level: WriteConcern, replicas: number, isFinal: boolean): void => {
+      for (const sequence of sequences) {
+        const operation = flight.get(sequence)
+        if (operation === undefined) continue
+        if (!operation.acked) {
+          operation.acked = true
+          listener.onAccepted(operation)
+        }
+        acks.reached(sequence, level, replicas)
+        if (isFinal || operation.offered) {
+          end(operation)
+          listener.onEnded(operation)
+        }
+      }
+    },
+
+    /** The server holds everything of this connection up to `sequence` durably: what it acknowledged has ended. */
+    durable: (sequence: number): void => {
+      for (const operation of Array.from(flight.values())) {
+        if (operation.sequence > sequence || !operation.acked) continue
+        end(operation)
+        listener.onEnded(operation)
+      }
+    },
+
+    /** The server refuses an operation for good. */
+    rejected: (sequence: number, cause: string, reason: string): void => {
+      const operation = flight.get(sequence)
+      if (operation === undefined) return
+      undo(operation, new WriteRejected({ map: operation.map, key: operation.key, cause, reason }))
+    },
+
+    /** Waiters are told that nothing more will be answered here; the operations stay in the log. */
+    close: (failure: WriteFailure): void => acks.close(failure)
+  }
+})
+
+export type Outbox = Effect.Effect.Success<ReturnType<typeof make>>
+

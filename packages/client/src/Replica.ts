@@ -1,0 +1,393 @@
+/**
+ * This device's copy of the grid: the maps, their journal and the outbox, in one consistent step each.
+ *
+ * A local write is stamped, merged and visible before the call returns; its record and operation go to storage together at
+ * the end of the tick. Records from the server are merged the same way, without an operation.
+ */
+import * as Backpressure from "@topgun/core/Backpressure"
+import { CrdtStore } from "@topgun/core/CrdtStore"
+import type { MapDeclaration } from "@topgun/core/Grid"
+import {
+  BackpressureError,
+  ClientClosed,
+  StorageUnavailable
+} from "@topgun/core/GridError"
+import * as Hlc from "@topgun/core/Hlc"
+import type { Change as RecordChange, LwwMap } from "@topgun/core/LwwMap"
+import * as LwwRecord from "@topgun/core/LwwRecord"
+import type { KeyedRecord } from "@topgun/core/MerkleSync"
+import { Storage, type StorageWrite } from "@topgun/core/Storage"
+import { isNodeId } from "@topgun/core/Timestamp"
+import * as Value from "@topgun/core/Value"
+import type { WriteConcern } from "@topgun/core/WriteConcern"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Journal from "./Journal.ts"
+import { notifyAll, subscribeTo } from "./Live.ts"
+import type { Source } from "./MapView.ts"
+import * as Outbox from "./Outbox.ts"
+import type { Change } from "./Reports.ts"
+import * as RejectedWrites from "./RejectedWrites.ts"
+import { check, isRefusal, LocalWrite } from "./Write.ts"
+
+type Changes = ReadonlyArray<Change<unknown>>
+
+/** One map of this device, and who listens to it. */
+class ReplicaMap {
+  readonly crdt: LwwMap
+  readonly listeners = new Set<(changes: Changes) => void>()
+  readonly watchers = new Map<string, Set<(change: Change<unknown>) => void>>()
+
+  constructor(crdt: LwwMap) {
+    this.crdt = crdt
+  }
+}
+
+const format = 1
+const pageRows = 5_000
+
+/** Told of what concerns the whole device. */
+export interface Events {
+  /** Something of the status changed. Called often; read what is needed later. */
+  readonly onChange: () => void
+  /** A fault that nobody waits for. */
+  readonly onFault: (fault: unknown) => void
+  readonly onHighWater: (pending: number) => void
+  readonly onLowWater: (pending: number) => void
+}
+
+const valueOf = (record: LwwRecord.LwwRecord | undefined): unknown =>
+  record === undefined || record.isTombstone ? undefined : Value.decode(record.valueBytes)
+
+const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
+  const storage = yield* Storage
+  const hlc = yield* Hlc.Hlc
+  const store = (yield* CrdtStore).open()
+  const clock = yield* Effect.clock
+  const now = () => clock.unsafeCurrentTimeMillis()
+
+  const maps = new Map<string, ReplicaMap>()
+  const subscribers = new Set<Events>()
+  let closed = false
+  let storageFault: StorageUnavailable | undefined
+
+  const tell = (event: "onChange"): void => {
+    for (const each of subscribers) each[event]()
+  }
+  const onFault = (fault: unknown): void => {
+    for (const each of subscribers) each.onFault(fault)
+  }
+
+  // --- Opening: what this device remembers ---
+
+  const scanAll = Effect.fnUntraced(function*(space: string, each: (key: string, value: Uint8Array) => void) {
+    let after: string | undefined
+    while (true) {
+      const rows = yield* storage.scan(space, after, pageRows)
+      for (const row of rows) each(row.key, row.value)
+      const last = rows.at(-1)
+      if (last === undefined || rows.length < pageRows) return
+      after = last.key
+    }
+  })
+
+  const meta = new Map<string, unknown>()
+  yield* scanAll(Journal.spaces.meta, (key, value) => meta.set(key, Value.decode(value)))
+  const storedFormat = meta.get("format")
+  if (storedFormat !== undefined && storedFormat !== format) {
+    return yield* new StorageUnavailable({
+      reason: `it was written in format ${String(storedFormat)}, this version reads format ${format}: update the application`
+    })
+  }
+  const storedNodeId = meta.get("nodeId")
+  const nodeId = isNodeId(storedNodeId) ? storedNodeId : hlc.nodeId()
+  if (storedNodeId === undefined) {
+    yield* storage.commit([
+      { space: Journal.spaces.meta, key: "format", value: Value.encode(format) },
+      { space: Journal.spaces.meta, key: "nodeId", value: Value.encode(nodeId) }
+    ])
+  }
+  const reservation = meta.get(Journal.reservationKey)
+  const reserved: Journal.Reservation = Array.isArray(reservation)
+    ? { millis: Number(reservation[0]), sequence: Number(reservation[1]) }
+    : { millis: 0, sequence: 0 }
+  hlc.unsafeAdopt(nodeId, reserved.millis)
+
+  const stored: Array<Outbox.StoredOperation> = []
+  yield* scanAll(Journal.spaces.outbox, (key, value) => {
+    const operation = Outbox.decode(value)
+    if (operation === undefined) onFault(new StorageUnavailable({ reason: `operation ${key} in storage is unreadable` }))
+    else stored.push(operation)
+  })
+
+  const mapOf = (name: string): ReplicaMap => {
+    let map = maps.get(name)
+    if (map === undefined) {
+      map = new ReplicaMap(store.lwwMap(name))
+      maps.set(name, map)
+    }
+    return map
+  }
+
+  const remembered = new Set<string>()
+  yield* scanAll(Journal.spaces.maps, (name) => remembered.add(name))
+  for (const { map } of stored) remembered.add(map)
+  for (const name of remembered) {
+    const { crdt } = mapOf(name)
+    const bases = new Map<string, LwwRecord.LwwRecord | null>()
+    yield* scanAll(
+      Journal.spaces.bases(name),
+      (key, value) => bases.set(key, value.length === 0 ? null : LwwRecord.decode(value))
+    )
+    yield* scanAll(Journal.spaces.records(name), (key, value) => {
+      const record = LwwRecord.decode(value)
+      hlc.unsafeRaise(record)
+      crdt.restore(key, record, bases.get(key))
+    })
+  }
+
+  // --- Writing down ---
+
+  const keyWrites = (name: string, key: string): ReadonlyArray<StorageWrite> => {
+    const crdt = mapOf(name).crdt
+    const base = crdt.getBase(key)
+    return [
+      { space: Journal.spaces.records(name), key, value: crdt.getRecord(key)?.row },
+      {
+        space: Journal.spaces.bases(name),
+        key,
+        value: base === undefined ? undefined : base === null ? new Uint8Array(0) : base.row
+      }
+    ]
+  }
+
+  // Declared before the outbox exists, as each needs the other.
+  let nextSequence = () => reserved.sequence
+  const inUse = { millis: 0 }
+  const journal = yield* Journal.make(reserved, {
+    keyWrites,
+    inUse: () => ({ millis: inUse.millis, sequence: nextSequence() }),
+    onCommit: (fault) => {
+      if (fault === storageFault) return
+      storageFault = fault
+      if (fault !== undefined) onFault(fault)
+      tell("onChange")
+    }
+  })
+  const rejected = yield* RejectedWrites.make({
+    journal,
+    rows: scanAll,
+    onFault,
+    onChange: () => tell("onChange")
+  })
+
+  // --- Being told ---
+
+  const emit = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
+    const map = mapOf(name)
+    if (map.listeners.size === 0 && map.watchers.size === 0) return
+    const told = changes.map(({ key, previous }): Change<unknown> => ({
+      key,
+      value: map.crdt.get(key),
+      previous: valueOf(previous),
+      origin
+    }))
+    notifyAll(Array.from(map.listeners), told, onFault)
+    if (map.watchers.size === 0) return
+    for (const change of told) {
+      const watchers = map.watchers.get(change.key)
+      if (watchers !== undefined) notifyAll(Array.from(watchers), change, onFault)
+    }
+  }
+
+  const apply = (
+    name: string,
+    change: RecordChange | undefined,
+    key: string,
+    origin: "local" | "remote"
+  ): void => {
+    journal.stageKey(name, key, origin)
+    if (change !== undefined) emit(name, [change], origin)
+  }
+
+  // --- The outbox ---
+
+  const outbox = yield* Outbox.make({
+    backpressure,
+    nextSequence: Math.max(reserved.sequence, ...stored.slice(-1).map(({ sequence }) => sequence + 1), 1),
+    now,
+    journal,
+    listener: {
+      onAccepted: ({ key, map, record }) => {
+        const change = mapOf(map).crdt.confirm(key, record)
+        if (change !== undefined) apply(map, change, key, "remote")
+      },
+      onEnded: ({ key, map, offered }) => {
+        if (!offered) journal.stageKey(map, key, "remote")
+      },
+      onUndone: (operation, successor, failure) => {
+        const { key, map } = operation
+        if (!operation.offered) apply(map, mapOf(map).crdt.revert(key, successor?.record), key, "local")
+        rejected.add(operation, failure)
+        onFault(failure)
+      },
+      onHighWater: (pending) => {
+        for (const each of subscribers) each.onHighWater(pending)
+      },
+      onLowWater: (pending) => {
+        for (const each of subscribers) each.onLowWater(pending)
+      },
+      onChange: () => tell("onChange")
+    }
+  })
+  nextSequence = outbox.nextSequence
+  for (const operation of stored) outbox.restore(operation)
+
+  // The last finalizer to be added is the first to run: nobody waits for a client that is gone.
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      closed = true
+      outbox.close(new ClientClosed())
+    })
+  )
+
+  // --- Writes ---
+
+  const admit = (
+    write: LocalWrite,
+    name: string,
+    key: string,
+    bytes: Uint8Array | undefined,
+    concern: WriteConcern
+  ): void => {
+    const stamp = hlc.unsafeTick()
+    inUse.millis = stamp.millis
+    const record = bytes === undefined ? LwwRecord.remove(stamp) : LwwRecord.put(stamp, bytes)
+    const change = mapOf(name).crdt.write(key, record)
+    const operation = outbox.append(name, key, record, concern)
+    journal.stageKey(name, key, "local")
+    write.record = record
+    write.operation = operation
+    write.local = journal.flushed()
+    Deferred.unsafeDone(write.admitted, Exit.succeed(operation))
+    if (change !== undefined) emit(name, [change], "local")
+  }
+
+  return {
+    nodeId: hlc.nodeId,
+    journal,
+    outbox,
+    rejected,
+    storageKind: storage.kind,
+    storageDurable: storage.durable,
+    storageFault: () => storageFault,
+
+    /** Hears of what concerns the device, until the returned function is called. */
+    observe: (events: Events): () => void => {
+      subscribers.add(events)
+      return () => {
+        subscribers.delete(events)
+      }
+    },
+
+    /** Opens a map and remembers that it was. */
+    openMap: (name: string): LwwMap => {
+      if (!remembered.has(name)) {
+        remembered.add(name)
+        journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode("lww") })
+        tell("onChange")
+      }
+      return mapOf(name).crdt
+    },
+    mapNames: (): ReadonlyArray<string> => Array.from(remembered),
+    map: (name: string): LwwMap | undefined => maps.get(name)?.crdt,
+
+    /**
+     * Writes a key; `undefined` from `next` removes it. `next` gets the present value, at the moment of admission. Visible
+     * when this returns, unless the outbox is full and its policy is to wait.
+     *
+     * @throws WriteRefusal when nothing was changed
+     */
+    write: <A>(
+      declaration: MapDeclaration<A>,
+      key: string,
+      next: (current: A | undefined) => A | undefined,
+      concern: WriteConcern
+    ): LocalWrite => {
+      if (closed) throw new ClientClosed()
+      const { name } = declaration
+      const { crdt } = mapOf(name)
+      const bytes = () => check(declaration, key, next(crdt.get(key) as A | undefined))
+      const write = new LocalWrite(now(), concern)
+      if (outbox.hasRoom(name, key)) {
+        admit(write, name, key, bytes(), concern)
+        return write
+      }
+      // What can be refused is refused now, though the value may be another one when there is room.
+      bytes()
+      const waits = outbox.whenRoom(() => {
+        try {
+          admit(write, name, key, bytes(), concern)
+        } catch (fault) {
+          if (!isRefusal(fault)) throw fault
+          Deferred.unsafeDone(write.admitted, Exit.fail(fault))
+          onFault(fault)
+        }
+      })
+      if (!waits) throw new BackpressureError({ pending: outbox.size(), capacity: outbox.capacity })
+      return write
+    },
+
+    /**
+     * Merges records that the server has. Those from beyond the drift bound are left out, and reported.
+     */
+    merge: (name: string, records: ReadonlyArray<KeyedRecord>): void => {
+      const { crdt } = mapOf(name)
+      const changes: Array<RecordChange> = []
+      for (const [key, record] of records) {
+        const received = hlc.unsafeReceive(record)
+        if (Either.isLeft(received)) {
+          onFault(received.left)
+          continue
+        }
+        const before = crdt.getBase(key)
+        const change = crdt.merge(key, record)
+        if (change !== undefined) changes.push(change)
+        if (change !== undefined || crdt.getBase(key) !== before) journal.stageKey(name, key, "remote")
+      }
+      if (changes.length > 0) emit(name, changes, "remote")
+    },
+
+    /** What a handle of the map reads from and listens to. */
+    view: (name: string): Source => ({
+      map: () => mapOf(name).crdt,
+      subscribe: (listener, signal) => subscribeTo(mapOf(name).listeners, listener, signal),
+      watch: (key, listener, signal) => {
+        const { watchers } = mapOf(name)
+        let own = watchers.get(key)
+        if (own === undefined) {
+          own = new Set()
+          watchers.set(key, own)
+        }
+        return subscribeTo(own, listener, signal, () => watchers.delete(key))
+      }
+    })
+  }
+})
+
+/** This device's copy of the grid, loaded. */
+export class Replica extends Context.Tag("@topgun/client/Replica")<
+  Replica,
+  Effect.Effect.Success<ReturnType<typeof make>>
+>() {}
+
+/** The replica kept in this node's storage, with everything that it remembers loaded. */
+export const layer = (options: { readonly backpressure?: Partial<Backpressure.Options> } = {}): Layer.Layer<
+  Replica,
+  StorageUnavailable,
+  Storage | Hlc.Hlc | CrdtStore
+> => Layer.scoped(Replica, make({ ...Backpressure.defaults, ...options.backpressure }))

@@ -1,0 +1,48 @@
+/** What a client tells its application, as plain data. */
+import type { SyncState } from "./SyncState.ts"
+
+/** A visible change of a key; `undefined` where there was or is no value. */
+export interface Change<A> {
+  readonly key: string
+  readonly value: A | undefined
+  readonly previous: A | undefined
+  readonly origin: "local" | "remote"
+}
+
+/** A refused write: what was to be written, and why it was not. `value` is `undefined` for a removal. */
+export interface RejectedWrite {
+  readonly id: string
+  readonly map: string
+  readonly key: string
+  readonly value: unknown
+  /** The `_tag` of the refusal. */
+  readonly cause: string
+  readonly reason: string
+  /** When the write was made, in ms. */
+  readonly since: number
+}
+
+/** How a device stands with its server and its storage. */
+export interface SyncStatus {
+  readonly state: SyncState
+  /** Operations that the server doesn't durably have yet; counts those of earlier runs too. */
+  readonly pending: number
+  /** Writes that the server refused and the application hasn't dealt with. */
+  readonly rejected: number
+  /** When the oldest pending operation was made, in ms. */
+  readonly oldestPendingAt: number | undefined
+  /** Whether everything was in step with the server at some time since the client was opened. */
+  readonly hasSynced: boolean
+  readonly lastSyncedAt: number | undefined
+  readonly storage: {
+    readonly kind: string
+    /** Whether it outlives the process. */
+    readonly durable: boolean
+    /** Why writes can't be kept on this device at present. */
+    readonly fault: string | undefined
+  }
+  /** The server's clock minus this device's, in ms, where they differ. */
+  readonly clockSkewMillis: number
+  /** Why there is no connection, where there should be one. */
+  readonly failure: string | undefined
+}

@@ -1,0 +1,450 @@
+/**
+ * Keeps this device and a server in step: connect → authenticate → reconcile → drain → follow, again after each failure
+ * that a retry can mend.
+ *
+ * What arrives is handled synchronously, frame by frame, without a fiber; what goes out in one tick goes in one frame.
+ */
+import type { Backoff } from "@topgun/core/Backoff"
+import {
+  AuthRequired,
+  ConnectionLost,
+  MalformedMessage,
+  ProtocolVersionUnsupported,
+  RequestTimeout
+} from "@topgun/core/GridError"
+import { Hlc } from "@topgun/core/Hlc"
+import type { LwwMap } from "@topgun/core/LwwMap"
+import * as LwwRecord from "@topgun/core/LwwRecord"
+import { type KeyedRecord, MerkleSync, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
+import { PartitionRouter } from "@topgun/core/PartitionRouter"
+import * as Protocol from "@topgun/core/Protocol"
+import { type Connection, Transport } from "@topgun/core/Transport"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as FiberHandle from "effect/FiberHandle"
+import * as FiberId from "effect/FiberId"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import { notifyAll, Observable } from "./Live.ts"
+import type { Pending } from "./Outbox.ts"
+import { Replica } from "./Replica.ts"
+import { Signal } from "./Signal.ts"
+import * as SyncState from "./SyncState.ts"
+
+/** Why a session ended. */
+export type SessionFailure =
+  | ConnectionLost
+  | RequestTimeout
+  | MalformedMessage
+  | AuthRequired
+  | ProtocolVersionUnsupported
+
+const isFatal = (failure: SessionFailure): boolean =>
+  failure._tag === "AuthRequired" || failure._tag === "ProtocolVersionUnsupported"
+
+/** How long the server may take to answer one question, in ms. */
+const requestMillisMax = 10_000
+/** Maps reconciled at a time. */
+const mapsAtOnce = 4
+/** Clocks that differ by less are taken for equal: the way to the server takes time too. */
+const skewMillisMin = 500
+/** The sender pauses while more than this waits in the socket. */
+const bufferedBytesMax = 1024 * 1024
+const bufferPollMillis = 5
+
+type Request = Deferred.Deferred<Protocol.ServerMessage, SessionFailure>
+type Answer<Tag> = Extract<Protocol.ServerMessage, { readonly _tag: Tag }>
+
+export interface Options {
+  /** When to try again. */
+  readonly backoff: Backoff
+}
+
+const batchesOf = function*(operations: ReadonlyArray<Pending>): Iterable<Protocol.ClientMessage> {
+  let ops: Array<Protocol.OpTuple> = []
+  let bytes = 0
+  for (const [i, operation] of operations.entries()) {
+    ops.push([operation.sequence, operation.key, operation.record.row])
+    bytes += operation.record.row.length + operation.key.length
+    const next = operations[i + 1]
+    if (
+      next === undefined || next.map !== operation.map || next.concern !== operation.concern ||
+      ops.length >= Protocol.batchOperationsMax ||
+      bytes + next.record.row.length + next.key.length > Protocol.batchBytesMax
+    ) {
+      yield { _tag: "OpBatch", map: operation.map, kind: "lww", concern: operation.concern, ops }
+      ops = []
+      bytes = 0
+    }
+  }
+}
+
+const decodeRecords = (records: ReadonlyArray<Protocol.RecordTuple>): ReadonlyArray<KeyedRecord> =>
+  records.map(([key, row]) => [key, LwwRecord.decode(row)])
+
+const faultOf = (fault: Answer<"Fault">): SessionFailure => {
+  switch (fault.cause) {
+    case "AuthRequired":
+      return new AuthRequired({ reason: fault.reason })
+    case "ProtocolVersionUnsupported":
+      return new ProtocolVersionUnsupported({ offered: Protocol.version, supported: [] })
+    default:
+      return new ConnectionLost({ reason: `${fault.cause}: ${fault.reason}` })
+  }
+}
+
+const make = Effect.fnUntraced(function*(options: Options) {
+  const transport = yield* Transport
+  const router = yield* PartitionRouter
+  const replica = yield* Replica
+  const sync = yield* MerkleSync
+  const hlc = yield* Hlc
+  const clock = yield* Effect.clock
+  const now = () => clock.unsafeCurrentTimeMillis()
+  const { outbox } = replica
+
+  const faults = new Set<(fault: unknown) => void>()
+  const onFault = (fault: unknown): void => {
+    for (const each of faults) each(fault)
+  }
+  const state = new Observable<SyncState.SyncState>("DISCONNECTED", onFault)
+  const replies = new Set<(payload: Uint8Array) => void>()
+  /** Maps that are reconciled on the present connection. */
+  const synced = new Set<string>()
+  const progress = new Signal()
+  let skewMillis = 0
+  let lastSyncedAt: number | undefined
+  let lastFailure: unknown
+  let sendNow: ((message: Protocol.ClientMessage) => void) | undefined
+
+  const move = (event: SyncState.SyncEvent): void => {
+    const next = SyncState.next(state.current, event)
+    if (next === undefined) throw new Error(`There is no way by "${event}" from ${state.current}`)
+    state.set(next)
+  }
+
+  // --- One connection ---
+
+  const session = Effect.gen(function*() {
+    const connection: Connection = yield* transport.connect(router.ownerOf(0))
+    move("opened")
+    const ended = Deferred.unsafeMake<never, SessionFailure>(FiberId.none)
+    const authenticated = Deferred.unsafeMake<Answer<"AuthAck">, SessionFailure>(FiberId.none)
+    const requests = new Map<number, Request>()
+    let nextId = 1
+    let heardAt = now()
+    let durable = true
+    let fault: SessionFailure | undefined
+
+    const fail = (failure: SessionFailure): void => Deferred.unsafeDone(ended, Exit.fail(failure))
+
+    // Out: what is handed over in one tick leaves in as few frames as the limit allows.
+    let outbound: Array<Uint8Array> = []
+    const flush = (): void => {
+      let part: Array<Uint8Array> = []
+      let bytes = 0
+      for (const message of outbound) {
+        if (bytes + message.length > Protocol.frameBytesMax && part.length > 0) {
+          connection.send(Protocol.frame(part))
+          part = []
+          bytes = 0
+        }
+        part.push(message)
+        bytes += message.length
+      }
+      if (part.length > 0) connection.send(Protocol.frame(part))
+      outbound = []
+    }
+    const send = (message: Protocol.ClientMessage): void => {
+      if (outbound.length === 0) queueMicrotask(flush)
+      outbound.push(Protocol.encode(message))
+    }
+
+    // In.
+    const answer = (id: number, message: Protocol.ServerMessage): void => {
+      const request = requests.get(id)
+      requests.delete(id)
+      if (request !== undefined) Deferred.unsafeDone(request, Exit.succeed(message))
+    }
+    const receive = (message: Protocol.ServerMessage): void => {
+      switch (message._tag) {
+        case "AuthAck":
+          durable = message.durable
+          return Deferred.unsafeDone(authenticated, Exit.succeed(message))
+        case "SyncRoot":
+        case "SyncBucketsAck":
+        case "SyncLeaf":
+          return answer(message.id, message)
+        case "ServerEvent":
+          return replica.merge(message.map, decodeRecords(message.records))
+        case "OpAck":
+          outbox.acknowledged(message.sequences, message.level, message.replicas, !durable)
+          return progress.notify()
+        case "OpReject":
+          outbox.rejected(message.sequence, message.cause, message.reason)
+          return progress.notify()
+        case "Durable":
+          outbox.durable(message.sequence)
+          return progress.notify()
+        case "Pong":
+          return
+        case "Reply":
+          return notifyAll(Array.from(replies), message.payload, onFault)
+        case "Fault":
+          if (message.id === null) fault = faultOf(message)
+          else answer(message.id, message)
+      }
+    }
+    connection.listen(
+      (frame) => {
+        heardAt = now()
+        try {
+          for (const message of Protocol.decodeFromServer(frame)) receive(message)
+        } catch (cause) {
+          if (!(cause instanceof MalformedMessage)) onFault(cause)
+          fail(cause instanceof MalformedMessage ? cause : new ConnectionLost({ reason: "a frame could not be handled", cause }))
+          connection.close(Protocol.closeCodes.malformed, "malformed frame")
+        }
+      },
+      (closed) => fail(fault ?? new ConnectionLost({ reason: closed.reason || "closed by the peer", closeCode: closed.code }))
+    )
+
+    const ask = <Tag extends Protocol.ServerMessage["_tag"]>(
+      tag: Tag,
+      message: (id: number) => Protocol.ClientMessage
+    ): Effect.Effect<Answer<Tag>, SessionFailure> =>
+      Effect.suspend(() => {
+        const id = nextId++
+        const request: Request = Deferred.unsafeMake(FiberId.none)
+        requests.set(id, request)
+        const asked = message(id)
+        send(asked)
+        return Deferred.await(request).pipe(
+          Effect.timeoutFail({
+            duration: requestMillisMax,
+            onTimeout: () => new RequestTimeout({ request: asked._tag, afterMillis: requestMillisMax })
+          }),
+          Effect.flatMap((answered) =>
+            answered._tag === tag
+              ? Effect.succeed(answered as Answer<Tag>)
+              : Effect.fail(
+                answered._tag === "Fault"
+                  ? faultOf(answered)
+                  : new MalformedMessage({ reason: `${answered._tag} answers ${asked._tag}` })
+              )
+          ),
+          Effect.ensuring(Effect.sync(() => requests.delete(id)))
+        )
+      })
+
+    const pageOf = (leaf: Answer<"SyncLeaf">): Effect.Effect<Page, MalformedMessage> =>
+      Effect.try({
+        try: () => ({ records: decodeRecords(leaf.records), after: leaf.after ?? undefined }),
+        catch: (cause) => cause instanceof MalformedMessage ? cause : new MalformedMessage({ reason: String(cause) })
+      })
+
+    const peerFor = (map: string): SyncPeer<SessionFailure> => ({
+      root: (root) =>
+        Effect.map(
+          ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: "lww", root })),
+          ({ partitions }) => partitions ?? undefined
+        ),
+      buckets: (nodes) =>
+        Effect.map(ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, nodes })), ({ buckets }) => buckets),
+      fetch: (hashes) => Effect.flatMap(ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, hashes })), pageOf),
+      pull: (node, after) =>
+        Effect.flatMap(
+          ask("SyncLeaf", (id) => ({ _tag: "SyncPull", id, map, node, after: after ?? null })),
+          pageOf
+        )
+    })
+
+    const reconcile = Effect.fnUntraced(function*(map: string) {
+      const crdt: LwwMap = replica.openMap(map)
+      const { offers } = yield* sync.reconcile({
+        tree: crdt.tree,
+        record: (key) => crdt.getConfirmed(key),
+        receive: (records) => replica.merge(map, records)
+      }, peerFor(map))
+      outbox.offer(map, offers)
+      synced.add(map)
+      progress.notify()
+    })
+
+    const heartbeat = Effect.gen(function*() {
+      yield* Effect.sleep(Protocol.pingMillis)
+      if (now() - heardAt >= Protocol.deadMillis) {
+        return yield* new ConnectionLost({ reason: `nothing was heard for ${Protocol.deadMillis} ms` })
+      }
+      send({ _tag: "Ping", id: nextId++ })
+    }).pipe(Effect.forever)
+
+    /** Nothing leaves before the clock and the sequence numbers in it are durably reserved. */
+    const transmit = Effect.fnUntraced(function*(operations: ReadonlyArray<Pending>) {
+      for (const batch of batchesOf(operations)) send(batch)
+      while (connection.bufferedBytes() > bufferedBytesMax) yield* Effect.sleep(bufferPollMillis)
+    })
+    const reservedFor = Effect.fnUntraced(function*(operations: ReadonlyArray<Pending>) {
+      const isCovered = () => {
+        const { millis, sequence } = replica.journal.reserved()
+        return operations.every((operation) =>
+          operation.sequence < sequence && (operation.offered || operation.record.millis <= millis)
+        )
+      }
+      while (!isCovered()) yield* Effect.ignore(replica.journal.flush)
+    })
+
+    const confirmed = (map: string, key: string) => replica.map(map)?.getConfirmed(key)
+    const sendOperations = Effect.gen(function*() {
+      const operations = yield* outbox.take(Protocol.batchOperationsMax, confirmed)
+      yield* reservedFor(operations)
+      yield* transmit(operations)
+    }).pipe(Effect.forever)
+
+    const followMaps = Effect.gen(function*() {
+      const nextMap = () => replica.mapNames().find((name) => !synced.has(name))
+      yield* progress.until(() => nextMap() !== undefined)
+      const map = nextMap()
+      if (map !== undefined) yield* reconcile(map)
+    }).pipe(Effect.forever)
+
+    const work = Effect.gen(function*() {
+      send({ _tag: "Auth", protocol: Protocol.version, nodeId: replica.nodeId(), token: null })
+      const hello = yield* Deferred.await(authenticated).pipe(
+        Effect.timeoutFail({
+          duration: requestMillisMax,
+          onTimeout: () => new RequestTimeout({ request: "Auth", afterMillis: requestMillisMax })
+        })
+      )
+      const ahead = hello.serverMillis - now()
+      skewMillis = Math.abs(ahead) < skewMillisMin ? 0 : ahead
+      hlc.unsafeCorrect(skewMillis)
+      move("authenticated")
+
+      synced.clear()
+      const unanswered = outbox.resend()
+      const bound = outbox.nextSequence()
+      yield* Effect.forEach(replica.mapNames(), reconcile, { concurrency: mapsAtOnce, discard: true })
+      for (let at = 0; at < unanswered.length; at += Protocol.batchOperationsMax) {
+        yield* transmit(unanswered.slice(at, at + Protocol.batchOperationsMax))
+      }
+      yield* Effect.raceFirst(
+        sendOperations,
+        Effect.gen(function*() {
+          yield* progress.until(() => outbox.isDrained(bound))
+          lastSyncedAt = now()
+          lastFailure = undefined
+          sendNow = send
+          move("synced")
+          progress.notify()
+          return yield* followMaps
+        })
+      )
+    })
+
+    return yield* Effect.raceFirst(
+      Effect.raceFirst(Deferred.await(ended), heartbeat),
+      Effect.zipRight(work, Effect.never)
+    ).pipe(
+      Effect.ensuring(Effect.sync(() => {
+        sendNow = undefined
+      }))
+    )
+  })
+
+  // --- Connection after connection ---
+
+  const stopOf = (failure: unknown): void => {
+    lastFailure = failure
+    move("fail")
+    onFault(failure)
+  }
+
+  const run = Effect.gen(function*() {
+    const backoff = yield* Schedule.driver(options.backoff)
+    move("connect")
+    while (true) {
+      const exit = yield* Effect.exit(Effect.scoped(session))
+      if (Exit.isSuccess(exit)) return yield* Effect.never
+      if (Cause.isInterruptedOnly(exit.cause)) return yield* Effect.interrupt
+      const failure = Cause.failureOption(exit.cause)
+      if (Option.isNone(failure) || isFatal(failure.value)) return stopOf(Cause.squash(exit.cause))
+      if (state.current === "CONNECTED") yield* backoff.reset
+      lastFailure = failure.value
+      move("lost")
+      const waited = yield* Effect.either(backoff.next(failure.value))
+      if (Either.isLeft(waited)) return stopOf(failure.value)
+      move("retry")
+    }
+  })
+
+  const running = yield* FiberHandle.make()
+  const stopWatching = replica.observe({
+    onChange: () => progress.notify(),
+    onFault: () => {},
+    onHighWater: () => {},
+    onLowWater: () => {}
+  })
+  yield* Effect.addFinalizer(() => Effect.sync(stopWatching))
+
+  const disconnect = Effect.zipRight(FiberHandle.clear(running), Effect.sync(() => move("disconnect")))
+  const connect = Effect.suspend(() =>
+    state.current === "DISCONNECTED" ? Effect.asVoid(FiberHandle.run(running, run, { onlyIfMissing: true })) : Effect.void
+  )
+
+  return {
+    state: state.live,
+    /** Connects, and keeps connected, until told otherwise. */
+    connect,
+    /** Ends the connection and makes no other. */
+    disconnect,
+    /** Begins anew at once, whatever the state: also the way out of ERROR. */
+    resetConnection: Effect.zipRight(disconnect, connect),
+    /** Waits until the server has all that was written here before the call, and this device all that the server has. */
+    synced: Effect.suspend(() => {
+      const bound = outbox.nextSequence()
+      return progress.until(() =>
+        state.current === "CONNECTED" && outbox.isDrained(bound) && replica.mapNames().every((name) => synced.has(name))
+      )
+    }),
+    isSynced: (map: string): boolean => state.current === "CONNECTED" && synced.has(map),
+    skewMillis: () => skewMillis,
+    lastSyncedAt: () => lastSyncedAt,
+    /** Why there is no connection, where there should be one. */
+    lastFailure: () => lastFailure,
+    /** Hears of faults that nobody waits for. */
+    observe: (listener: (fault: unknown) => void): () => void => {
+      faults.add(listener)
+      return () => {
+        faults.delete(listener)
+      }
+    },
+    /** The way for calls: payloads go to the server, its replies to whoever listens. False: not connected. */
+    call: (payload: Uint8Array): boolean => {
+      sendNow?.({ _tag: "Call", payload })
+      return sendNow !== undefined
+    },
+    onReply: (listener: (payload: Uint8Array) => void): () => void => {
+      replies.add(listener)
+      return () => {
+        replies.delete(listener)
+      }
+    }
+  }
+})
+
+/** The connection of this device's replica with its server. */
+export class SyncEngine extends Context.Tag("@topgun/client/SyncEngine")<
+  SyncEngine,
+  Effect.Effect.Success<ReturnType<typeof make>>
+>() {}
+
+export const layer = (
+  options: Options
+): Layer.Layer<SyncEngine, never, Transport | PartitionRouter | Replica | MerkleSync | Hlc> =>
+  Layer.scoped(SyncEngine, make(options))

@@ -1,0 +1,62 @@
+/** One object that says how this device stands with its server and its storage. */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { ClientConfig } from "./ClientConfig.ts"
+import { type Live, Observable } from "./Live.ts"
+import type { SyncStatus } from "./Reports.ts"
+import { Replica } from "./Replica.ts"
+import { SyncEngine } from "./SyncEngine.ts"
+
+const wordsOf = (fault: unknown): string | undefined =>
+  fault === undefined ? undefined : fault instanceof Error ? fault.message : String(fault)
+
+const make = Effect.gen(function*() {
+  const { onError: onFault } = yield* ClientConfig
+  const replica = yield* Replica
+  const engine = yield* SyncEngine
+  const read = (): SyncStatus => ({
+    state: engine.state.current,
+    pending: replica.outbox.size(),
+    rejected: replica.rejected.list().length,
+    oldestPendingAt: replica.outbox.oldest(),
+    hasSynced: engine.lastSyncedAt() !== undefined,
+    lastSyncedAt: engine.lastSyncedAt(),
+    storage: {
+      kind: replica.storageKind,
+      durable: replica.storageDurable,
+      fault: wordsOf(replica.storageFault())
+    },
+    clockSkewMillis: engine.skewMillis(),
+    failure: wordsOf(engine.lastFailure())
+  })
+  const status = new Observable(read(), onFault)
+  let due = false
+  const refresh = (): void => {
+    if (due) return
+    due = true
+    queueMicrotask(() => {
+      due = false
+      status.set(read())
+    })
+  }
+  const stops = [
+    replica.observe({ onChange: refresh, onFault, onHighWater: () => {}, onLowWater: () => {} }),
+    engine.state.subscribe(refresh),
+    engine.observe(onFault)
+  ]
+  yield* Effect.addFinalizer(() => Effect.sync(() => stops.forEach((stop) => stop())))
+  const live: Live<SyncStatus> = {
+    get current() {
+      return read()
+    },
+    subscribe: status.live.subscribe,
+    [Symbol.asyncIterator]: status.live[Symbol.asyncIterator]
+  }
+  return live
+})
+
+/** The status as it changes; several changes in one tick are one. Tells `onError` of faults that nobody waits for. */
+export class Status extends Context.Tag("@topgun/client/SyncStatus")<Status, Live<SyncStatus>>() {}
+
+export const layer: Layer.Layer<Status, never, ClientConfig | Replica | SyncEngine> = Layer.scoped(Status, make)

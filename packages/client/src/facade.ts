@@ -1,0 +1,308 @@
+/** The Promise form over the same device as the Effect form: it adds Promises, and waiting for the opening, nothing else. */
+import * as Backoff from "@topgun/core/Backoff"
+import * as Grid from "@topgun/core/Grid"
+import { BackpressureError, ClientClosed, ConnectionLost, NotLoaded } from "@topgun/core/GridError"
+import * as Storage from "@topgun/core/Storage"
+import * as Transport from "@topgun/core/Transport"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as ClientConfig from "./ClientConfig.ts"
+import * as Device from "./Device.ts"
+import { type Live, Observable } from "./Live.ts"
+import { MapView } from "./MapView.ts"
+import type { Ack, Client, ClientOptions, GridMap, Waiting, Write, WriteOptions } from "./promise.ts"
+import type { RejectedWrite, SyncStatus } from "./Reports.ts"
+import { Replica } from "./Replica.ts"
+import { SyncEngine } from "./SyncEngine.ts"
+import { Status } from "./SyncStatus.ts"
+import { acknowledgement, awaitLocal, check, type LocalWrite } from "./Write.ts"
+
+type Services = Replica | SyncEngine | Status
+
+/** What the facade has once it is open. */
+interface Open {
+  readonly replica: Replica["Type"]
+  readonly engine: SyncEngine["Type"]
+  readonly status: Live<SyncStatus>
+}
+
+/** Writes that may wait for the opening. */
+const earlyWritesMax = 1_000
+
+const localOnly = Transport.Transport.of({
+  connect: () => Effect.fail(new ConnectionLost({ reason: "this client has no server: give createClient a url" }))
+})
+
+/** What a test may put in the place of the real thing: another transport, another clock. */
+export interface Surroundings {
+  readonly transport?: Layer.Layer<Transport.Transport>
+  readonly platform?: Layer.Layer<never>
+}
+
+const configOf = (options: ClientOptions): ClientConfig.Options => ({
+  grid: (options.grid ?? []) as ReadonlyArray<Grid.Declaration>,
+  onError: options.onError ?? (() => {}),
+  autoConnect: (options.autoConnect ?? true) && options.url !== undefined,
+  ...(options.writeConcern === undefined ? {} : { writeConcern: options.writeConcern }),
+  ...(options.writeTimeoutMs === undefined ? {} : { writeTimeoutMillis: options.writeTimeoutMs }),
+  ...(options.backpressure === undefined ? {} : { backpressure: options.backpressure }),
+  ...(options.backoff === undefined ? {} : {
+    backoff: Backoff.make({
+      ...(options.backoff.initialMs === undefined ? {} : { initial: options.backoff.initialMs }),
+      ...(options.backoff.factor === undefined ? {} : { factor: options.backoff.factor }),
+      ...(options.backoff.capMs === undefined ? {} : { cap: options.backoff.capMs }),
+      ...(options.backoff.retries === undefined ? {} : { retries: options.backoff.retries })
+    })
+  })
+})
+
+/** A promise that may be left alone: its rejection is told elsewhere too. */
+const quiet = <A>(promise: Promise<A>): Promise<A> => {
+  promise.catch(() => {})
+  return promise
+}
+
+const notOpen: SyncStatus = {
+  state: "DISCONNECTED",
+  pending: 0,
+  rejected: 0,
+  oldestPendingAt: undefined,
+  hasSynced: false,
+  lastSyncedAt: undefined,
+  storage: { kind: "opening", durable: false, fault: undefined },
+  clockSkewMillis: 0,
+  failure: undefined
+}
+
+/** The device's runtime, and what waits for it to be open. */
+class Facade {
+  readonly config: ClientConfig.Options
+  readonly opening: Promise<Open>
+  readonly #runtime: ManagedRuntime.ManagedRuntime<Services, unknown>
+  #open: Open | undefined
+  #closed = false
+  #whenOpen: Array<(open: Open) => void> = []
+
+  constructor(options: ClientOptions, surroundings: Surroundings) {
+    const transport = surroundings.transport ??
+      Layer.succeed(
+        Transport.Transport,
+        options.url === undefined ? localOnly : Transport.makeWebSocket({ url: options.url })
+      )
+    const name = ["topgun", options.url ?? "local", options.userId ?? "", options.storageKey ?? ""].join("|")
+    const storage = Storage.layerAdapter(() => options.storage ?? Storage.memory(), name)
+    this.config = configOf(options)
+    this.#runtime = ManagedRuntime.make(
+      Device.layer.pipe(
+        Layer.provide([ClientConfig.layer(this.config), Device.parts, storage, transport]),
+        Layer.provide(surroundings.platform ?? Layer.empty)
+      )
+    )
+    this.opening = quiet(this.run(Effect.all({ replica: Replica, engine: SyncEngine, status: Status })))
+    this.opening.then((open) => {
+      this.#open = open
+      const waiting = this.#whenOpen
+      this.#whenOpen = []
+      for (const enter of waiting) enter(open)
+    }, this.config.onError)
+  }
+
+  get current(): Open | undefined {
+    return this.#closed ? undefined : this.#open
+  }
+
+  get isClosed(): boolean {
+    return this.#closed
+  }
+
+  get earlyCount(): number {
+    return this.#whenOpen.length
+  }
+
+  /** Now, or as soon as the client is open. */
+  whenOpen(enter: (open: Open) => void): void {
+    if (this.#open === undefined) this.#whenOpen.push(enter)
+    else enter(this.#open)
+  }
+
+  async run<A, E>(effect: Effect.Effect<A, E, Services>, waiting?: Waiting): Promise<A> {
+    const { signal } = waiting ?? {}
+    if (this.#closed) throw new ClientClosed()
+    const exit = await this.#runtime.runPromiseExit(effect, signal === undefined ? {} : { signal })
+    if (Exit.isSuccess(exit)) return exit.value
+    if (signal?.aborted === true) throw signal.reason
+    throw Cause.isInterruptedOnly(exit.cause) ? new ClientClosed() : Cause.squash(exit.cause)
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.#runtime.dispose()
+  }
+}
+
+class FacadeWrite implements Write {
+  readonly #facade: Facade
+  readonly #made: LocalWrite | Promise<LocalWrite>
+  readonly #timeoutMillis: number
+  #local: Promise<void> | undefined
+  #server: Promise<Ack> | undefined
+
+  constructor(facade: Facade, made: LocalWrite | Promise<LocalWrite>, timeoutMillis: number) {
+    this.#facade = facade
+    this.#made = made
+    this.#timeoutMillis = timeoutMillis
+  }
+
+  get local(): Promise<void> {
+    this.#local ??= quiet(this.#run(awaitLocal))
+    return this.#local
+  }
+
+  get server(): Promise<Ack> {
+    this.#server ??= quiet(this.#run((write) => acknowledgement(write, this.#timeoutMillis)))
+    return this.#server
+  }
+
+  // oxlint-disable-next-line unicorn/no-thenable -- a write can be awaited, as its documentation says
+  then<B, C>(
+    onFulfilled?: ((value: void) => B | PromiseLike<B>) | null,
+    onRejected?: ((reason: unknown) => C | PromiseLike<C>) | null
+  ): Promise<B | C> {
+    return this.local.then(onFulfilled, onRejected)
+  }
+
+  async #run<A, E>(wait: (write: LocalWrite) => Effect.Effect<A, E>): Promise<A> {
+    return this.#facade.run(wait(this.#made instanceof Promise ? await this.#made : this.#made))
+  }
+}
+
+class FacadeMap<A> extends MapView<A> implements GridMap<A> {
+  readonly #facade: Facade
+  readonly #declaration: Grid.MapDeclaration<A>
+
+  constructor(facade: Facade, declaration: Grid.MapDeclaration<A>) {
+    const { name } = declaration
+    const listen = (attach: (open: Open, signal: AbortSignal) => void, signal: AbortSignal | undefined) => {
+      const stop = new AbortController()
+      signal?.addEventListener("abort", () => stop.abort(), { signal: stop.signal })
+      facade.whenOpen((open) => {
+        if (!stop.signal.aborted && signal?.aborted !== true) attach(open, stop.signal)
+      })
+      return () => stop.abort()
+    }
+    super(name, {
+      map: () => {
+        if (facade.isClosed) throw new ClientClosed()
+        if (facade.current === undefined) throw new NotLoaded({ map: name })
+        return facade.current.replica.openMap(name)
+      },
+      subscribe: (listener, signal) =>
+        listen((open, own) => void open.replica.view(name).subscribe(listener, own), signal),
+      watch: (key, listener, signal) =>
+        listen((open, own) => void open.replica.view(name).watch(key, listener, own), signal)
+    })
+    this.#facade = facade
+    this.#declaration = declaration
+    facade.whenOpen(({ replica }) => void replica.openMap(name))
+  }
+
+  set(key: string, value: A, options?: WriteOptions): Write {
+    // What can be said of the value is said at once, open or not.
+    if (this.#facade.current === undefined) check(this.#declaration, key, value)
+    return this.update(key, () => value, options)
+  }
+
+  remove(key: string, options?: WriteOptions): Write {
+    return this.update(key, () => undefined, options)
+  }
+
+  update(key: string, next: (current: A | undefined) => A | undefined, options?: WriteOptions): Write {
+    const facade = this.#facade
+    if (facade.isClosed) throw new ClientClosed()
+    const concern = options?.writeConcern ?? facade.config.writeConcern ?? ClientConfig.defaults.writeConcern
+    const timeoutMillis = options?.timeoutMs ?? facade.config.writeTimeoutMillis ??
+      ClientConfig.defaults.writeTimeoutMillis
+    const write = ({ replica }: Open): LocalWrite => replica.write(this.#declaration, key, next, concern)
+    if (facade.current !== undefined) return new FacadeWrite(facade, write(facade.current), timeoutMillis)
+    if (facade.earlyCount >= earlyWritesMax) {
+      throw new BackpressureError({ pending: facade.earlyCount, capacity: earlyWritesMax })
+    }
+    const made = new Promise<LocalWrite>((resolve, reject) => {
+      facade.opening.catch(reject)
+      facade.whenOpen((open) => {
+        try {
+          resolve(write(open))
+        } catch (fault) {
+          facade.config.onError?.(fault)
+          reject(fault)
+        }
+      })
+    })
+    return new FacadeWrite(facade, quiet(made), timeoutMillis)
+  }
+
+  watch(key: string): Live<A | undefined> {
+    return this.live(key)
+  }
+
+  ready(): Promise<void> {
+    return this.#facade.opening.then(() => {})
+  }
+}
+
+/** Opens a client in its surroundings: the real ones, but for what is given. */
+export const makeClient = (options: ClientOptions, surroundings: Surroundings = {}): Client => {
+  const facade = new Facade(options, surroundings)
+  const onError = facade.config.onError ?? (() => {})
+  const status = new Observable<SyncStatus>(notOpen, onError)
+  const rejected = new Observable<ReadonlyArray<RejectedWrite>>([], onError)
+  facade.whenOpen((open) => {
+    const refresh = () => {
+      status.set(open.status.current)
+      rejected.set(open.replica.rejected.list())
+    }
+    refresh()
+    open.status.subscribe(refresh)
+  })
+  const engine = <A, E>(use: (engine: SyncEngine["Type"]) => Effect.Effect<A, E>, waiting?: Waiting): Promise<A> =>
+    facade.run(Effect.flatMap(SyncEngine, use), waiting)
+  const map = <A>(mapLike: Grid.MapLike<A>): FacadeMap<A> => new FacadeMap(facade, Grid.resolveMap(mapLike))
+  return {
+    map,
+    ready: (waiting) => facade.run(Effect.void, waiting),
+    synced: (waiting) => engine(({ synced }) => synced, waiting),
+    status: {
+      get current() {
+        return facade.current?.status.current ?? status.current
+      },
+      subscribe: status.live.subscribe,
+      [Symbol.asyncIterator]: status.live[Symbol.asyncIterator]
+    },
+    rejectedWrites: {
+      get current() {
+        return facade.current?.replica.rejected.list() ?? rejected.current
+      },
+      subscribe: rejected.live.subscribe,
+      [Symbol.asyncIterator]: rejected.live[Symbol.asyncIterator],
+      retry: (id) => {
+        const write = facade.current?.replica.rejected.take(id)
+        if (write === undefined) throw new RangeError(`There is no rejected write "${id}"`)
+        return map(write.map).update(write.key, () => write.value)
+      },
+      discard: (id) => void facade.current?.replica.rejected.take(id)
+    },
+    connect: () => engine(({ connect }) => connect),
+    disconnect: () => engine(({ disconnect }) => disconnect),
+    resetConnection: () => engine(({ resetConnection }) => resetConnection),
+    serverStatus: async (waiting) => {
+      // Calls are rare: what they need is loaded when the first is made.
+      const Calls = await import("./Calls.ts")
+      return facade.run(Effect.scoped(Effect.flatMap(Calls.make, ({ status: ask }) => ask)), waiting)
+    },
+    close: () => facade.close(),
+    [Symbol.asyncDispose]: () => facade.close()
+  }
+}

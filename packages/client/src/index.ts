@@ -1,0 +1,7 @@
+/** The TopGun client for Effect applications; the Promise form is `@topgun/client/promise`. */
+export * as ClientConfig from "./ClientConfig.ts"
+export * as GridMap from "./GridMap.ts"
+export * as Live from "./Live.ts"
+export * as Reports from "./Reports.ts"
+export * as SyncState from "./SyncState.ts"
+export * as TopGunClient from "./TopGunClient.ts"

@@ -1,0 +1,92 @@
+/**
+ * Declarations of what a grid holds, shared by client, server and command line. A schema validates what is written; it
+ * never transforms. It's an Effect Schema or anything that follows Standard Schema (standardschema.dev).
+ *
+ * This file's types name no library's types, so that the Promise form's don't either.
+ */
+import * as Either from "effect/Either"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+
+/** A validator by the Standard Schema specification, version 1, as far as declarations need it. */
+export interface StandardSchema<A> {
+  readonly "~standard": {
+    readonly version: 1
+    readonly vendor: string
+    readonly validate: (value: unknown) => unknown
+    readonly types?: { readonly input: unknown; readonly output: A } | undefined
+  }
+}
+
+/** An Effect Schema without transformation or requirements, by its shape. */
+export interface EffectSchema<A> {
+  readonly Type: A
+  readonly Encoded: A
+  readonly Context: never
+  readonly ast: object
+}
+
+/** A map of records, the last writer of a key winning. */
+export interface MapDeclaration<A> {
+  readonly _tag: "Map"
+  readonly name: string
+  /** The faults of a value, in words; `undefined` when it fits. */
+  readonly validate: (value: unknown) => string | undefined
+  /** Carries the type only. */
+  readonly Type?: A
+}
+
+export type Declaration = MapDeclaration<unknown>
+
+/** A map by its declaration or, untyped and unvalidated, by its name. */
+export type MapLike<A> = MapDeclaration<A> | string
+
+const issuesOf = (result: unknown): string | undefined => {
+  if (typeof result !== "object" || result === null || !("issues" in result) || !Array.isArray(result.issues)) {
+    return undefined
+  }
+  return result.issues.map((issue: { readonly message: string; readonly path?: ReadonlyArray<unknown> }) => {
+    const path = (issue.path ?? []).map((part) =>
+      String(typeof part === "object" && part !== null && "key" in part ? part.key : part)
+    )
+    return path.length === 0 ? issue.message : `${path.join(".")}: ${issue.message}`
+  }).join("; ")
+}
+
+const isEffectSchema = (schema: object): schema is Schema.Schema.AnyNoContext => Schema.isSchema(schema)
+
+const validator = (name: string, schema: object): (value: unknown) => string | undefined => {
+  if (isEffectSchema(schema)) {
+    const check = Schema.validateEither(schema, { onExcessProperty: "ignore" })
+    return (value) =>
+      Either.match(check(value), {
+        onLeft: (fault) => ParseResult.TreeFormatter.formatErrorSync(fault),
+        onRight: () => undefined
+      })
+  }
+  if ("~standard" in schema) {
+    const { validate } = (schema as StandardSchema<unknown>)["~standard"]
+    return (value) => {
+      const result = validate(value)
+      return result instanceof Promise
+        ? `the schema of map "${name}" validates asynchronously, which a local write can't wait for`
+        : issuesOf(result)
+    }
+  }
+  throw new TypeError(`The schema of map "${name}" is neither an Effect Schema nor a Standard Schema`)
+}
+
+/** Declares a map. Without a schema its values are untyped and any storable value is accepted. */
+export function map<A>(name: string, schema: EffectSchema<A> | StandardSchema<A>): MapDeclaration<A>
+export function map(name: string): MapDeclaration<unknown>
+export function map(name: string, schema?: object): MapDeclaration<unknown> {
+  return {
+    _tag: "Map",
+    name,
+    validate: schema === undefined ? () => undefined : validator(name, schema)
+  }
+}
+
+/** The declaration of a map given either way. */
+export const resolveMap = <A>(mapLike: MapLike<A>): MapDeclaration<A> =>
+  typeof mapLike === "string" ? map(mapLike) as MapDeclaration<A> : mapLike

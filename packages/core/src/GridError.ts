@@ -1,0 +1,278 @@
+/**
+ * Every error that TopGun answers with. Each has a `_tag` to catch by, a stable `code` for logs and other languages, a
+ * message that names the cause and the mend, and `retryable`: whether the same call may succeed later unchanged.
+ *
+ * Operating errors are these classes. A broken assumption of our own code is not one of them: it dies.
+ */
+import * as Schema from "effect/Schema"
+
+/** The local or server storage did not answer, or refused. */
+export class StorageUnavailable extends Schema.TaggedError<StorageUnavailable>()("StorageUnavailable", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly code = "TG_STORAGE_UNAVAILABLE"
+  readonly retryable = true
+  override get message(): string {
+    return `Storage is unavailable: ${this.reason}`
+  }
+}
+
+/** A map was read before its records were loaded. Not the same as empty. */
+export class NotLoaded extends Schema.TaggedError<NotLoaded>()("NotLoaded", { map: Schema.String }) {
+  readonly code = "TG_NOT_LOADED"
+  readonly retryable = true
+  override get message(): string {
+    return `Map "${this.map}" is not loaded yet: await client.ready(), or the map's own ready(), before reading it`
+  }
+}
+
+/** The connection could not be made, or ended. */
+export class ConnectionLost extends Schema.TaggedError<ConnectionLost>()("ConnectionLost", {
+  reason: Schema.String,
+  closeCode: Schema.optional(Schema.Number),
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly code = "TG_CONNECTION_LOST"
+  readonly retryable = true
+  override get message(): string {
+    const closed = this.closeCode === undefined ? "" : ` (close code ${this.closeCode})`
+    return `The connection to the server was lost: ${this.reason}${closed}`
+  }
+}
+
+/** The peer did not answer within the deadline. */
+export class RequestTimeout extends Schema.TaggedError<RequestTimeout>()("RequestTimeout", {
+  request: Schema.String,
+  afterMillis: Schema.Number
+}) {
+  readonly code = "TG_REQUEST_TIMEOUT"
+  readonly retryable = true
+  override get message(): string {
+    return `The server did not answer ${this.request} within ${this.afterMillis} ms`
+  }
+}
+
+/** The server wants a token and none, or none it accepts, was given. */
+export class AuthRequired extends Schema.TaggedError<AuthRequired>()("AuthRequired", { reason: Schema.String }) {
+  readonly code = "TG_AUTH_REQUIRED"
+  readonly retryable = false
+  override get message(): string {
+    return `The server asks for authentication: ${this.reason}`
+  }
+}
+
+/** The server refused one operation. Its effect was undone locally and it waits among the rejected writes. */
+export class WriteRejected extends Schema.TaggedError<WriteRejected>()("WriteRejected", {
+  map: Schema.String,
+  key: Schema.String,
+  cause: Schema.String,
+  reason: Schema.String
+}) {
+  readonly code = "TG_WRITE_REJECTED"
+  readonly retryable = false
+  override get message(): string {
+    return `The server rejected the write to "${this.key}" in map "${this.map}" (${this.cause}): ${this.reason}`
+  }
+}
+
+/** The outbox is full. Nothing was changed (strategy `throw`), or the waiting line is full too (strategy `pause`). */
+export class BackpressureError extends Schema.TaggedError<BackpressureError>()("BackpressureError", {
+  pending: Schema.Number,
+  capacity: Schema.Number
+}) {
+  readonly code = "TG_BACKPRESSURE"
+  readonly retryable = true
+  override get message(): string {
+    return `${this.pending} writes wait for the server, the most that backpressure.capacity (${this.capacity}) allows: ` +
+      "wait for the connection, or raise the capacity"
+  }
+}
+
+/** The operation was dropped from the outbox by strategy `drop-oldest`; the key went back to its confirmed record. */
+export class WriteDropped extends Schema.TaggedError<WriteDropped>()("WriteDropped", {
+  map: Schema.String,
+  key: Schema.String
+}) {
+  readonly code = "TG_WRITE_DROPPED"
+  readonly retryable = true
+  override get message(): string {
+    return `The write to "${this.key}" in map "${this.map}" was dropped: the outbox was full and drops its oldest write`
+  }
+}
+
+/** The server has more work than its caps allow. */
+export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", { what: Schema.String }) {
+  readonly code = "TG_OVERLOADED"
+  readonly retryable = true
+  override get message(): string {
+    return `The server is overloaded: ${this.what}. Try again later`
+  }
+}
+
+/** A key, value or message is over its limit, in bytes. */
+export class RecordTooLarge extends Schema.TaggedError<RecordTooLarge>()("RecordTooLarge", {
+  what: Schema.Literal("key", "value", "message"),
+  bytes: Schema.Number,
+  limit: Schema.Number
+}) {
+  readonly code = "TG_RECORD_TOO_LARGE"
+  readonly retryable = false
+  override get message(): string {
+    return `The ${this.what} has ${this.bytes} bytes, ${this.limit} are allowed`
+  }
+}
+
+/** A value, or a part of it at `path`, has no lossless canonical form. */
+export class ValueNotSupported extends Schema.TaggedError<ValueNotSupported>()("ValueNotSupported", {
+  path: Schema.String,
+  reason: Schema.String
+}) {
+  readonly code = "TG_VALUE_NOT_SUPPORTED"
+  readonly retryable = false
+  override get message(): string {
+    return `The value at ${this.path} cannot be stored: ${this.reason}`
+  }
+}
+
+/** A value does not fit the schema that the map was declared with. */
+export class SchemaMismatch extends Schema.TaggedError<SchemaMismatch>()("SchemaMismatch", {
+  map: Schema.String,
+  issues: Schema.String
+}) {
+  readonly code = "TG_SCHEMA_MISMATCH"
+  readonly retryable = false
+  override get message(): string {
+    return `The value does not fit the schema of map "${this.map}": ${this.issues}`
+  }
+}
+
+/** The map exists with another kind of CRDT. */
+export class MapKindMismatch extends Schema.TaggedError<MapKindMismatch>()("MapKindMismatch", {
+  map: Schema.String,
+  expected: Schema.String,
+  actual: Schema.String
+}) {
+  readonly code = "TG_MAP_KIND_MISMATCH"
+  readonly retryable = false
+  override get message(): string {
+    return `Map "${this.map}" is of kind ${this.expected}, it cannot be used as ${this.actual}`
+  }
+}
+
+/** A stamp lies further in the future than the drift bound allows. Nothing was changed. */
+export class ClockSkewTooLarge extends Schema.TaggedError<ClockSkewTooLarge>()("ClockSkewTooLarge", {
+  aheadMillis: Schema.Number,
+  driftMillisMax: Schema.Number
+}) {
+  readonly code = "TG_CLOCK_SKEW_TOO_LARGE"
+  readonly retryable = false
+  override get message(): string {
+    return `The write's clock is ${this.aheadMillis} ms ahead, at most ${this.driftMillisMax} ms are accepted: ` +
+      "correct the clock of the device"
+  }
+}
+
+/** This node does not own the key's partition. */
+export class NotOwner extends Schema.TaggedError<NotOwner>()("NotOwner", { partition: Schema.Number }) {
+  readonly code = "TG_NOT_OWNER"
+  readonly retryable = true
+  override get message(): string {
+    return `This node does not own partition ${this.partition}: refresh the partition map and send to its owner`
+  }
+}
+
+/** Nobody acknowledged the write in time. It stays in the outbox and is still sent. */
+export class WriteTimeout extends Schema.TaggedError<WriteTimeout>()("WriteTimeout", {
+  concern: Schema.String,
+  afterMillis: Schema.Number
+}) {
+  readonly code = "TG_WRITE_TIMEOUT"
+  readonly retryable = true
+  override get message(): string {
+    return `The write was not acknowledged at ${this.concern} within ${this.afterMillis} ms. ` +
+      "It is kept in the outbox and will be sent"
+  }
+}
+
+/** The write may or may not have reached the level asked for. It stays in the outbox and is sent again. */
+export class Indeterminate extends Schema.TaggedError<Indeterminate>()("Indeterminate", { reason: Schema.String }) {
+  readonly code = "TG_INDETERMINATE"
+  readonly retryable = true
+  override get message(): string {
+    return `The outcome of the write is not known: ${this.reason}`
+  }
+}
+
+/** The other side speaks another version of the protocol. */
+export class ProtocolVersionUnsupported
+  extends Schema.TaggedError<ProtocolVersionUnsupported>()("ProtocolVersionUnsupported", {
+    offered: Schema.Number,
+    supported: Schema.Array(Schema.Number)
+  })
+{
+  readonly code = "TG_PROTOCOL_VERSION_UNSUPPORTED"
+  readonly retryable = false
+  override get message(): string {
+    return `Protocol version ${this.offered} is not supported, only ${this.supported.join(", ")}: update the older side`
+  }
+}
+
+/** Bytes from outside that are not what their place asks for. */
+export class MalformedMessage extends Schema.TaggedError<MalformedMessage>()("MalformedMessage", {
+  reason: Schema.String
+}) {
+  readonly code = "TG_MALFORMED_MESSAGE"
+  readonly retryable = false
+  override get message(): string {
+    return `Malformed bytes: ${this.reason}`
+  }
+}
+
+/** The server is stopping. */
+export class ShuttingDown extends Schema.TaggedError<ShuttingDown>()("ShuttingDown", {}) {
+  readonly code = "TG_SHUTTING_DOWN"
+  readonly retryable = true
+  override get message(): string {
+    return "The server is shutting down"
+  }
+}
+
+/** The client was closed. */
+export class ClientClosed extends Schema.TaggedError<ClientClosed>()("ClientClosed", {}) {
+  readonly code = "TG_CLIENT_CLOSED"
+  readonly retryable = false
+  override get message(): string {
+    return "The client is closed: create a new one"
+  }
+}
+
+/** Configuration that cannot be used; `faults` lists all of them. */
+export class ConfigInvalid extends Schema.TaggedError<ConfigInvalid>()("ConfigInvalid", {
+  faults: Schema.Array(Schema.String)
+}) {
+  readonly code = "TG_CONFIG_INVALID"
+  readonly retryable = false
+  override get message(): string {
+    return this.faults.join("\n")
+  }
+}
+
+/** What a local write can fail with at once: nothing was changed. */
+export type WriteRefusal =
+  | ValueNotSupported
+  | RecordTooLarge
+  | SchemaMismatch
+  | BackpressureError
+  | NotLoaded
+  | ClientClosed
+  | StorageUnavailable
+
+/** What waiting for the server's acknowledgement can fail with. */
+export type WriteFailure =
+  | WriteRejected
+  | WriteDropped
+  | WriteTimeout
+  | Indeterminate
+  | StorageUnavailable
+  | ClientClosed

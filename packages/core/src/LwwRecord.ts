@@ -1,0 +1,154 @@
+/**
+ * A record of a last-writer-wins map, as one row of bytes: the same bytes are the record's place in the order of
+ * writes, its digest's input, its stored form and its form on the wire, so it is encoded once.
+ *
+ * | bytes | field |
+ * |---|---|
+ * | 0..5 | `millis`, big-endian |
+ * | 6..7 | `counter`, big-endian |
+ * | 8..23 | node id, ASCII |
+ * | 24 | kind: 0x10 put, 0x11 put that expires, 0x20 delete |
+ * | (25..30) | `expiresAt` in ms, big-endian, where the kind says so |
+ * | rest | the value's canonical bytes (`Value`); none for a delete |
+ *
+ * **Rows order as bytes.** Of two records of one key the byte-wise greater row wins: the later stamp, at equal stamps
+ * delete beats put, and put with an expiry beats one without, then the greater value bytes. SQLite and PostgreSQL
+ * compare blobs in the same way, so a guarded upsert is `where excluded.row > row`.
+ *
+ * The kind is also the format's number: other kinds belong to newer formats (per-record schema versions and per-field
+ * stamps will be kinds of their own) and are refused, never rewritten.
+ */
+import { MalformedMessage } from "./GridError.ts"
+import * as Timestamp from "./Timestamp.ts"
+import * as Value from "./Value.ts"
+
+const PUT = 0x10
+const PUT_EXPIRING = 0x11
+const DELETE = 0x20
+const KIND_AT = 24
+const HEADER = 25
+const HEADER_EXPIRING = 31
+
+/** The bytes of a record beside its value, at most. */
+export const overheadBytes = HEADER_EXPIRING
+
+/** One version of a key: immutable. Make it with {@link put}, {@link remove} or {@link decode}. */
+export class LwwRecord {
+  readonly millis: number
+  readonly counter: number
+  /** The whole record; see the table at the head of this file. Never written to. */
+  readonly row: Uint8Array
+
+  /** @internal */
+  constructor(millis: number, counter: number, row: Uint8Array) {
+    this.millis = millis
+    this.counter = counter
+    this.row = row
+  }
+
+  get nodeId(): string {
+    return readNodeId(this.row)
+  }
+
+  get stamp(): Timestamp.Timestamp {
+    return { millis: this.millis, counter: this.counter, nodeId: this.nodeId }
+  }
+
+  /** Whether the record says that the key is deleted. */
+  get isTombstone(): boolean {
+    return this.row[KIND_AT] === DELETE
+  }
+
+  /** When the value ceases to be, in ms; 0 for never. */
+  get expiresAt(): number {
+    return this.row[KIND_AT] === PUT_EXPIRING ? readMillis(this.row, HEADER) : 0
+  }
+
+  /** The value's canonical bytes; empty for a tombstone. */
+  get valueBytes(): Uint8Array {
+    return this.row.subarray(this.row[KIND_AT] === PUT_EXPIRING ? HEADER_EXPIRING : HEADER)
+  }
+}
+
+const readMillis = (row: Uint8Array, at: number): number =>
+  (row[at]! * 256 + row[at + 1]!) * 0x1_0000_0000 +
+  ((row[at + 2]! << 24 | row[at + 3]! << 16 | row[at + 4]! << 8 | row[at + 5]!) >>> 0)
+
+const writeMillis = (row: Uint8Array, at: number, millis: number): void => {
+  const high = Math.floor(millis / 0x1_0000_0000)
+  const low = millis >>> 0
+  row[at] = high >>> 8
+  row[at + 1] = high
+  row[at + 2] = low >>> 24
+  row[at + 3] = low >>> 16
+  row[at + 4] = low >>> 8
+  row[at + 5] = low
+}
+
+const readNodeId = (row: Uint8Array): string => {
+  let id = ""
+  for (let at = 8; at < KIND_AT; at++) id += String.fromCharCode(row[at]!)
+  return id
+}
+
+const make = (stamp: Timestamp.Timestamp, kind: number, bytes: number): LwwRecord => {
+  const row = new Uint8Array(bytes)
+  writeMillis(row, 0, stamp.millis)
+  row[6] = stamp.counter >>> 8
+  row[7] = stamp.counter
+  for (let i = 0; i < Timestamp.nodeIdLength; i++) row[8 + i] = stamp.nodeId.charCodeAt(i)
+  row[KIND_AT] = kind
+  return new LwwRecord(stamp.millis, stamp.counter, row)
+}
+
+/** A record that holds a value, given as canonical bytes; `expiresAt` in ms, 0 for never. */
+export const put = (stamp: Timestamp.Timestamp, valueBytes: Uint8Array, expiresAt = 0): LwwRecord => {
+  const header = expiresAt === 0 ? HEADER : HEADER_EXPIRING
+  const record = make(stamp, expiresAt === 0 ? PUT : PUT_EXPIRING, header + valueBytes.length)
+  if (expiresAt !== 0) writeMillis(record.row, HEADER, expiresAt)
+  record.row.set(valueBytes, header)
+  return record
+}
+
+/** A record that deletes its key: a tombstone. */
+export const remove = (stamp: Timestamp.Timestamp): LwwRecord => make(stamp, DELETE, HEADER)
+
+/** A record from bytes that this side wrote itself. The row is kept, not copied. */
+export const fromTrusted = (row: Uint8Array): LwwRecord => new LwwRecord(readMillis(row, 0), row[6]! << 8 | row[7]!, row)
+
+/**
+ * A record from foreign bytes: a well-formed stamp, a kind of this format, a canonical value within `valueBytesMax`.
+ * The bytes are copied, so that a record doesn't keep the frame that it came in.
+ *
+ * @throws MalformedMessage
+ */
+export const decode = (row: Uint8Array): LwwRecord => {
+  if (row.length < HEADER) throw new MalformedMessage({ reason: `a record has at least ${HEADER} bytes` })
+  for (let at = 8; at < KIND_AT; at++) {
+    const byte = row[at]!
+    if (!(byte >= 0x30 && byte <= 0x39) && !(byte >= 0x61 && byte <= 0x7a)) {
+      throw new MalformedMessage({ reason: "a node id has 16 characters of [0-9a-z]" })
+    }
+  }
+  const kind = row[KIND_AT]
+  if (kind === DELETE) {
+    if (row.length !== HEADER) throw new MalformedMessage({ reason: "a tombstone has no value" })
+  } else if (kind === PUT || kind === PUT_EXPIRING) {
+    const header = kind === PUT ? HEADER : HEADER_EXPIRING
+    if (row.length <= header) throw new MalformedMessage({ reason: "a put has a value" })
+    if (row.length - header > Value.valueBytesMax) throw new MalformedMessage({ reason: "the value is too large" })
+    Value.validate(row.subarray(header))
+  } else {
+    throw new MalformedMessage({ reason: `record kind ${kind} is of a newer format: update this side` })
+  }
+  // Not `slice`, which in a Buffer shares the memory.
+  return fromTrusted(new Uint8Array(row))
+}
+
+/** Negative, zero or positive: which of two records of one key wins. A strict total order on the rows' bytes. */
+export const compare = (a: LwwRecord, b: LwwRecord): number =>
+  a.millis !== b.millis
+    ? a.millis - b.millis
+    : a.counter !== b.counter
+    ? a.counter - b.counter
+    : Value.compareBytes(a.row, b.row)

@@ -1,0 +1,2 @@
+/** The browser's own. */
+export const openWebSocket = (url: string): WebSocket => new WebSocket(url)

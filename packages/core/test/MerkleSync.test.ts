@@ -1,0 +1,284 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, FastCheck as fc } from "effect"
+import { MalformedMessage } from "../src/GridError.ts"
+import { LwwMap } from "../src/LwwMap.ts"
+import * as LwwRecord from "../src/LwwRecord.ts"
+import * as MerkleSync from "../src/MerkleSync.ts"
+import * as Partition from "../src/Partition.ts"
+import * as Value from "../src/Value.ts"
+import { closeRecord, nodeIds } from "./arbitraries.ts"
+
+const newMap = () => new LwwMap({ now: () => 0 })
+
+const replicaOf = (map: LwwMap): MerkleSync.Replica => ({
+  tree: map.tree,
+  record: (key) => map.getConfirmed(key),
+  receive: (records) => {
+    for (const [key, record] of records) map.merge(key, record)
+  }
+})
+
+const put = (millis: number, value: unknown) =>
+  LwwRecord.put({ millis, counter: 0, nodeId: nodeIds[1] }, Value.encode(value))
+
+interface Asked {
+  readonly question: "root" | "buckets" | "fetch" | "pull"
+  readonly nodes: number
+  readonly records: number
+  readonly bytes: number
+}
+
+/** A peer that keeps a record of what it was asked, and fails at the question with number `cutAt`. */
+const peerOf = (map: LwwMap, cutAt = Number.POSITIVE_INFINITY) =>
+  Effect.map(MerkleSync.MerkleSync, (sync) => {
+    const answers = MerkleSync.peerOf(sync.answers(replicaOf(map)))
+    const asked: Array<Asked> = []
+    const note = <A>(
+      question: Asked["question"],
+      answer: Effect.Effect<A>,
+      measure: (answer: A) => Partial<Asked>
+    ): Effect.Effect<A, "cut"> =>
+      Effect.suspend(() => asked.length >= cutAt ? Effect.fail("cut" as const) : answer).pipe(
+        Effect.tap((got) => {
+          asked.push({ question, nodes: 0, records: 0, bytes: 0, ...measure(got) })
+        })
+      )
+    const page = ({ records }: MerkleSync.Page) => ({
+      records: records.length,
+      bytes: records.reduce((sum, [, record]) => sum + record.row.length, 0)
+    })
+    const peer: MerkleSync.SyncPeer<"cut"> = {
+      root: (local) => note("root", answers.root(local), () => ({})),
+      buckets: (nodes) => note("buckets", answers.buckets(nodes), () => ({ nodes: nodes.length })),
+      fetch: (hashes) => note("fetch", answers.fetch(hashes), page),
+      pull: (node, after) => note("pull", answers.pull(node, after), page)
+    }
+    return { peer, asked }
+  })
+
+const reconcile = <E>(local: LwwMap, peer: MerkleSync.SyncPeer<E>) =>
+  Effect.flatMap(MerkleSync.MerkleSync, (sync) => sync.reconcile(replicaOf(local), peer))
+
+/** Reconciles and takes what was offered to the other side, as operations would. */
+const complete = (local: LwwMap, remote: LwwMap) =>
+  Effect.gen(function*() {
+    const { asked, peer } = yield* peerOf(remote)
+    const result = yield* reconcile(local, peer)
+    for (const key of result.offers) remote.merge(key, local.getConfirmed(key)!)
+    return { ...result, asked }
+  })
+
+/** The digest of a map that has all records of both. */
+const joinOf = (a: LwwMap, b: LwwMap): string => {
+  const all = newMap()
+  for (const map of [a, b]) for (const [key, record] of map.records()) all.merge(key, record)
+  return all.digest
+}
+
+/** Two maps of `count` keys, of which `shared` are equal; a third of the rest is each one's own, or on both and different. */
+const overlapping = (count: number, shared: number): readonly [LwwMap, LwwMap] => {
+  const [local, remote] = [newMap(), newMap()]
+  for (let i = 0; i < count; i++) {
+    const key = `key ${i}`
+    const kind = i < shared ? 3 : i % 3
+    if (kind !== 0) local.merge(key, put(kind === 2 ? i % 2 : 1, i))
+    if (kind !== 1) remote.merge(key, put(1, i))
+  }
+  return [local, remote]
+}
+
+const program = <A, E>(effect: Effect.Effect<A, E, MerkleSync.MerkleSync>) => Effect.provide(effect, MerkleSync.layer)
+
+const content = fc.dictionary(fc.integer({ min: 0, max: 300 }).map((i) => `key ${i}`), closeRecord, { maxKeys: 120 })
+
+const mapOf = (records: Readonly<Record<string, LwwRecord.LwwRecord>>): LwwMap => {
+  const map = newMap()
+  for (const [key, record] of Object.entries(records)) map.merge(key, record)
+  return map
+}
+
+describe("MerkleSync", () => {
+  it.effect.prop("makes any two maps equal, with the join of both, once offers are taken", [content, content], ([a, b]) =>
+    program(Effect.gen(function*() {
+      const [local, remote] = [mapOf(a), mapOf(b)]
+      const expected = joinOf(local, remote)
+      yield* complete(local, remote)
+      assert.strictEqual(local.digest, expected)
+      assert.strictEqual(remote.digest, expected)
+    })))
+
+  for (const percent of [0, 50, 99, 100]) {
+    it.effect(`makes maps equal that share ${percent} % of 3000 keys, and takes over no more than what differs`, () =>
+      program(Effect.gen(function*() {
+        const [local, remote] = overlapping(3_000, 30 * percent)
+        const expected = joinOf(local, remote)
+        const { asked, equal, received } = yield* complete(local, remote)
+        assert.strictEqual(local.digest, expected)
+        assert.strictEqual(remote.digest, expected)
+        assert.strictEqual(equal, percent === 100)
+        const differing = 3_000 - 30 * percent
+        assert.isAtMost(received, differing)
+        if (percent === 100) assert.strictEqual(asked.length, 1)
+      })))
+  }
+
+  it.effect("finds records that only the asking side has, or has newer, and offers each once", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(300, 299)
+      for (const map of [local, remote]) map.merge("newer here", put(1, "old"))
+      local.merge("newer here", put(2, "new"))
+      local.merge("only here", put(1, "x"))
+      const { offers } = yield* complete(local, remote)
+      assert.deepStrictEqual(offers.slice().sort(), Array.from(new Set(offers)).sort())
+      assert.includeMembers(Array.from(offers), ["newer here", "only here"])
+      assert.isAtMost(offers.length, 3)
+      assert.strictEqual(local.digest, remote.digest)
+    })))
+
+  it.effect("offers everything to an empty peer, and takes everything into an empty map", () =>
+    program(Effect.gen(function*() {
+      const [full, empty, other] = [overlapping(1_000, 1_000)[0], newMap(), newMap()]
+      const given = yield* complete(full, empty)
+      assert.deepStrictEqual([given.offers.length, given.received], [1_000, 0])
+      const taken = yield* complete(other, full)
+      assert.deepStrictEqual([taken.offers.length, taken.received], [0, 1_000])
+      assert.strictEqual(empty.digest, other.digest)
+    })))
+
+  it.effect("asks one question when both are equal, however many the records", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(5_000, 5_000)
+      const { asked, equal, received } = yield* complete(local, remote)
+      assert.deepStrictEqual([equal, received, asked.map((each) => each.question)], [true, 0, ["root"]])
+    })))
+
+  it.effect("asks as many questions as the tree has levels to find one difference", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(50_000, 50_000)
+      remote.merge("key 123", put(9, "changed"))
+      const { asked, received } = yield* complete(local, remote)
+      assert.strictEqual(received, 1)
+      // 185 keys a partition: a branch, at most two more levels, a leaf.
+      assert.isAtMost(asked.length, 1 + 3 + 1)
+      assert.isAtMost(asked.reduce((sum, each) => sum + each.nodes, 0), 3)
+      assert.strictEqual(local.digest, remote.digest)
+    })))
+
+  it.effect("asks for at most 512 nodes in one message", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(20_000, 0)
+      const { asked } = yield* complete(local, remote)
+      const buckets = asked.filter((each) => each.question === "buckets")
+      assert.isAbove(buckets.length, 1)
+      for (const { nodes } of buckets) assert.isAtMost(nodes, MerkleSync.nodesMax)
+      assert.strictEqual(local.digest, remote.digest)
+    })))
+
+  it.effect("sends records in pages, when it fetches and when it pulls", () =>
+    program(Effect.gen(function*() {
+      const large = "x".repeat(20_000)
+      const inOnePartition = Array.from({ length: 20_000 }, (_, i) => `key ${i}`)
+        .filter((key) => Partition.partitionOf(key) === 7)
+      assert.isAbove(inOnePartition.length, 40)
+      const remote = newMap()
+      for (const key of inOnePartition) remote.merge(key, put(2, large))
+      const older = newMap()
+      for (const key of inOnePartition) older.merge(key, put(1, "x"))
+      for (const [local, question] of [[newMap(), "pull"], [older, "fetch"]] as const) {
+        const { asked, received } = yield* complete(local, remote)
+        const pages = asked.filter((each) => each.question === question)
+        assert.isAbove(pages.length, 2)
+        for (const { bytes } of pages) assert.isAtMost(bytes, MerkleSync.pageBytes + 20_100)
+        assert.strictEqual(received, inOnePartition.length)
+        assert.strictEqual(local.digest, remote.digest)
+      }
+    })))
+
+  it.effect("can be cut at any question and begun again", () =>
+    program(Effect.gen(function*() {
+      const [, model] = overlapping(6_000, 100)
+      const questions = (yield* complete(overlapping(6_000, 100)[0], model)).asked.length
+      assert.isAbove(questions, 6)
+      for (let cutAt = 0; cutAt < questions; cutAt++) {
+        const [local, remote] = overlapping(6_000, 100)
+        const expected = joinOf(local, remote)
+        const { peer } = yield* peerOf(remote, cutAt)
+        assert.strictEqual(yield* Effect.flip(reconcile(local, peer)), "cut")
+        yield* complete(local, remote)
+        assert.deepStrictEqual([local.digest, remote.digest], [expected, expected])
+      }
+    })))
+
+  it.effect("bears both sides' changing while it walks: the next walk makes them equal", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(2_000, 1_000)
+      const { peer } = yield* peerOf(remote)
+      let step = 0
+      const disturb = <A, E>(answer: Effect.Effect<A, E>) =>
+        Effect.tap(answer, () =>
+          Effect.sync(() => {
+            step++
+            remote.merge(`key ${step * 17}`, put(50 + step, "meanwhile there"))
+            local.merge(`key ${step * 19}`, put(50 + step, "meanwhile here"))
+            local.merge(`another ${step}`, put(1, step))
+          }))
+      const { offers } = yield* reconcile(local, {
+        root: (root) => disturb(peer.root(root)),
+        buckets: (nodes) => disturb(peer.buckets(nodes)),
+        fetch: (hashes) => disturb(peer.fetch(hashes)),
+        pull: (node, after) => disturb(peer.pull(node, after))
+      })
+      for (const key of offers) remote.merge(key, local.getConfirmed(key)!)
+      const expected = joinOf(local, remote)
+      yield* complete(local, remote)
+      assert.deepStrictEqual([local.digest, remote.digest], [expected, expected])
+    })))
+
+  it.effect("leaves out writes that the server hasn't confirmed", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(100, 100)
+      local.write("key 1", put(9, "pending"))
+      local.write("new", put(9, "pending"))
+      const { equal } = yield* complete(local, remote)
+      assert.isTrue(equal)
+    })))
+
+  it.effect("fails with MalformedMessage at answers of no known form", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(400, 0)
+      const { peer } = yield* peerOf(remote)
+      const hostile: ReadonlyArray<Partial<MerkleSync.SyncPeer<"cut">>> = [
+        { root: () => Effect.succeed(new Uint8Array(9)) },
+        { root: () => Effect.succeed(new Uint8Array(10 * 272)) },
+        { buckets: () => Effect.succeed([]) },
+        ...[[], [3], [0, 0], [1], [1, 0xff, 0xff], [2, 0]].map((bucket) => ({
+          buckets: (nodes: ReadonlyArray<MerkleSync.NodeId>) => Effect.succeed(nodes.map(() => Uint8Array.from(bucket)))
+        })),
+        { fetch: () => Effect.succeed({ records: [], after: new Uint8Array(8) }) }
+      ]
+      for (const answers of hostile) {
+        const failure = yield* Effect.flip(reconcile(local, { ...peer, ...answers }))
+        assert.instanceOf(failure, MalformedMessage)
+      }
+      const endless = { ...peer, pull: () => Effect.succeed({ records: [], after: new Uint8Array(8) }) }
+      assert.instanceOf(yield* Effect.flip(reconcile(newMap(), endless)), MalformedMessage)
+    })))
+
+  it.effect("comes to an end with a peer whose nodes always differ", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(2_000, 0)
+      const { peer } = yield* peerOf(remote)
+      let questions = 0
+      const branch = Uint8Array.from([1, 0xff, 0xff, ...Array.from({ length: 128 }, () => 0xee)])
+      const { received } = yield* reconcile(local, {
+        ...peer,
+        buckets: (nodes) => {
+          questions++
+          return Effect.succeed(nodes.map(() => branch))
+        },
+        pull: () => Effect.succeed({ records: [], after: undefined })
+      })
+      assert.strictEqual(received, 0)
+      assert.isAtMost(questions, 17 * Math.ceil(2_000 / 512) + 17)
+    })))
+})

@@ -1,0 +1,239 @@
+/**
+ * The server's port: HTTP and, at `/ws`, WebSockets. The only place that knows of either.
+ *
+ * | path | |
+ * |---|---|
+ * | `/ws` | the grid's protocol |
+ * | `/livez` | 200 while the process runs |
+ * | `/readyz`, `/healthz` | 200 while the server serves, 503 while it loads or stops |
+ * | others | the files of `staticDir`, where there is one |
+ */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import { createServer, type IncomingMessage, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
+import { extname, resolve, sep } from "node:path"
+import type { Duplex } from "node:stream"
+import { type WebSocket, WebSocketServer } from "ws"
+import * as Protocol from "@topgun/core/Protocol"
+import { type Connection, makeInbox } from "@topgun/core/Transport"
+import { Phase } from "./Phase.ts"
+import { isLoopback, ServerConfig, type Settings } from "./ServerConfig.ts"
+import { Sessions } from "./Session.ts"
+
+/** Where a server listens. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** The server's open port. */
+export class Gateway extends Context.Tag("@topgun/server/Gateway")<Gateway, {
+  readonly address: Address
+}>() {}
+
+/** The server can't listen where it was told to. */
+export class AddressUnavailable extends Schema.TaggedError<AddressUnavailable>()("AddressUnavailable", {
+  reason: Schema.String,
+  cause: Schema.Defect
+}) {
+  readonly code = "TG_ADDRESS_UNAVAILABLE"
+  readonly retryable = true
+  override get message(): string {
+    return `The server cannot listen: ${this.reason}`
+  }
+}
+
+const addressFault = (host: string, port: number, cause: NodeJS.ErrnoException): AddressUnavailable =>
+  new AddressUnavailable({
+    cause,
+    reason: cause.code === "EADDRINUSE"
+      ? `port ${port} on ${host} is in use: stop the program that has it, or choose another (--port or TOPGUN_PORT)`
+      : cause.code === "EACCES"
+      ? `port ${port} needs more rights: choose one above 1023 (--port or TOPGUN_PORT)`
+      : cause.code === "EADDRNOTAVAIL" || cause.code === "ENOTFOUND"
+      ? `this machine has no address ${host}: choose another (--host or TOPGUN_HOST)`
+      : cause.message
+  })
+
+const listen = (server: Server, host: string, port: number): Effect.Effect<Address, AddressUnavailable> =>
+  Effect.async((resume) => {
+    const onError = (cause: NodeJS.ErrnoException) => resume(Effect.fail(addressFault(host, port, cause)))
+    server.once("error", onError)
+    server.listen({ host, port }, () => {
+      server.off("error", onError)
+      resume(Effect.succeed({ host, port: (server.address() as AddressInfo).port }))
+    })
+  })
+
+// --- HTTP ---
+
+const contentTypes: Record<string, string> = {
+  ".css": "text/css; charset=utf-8",
+  ".html": "text/html; charset=utf-8",
+  ".ico": "image/x-icon",
+  ".js": "text/javascript; charset=utf-8",
+  ".json": "application/json",
+  ".map": "application/json",
+  ".mjs": "text/javascript; charset=utf-8",
+  ".png": "image/png",
+  ".svg": "image/svg+xml",
+  ".txt": "text/plain; charset=utf-8",
+  ".wasm": "application/wasm",
+  ".webmanifest": "application/manifest+json",
+  ".woff2": "font/woff2"
+}
+
+const notFound = HttpServerResponse.text("not found", { status: 404 })
+
+/** The file below `root` that a URL names; `undefined` when it names none, links that lead out of `root` included. */
+const fileOf = Effect.fnUntraced(function*(root: string, url: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  const path = yield* Effect.try(() => decodeURIComponent(new URL(url, "http://localhost").pathname))
+  if (path.includes("\0")) return undefined
+  const base = yield* fileSystem.realPath(root)
+  const file = yield* fileSystem.realPath(resolve(base, `.${path.endsWith("/") ? `${path}index.html` : path}`))
+  if (!file.startsWith(base + sep)) return undefined
+  const { type } = yield* fileSystem.stat(file)
+  return type === "File" ? file : undefined
+})
+
+const serveFile = (root: string) =>
+  Effect.gen(function*() {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    const file = yield* Effect.orElseSucceed(fileOf(root, request.url), () => undefined)
+    if (file === undefined) return notFound
+    return yield* HttpServerResponse.file(file, {
+      contentType: contentTypes[extname(file)] ?? "application/octet-stream",
+      headers: { "cache-control": "no-cache", "x-content-type-options": "nosniff" }
+    })
+  }).pipe(Effect.orElseSucceed(() => notFound))
+
+const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefined) => {
+  const health = Effect.sync(() => {
+    const current = phase.current()
+    return HttpServerResponse.text(current, { status: current === "ready" ? 200 : 503 })
+  })
+  const probes = HttpRouter.empty.pipe(
+    HttpRouter.get("/livez", HttpServerResponse.text("alive")),
+    HttpRouter.get("/readyz", health),
+    HttpRouter.get("/healthz", health)
+  )
+  const routes = staticDir === undefined ? probes : HttpRouter.get(probes, "*", serveFile(staticDir))
+  return Effect.catchTag(routes, "RouteNotFound", () => Effect.succeed(notFound))
+}
+
+// --- WebSockets ---
+
+/** The longest reason that a close frame has room for, in bytes (RFC 6455). */
+const reasonBytesMax = 123
+
+const toConnection = (socket: WebSocket): Connection => {
+  const inbox = makeInbox()
+  const close = (code: number, reason: string) => {
+    // A paused socket would never see the peer's half of the closing handshake.
+    socket.resume()
+    socket.close(code, Buffer.from(reason).subarray(0, reasonBytesMax).toString("latin1"))
+  }
+  socket.on("message", (data: Buffer, isBinary: boolean) => {
+    if (!isBinary) return close(Protocol.closeCodes.malformed, "frames are binary")
+    // A plain view: Buffer's own `slice` would not copy, where one relies on it.
+    if (!inbox.deliver(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))) {
+      close(Protocol.closeCodes.overloaded, "too many frames at once")
+    }
+  })
+  // Ends in "close", with the code that the protocol error has; unheard, it would end the process.
+  socket.on("error", () => {})
+  socket.on("close", (code: number, reason: Buffer) => inbox.end({ code, reason: reason.toString("utf8") }))
+  return {
+    send: (frame) => {
+      if (socket.readyState === socket.OPEN) socket.send(frame)
+    },
+    bufferedBytes: () => socket.bufferedAmount,
+    listen: inbox.listen,
+    pause: (paused) => {
+      if (paused) socket.pause()
+      inbox.pause(paused)
+      if (!paused) socket.resume()
+    },
+    close
+  }
+}
+
+/**
+ * Whether a web page of this origin may connect: browsers let any page open a WebSocket to any server, this machine's
+ * included, and tell the server the page's origin.
+ */
+const isWelcome = (settings: Settings, { headers: { host, origin } }: IncomingMessage): boolean => {
+  if (origin === undefined || settings.allowedOrigins.includes("*")) return true
+  if (settings.allowedOrigins.includes(origin)) return true
+  if (!URL.canParse(origin)) return false
+  const page = new URL(origin)
+  // By name alone a page could claim to be of this host: names can be made to resolve to a loopback address.
+  return isLoopback(settings.host) ? isLoopback(page.hostname.replace(/^\[|\]$/g, "")) : page.host === host
+}
+
+const refuse = (socket: Duplex, status: string): void => {
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
+}
+
+/** How long a peer may take to answer the closing handshake, in ms. */
+const closeMillisMax = 2_000
+
+const make = Effect.gen(function*() {
+  const settings = yield* ServerConfig
+  const phase = yield* Phase
+  const sessions = yield* Sessions
+
+  // Deflate would cost some 250 kB a connection. `closeTimeout` is missing from the types.
+  const options = {
+    noServer: true,
+    maxPayload: Protocol.frameBytesMax,
+    perMessageDeflate: false,
+    closeTimeout: closeMillisMax
+  }
+  const webSockets = new WebSocketServer(options)
+  const handler = yield* NodeHttpServer.makeHandler(makeApp(phase, settings.staticDir))
+  const server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, handler)
+  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    // Until the upgrade is done nobody else listens, and unheard this would end the process.
+    socket.on("error", () => {})
+    if (request.url?.split("?", 1)[0] !== "/ws") return refuse(socket, "404 Not Found")
+    if (phase.current() !== "ready") return refuse(socket, "503 Service Unavailable")
+    if (webSockets.clients.size >= settings.connectionsMax) return refuse(socket, "503 Service Unavailable")
+    if (!isWelcome(settings, request)) return refuse(socket, "403 Forbidden")
+    webSockets.handleUpgrade(request, socket, head, (webSocket) => sessions.accept(toConnection(webSocket)))
+  })
+
+  const closed = Effect.async<void>((resume) => {
+    server.close(() => resume(Effect.void))
+    server.closeIdleConnections()
+  })
+  const address = yield* Effect.acquireRelease(
+    listen(server, settings.host, settings.port),
+    () =>
+      Effect.gen(function*() {
+        phase.stopping()
+        const closing = yield* Effect.fork(closed)
+        yield* sessions.stop
+        yield* Effect.timeoutOption(closing.await, closeMillisMax)
+        for (const socket of webSockets.clients) socket.terminate()
+        server.closeAllConnections()
+        yield* closing.await
+      })
+  )
+  return Gateway.of({ address })
+})
+
+/** The port of the configuration, open for as long as the scope is. */
+export const layer: Layer.Layer<Gateway, AddressUnavailable, Phase | ServerConfig | Sessions> = Layer.provide(
+  Layer.scoped(Gateway, make),
+  NodeHttpServer.layerContext
+)

@@ -1,0 +1,276 @@
+/** What an operator may set, in one place: defaults, limits and what they cost, and how they are read from the environment. */
+import * as Config from "effect/Config"
+import type * as ConfigProvider from "effect/ConfigProvider"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as HashSet from "effect/HashSet"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import { ConfigInvalid } from "@topgun/core/GridError"
+
+/** The server's settings, all of them known. */
+export interface Settings {
+  /** The port for HTTP and WebSocket; 0 lets the system choose. @default 8080 */
+  readonly port: number
+  /** The address to listen at. Others than loopback are open to the network. @default "127.0.0.1" */
+  readonly host: string
+  /** Where the database lies. One server at a time. @default ".topgun" */
+  readonly dataDir: string
+  /** `memory` keeps nothing across a restart, and refuses PERSISTED writes. @default "sqlite" */
+  readonly storage: "sqlite" | "memory"
+  /**
+   * Who may connect without a token: with `loopback` anyone, for as long as `host` is a loopback address (the server
+   * doesn't start otherwise); with `none` anyone from anywhere, because nobody is asked. @default "loopback"
+   */
+  readonly auth: "loopback" | "none"
+  /**
+   * Origins of web pages, other than the server's own, whose scripts may connect, as in `https://app.example.com`; `*`
+   * for all. Programs that send no origin may always. @default none
+   */
+  readonly allowedOrigins: ReadonlyArray<string>
+  /**
+   * WebSocket connections at a time; one more is answered 503. An idle one costs some 30 kB. Higher values need file
+   * descriptors (`ulimit -n`). @default 10000
+   */
+  readonly connectionsMax: number
+  /**
+   * Time for a new connection to say who it is, in ms. Lower values free what scanners hold sooner; too low ones refuse
+   * devices on slow networks. @default 5000
+   */
+  readonly authMillisMax: number
+  /**
+   * Bytes on their way to one client. A client that reads slower than others write is cut off beyond it and resyncs by
+   * the tree. Higher values ride out longer stalls, at that much memory for each stalled client. @default 1048576
+   */
+  readonly outboundBytesMax: number
+  /**
+   * Writes that wait for the database. When there are more, the connections that send writes aren't read until there is
+   * room. Higher values absorb larger bursts, at the memory of that many records. @default 20000
+   */
+  readonly pendingCommitsMax: number
+  /** Maps that clients may create. Each costs some 100 kB once its keys are spread over all partitions. @default 1000 */
+  readonly mapsMax: number
+  /** Maps that one connection may have open. Higher values cost some 100 bytes each. @default 1000 */
+  readonly subscriptionsMax: number
+  /** Calls of one connection that are answered at a time; more are refused. Each costs a fiber. @default 32 */
+  readonly callsMax: number
+  /** How long stopping may take, with unsaved writes being saved. Then what is left is given up. @default 10 seconds */
+  readonly shutdownTimeout: Duration.DurationInput
+  /** A directory whose files are served over HTTP; `undefined` for none. @default undefined */
+  readonly staticDir: string | undefined
+  /** The least severe messages that are logged. @default "info" */
+  readonly logLevel: "trace" | "debug" | "info" | "warning" | "error" | "fatal" | "none"
+  /** `pretty` for people, `logfmt` and `json` for machines. @default "pretty" */
+  readonly logFormat: "pretty" | "logfmt" | "json"
+}
+
+/** The server's settings. */
+export class ServerConfig extends Context.Tag("@topgun/server/ServerConfig")<ServerConfig, Settings>() {}
+
+export const defaults: Settings = {
+  port: 8080,
+  host: "127.0.0.1",
+  dataDir: ".topgun",
+  storage: "sqlite",
+  auth: "loopback",
+  allowedOrigins: [],
+  connectionsMax: 10_000,
+  authMillisMax: 5_000,
+  outboundBytesMax: 1024 * 1024,
+  pendingCommitsMax: 20_000,
+  mapsMax: 1_000,
+  subscriptionsMax: 1_000,
+  callsMax: 32,
+  shutdownTimeout: Duration.seconds(10),
+  staticDir: undefined,
+  logLevel: "info",
+  logFormat: "pretty"
+}
+
+// --- The settings' schemas ---
+
+interface Field<A> {
+  /** Its environment variable. */
+  readonly name: string
+  /** Completes "expected …". */
+  readonly expected: string
+  readonly decode: (text: string) => Option.Option<A>
+  readonly is: (value: unknown) => boolean
+}
+
+const field = <A>(name: string, schema: Schema.Schema<A, string>, expected: string): Field<A> => ({
+  name,
+  expected,
+  decode: Schema.decodeOption(schema),
+  is: Schema.is(Schema.typeSchema(schema))
+})
+
+const count = (name: string, min: number, max: number) =>
+  field(
+    name,
+    Schema.NumberFromString.pipe(Schema.int(), Schema.between(min, max)),
+    `an integer from ${min} to ${max}`
+  )
+
+const choice = <const A extends ReadonlyArray<string>>(name: string, options: A) =>
+  field(name, Schema.Literal(...options), `one of ${options.join(", ")}`)
+
+const unitMillis: Record<string, number> = { ms: 1, s: 1_000, m: 60_000 }
+const durationGrammar = /^(\d{1,9})(ms|s|m)$/
+const DurationText = Schema.transformOrFail(
+  Schema.String,
+  Schema.declare((value): value is Duration.DurationInput => Option.isSome(Duration.decodeUnknown(value))),
+  {
+    strict: true,
+    decode: (text, _, ast) => {
+      const [, amount, unit] = durationGrammar.exec(text) ?? []
+      const duration = amount === undefined || unit === undefined
+        ? Duration.decodeUnknown(text)
+        : Option.some(Duration.millis(Number(amount) * unitMillis[unit]!))
+      return Either.fromOption(duration, () => new ParseResult.Type(ast, text))
+    },
+    encode: (duration) => Either.right(String(Duration.toMillis(duration)))
+  }
+)
+
+const Text = Schema.String.pipe(Schema.minLength(1))
+
+const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
+  port: count("TOPGUN_PORT", 0, 65_535),
+  host: field("TOPGUN_HOST", Text, "a host name or address"),
+  dataDir: field("TOPGUN_DATA_DIR", Text, "the path of a directory"),
+  storage: choice("TOPGUN_STORAGE", ["sqlite", "memory"]),
+  auth: choice("TOPGUN_AUTH", ["loopback", "none"]),
+  allowedOrigins: field(
+    "TOPGUN_ALLOWED_ORIGINS",
+    Schema.transform(Schema.String, Schema.Array(Schema.String.pipe(Schema.pattern(/^(\*|https?:\/\/[^/\s,]+)$/))), {
+      strict: true,
+      decode: (text) => text.split(",").map((origin) => origin.trim()),
+      encode: (origins) => origins.join(",")
+    }),
+    "origins such as https://app.example.com, parted by commas, or *"
+  ),
+  connectionsMax: count("TOPGUN_CONNECTIONS_MAX", 1, 1_000_000),
+  authMillisMax: count("TOPGUN_AUTH_MILLIS_MAX", 100, 600_000),
+  outboundBytesMax: count("TOPGUN_OUTBOUND_BYTES_MAX", 64 * 1024, 1024 * 1024 * 1024),
+  pendingCommitsMax: count("TOPGUN_PENDING_COMMITS_MAX", 1, 10_000_000),
+  mapsMax: count("TOPGUN_MAPS_MAX", 1, 100_000),
+  subscriptionsMax: count("TOPGUN_SUBSCRIPTIONS_MAX", 1, 100_000),
+  callsMax: count("TOPGUN_CALLS_MAX", 1, 10_000),
+  shutdownTimeout: field("TOPGUN_SHUTDOWN_TIMEOUT", DurationText, "a duration such as 10s or 500ms"),
+  staticDir: field("TOPGUN_STATIC_DIR", Text, "the path of a directory"),
+  logLevel: choice("TOPGUN_LOG_LEVEL", ["trace", "debug", "info", "warning", "error", "fatal", "none"]),
+  logFormat: choice("TOPGUN_LOG_FORMAT", ["pretty", "logfmt", "json"])
+}
+
+const names = new Map(Object.entries(fields).map(([key, { name }]) => [name, key as keyof Settings]))
+
+// --- Checking ---
+
+/** Whether only programs of the same machine can reach a host. */
+export const isLoopback = (host: string): boolean =>
+  host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host)
+
+const relationFaults = (settings: Settings): ReadonlyArray<string> =>
+  settings.auth === "loopback" && !isLoopback(settings.host)
+    ? [
+      `host "${settings.host}" can be reached from the network, and no way to authenticate is configured: ` +
+      "listen on 127.0.0.1, or set TOPGUN_AUTH=none to let everyone in who reaches it"
+    ]
+    : []
+
+const valueFaults = (settings: Settings): ReadonlyArray<string> =>
+  Object.entries(fields).flatMap(([key, { expected, is }]) => {
+    const value: unknown = settings[key as keyof Settings]
+    return is(value) || (key === "staticDir" && value === undefined)
+      ? []
+      : [`${key} is ${JSON.stringify(value)}: expected ${expected}`]
+  })
+
+/** The defaults with `partial` over them. Fails with every fault at once. */
+export const make = (partial: Partial<Settings> = {}): Effect.Effect<Settings, ConfigInvalid> =>
+  Effect.suspend(() => {
+    const settings = { ...defaults, ...partial }
+    const values = valueFaults(settings)
+    const faults = values.length > 0 ? values : relationFaults(settings)
+    return faults.length > 0 ? new ConfigInvalid({ faults }) : Effect.succeed(settings)
+  })
+
+/** Settings given in code, over the defaults. */
+export const layer = (partial: Partial<Settings> = {}): Layer.Layer<ServerConfig, ConfigInvalid> =>
+  Layer.effect(ServerConfig, make(partial))
+
+// --- The environment ---
+
+/** The command line's own variables. */
+const foreign = new Set(["TOPGUN_URL", "TOPGUN_TOKEN"])
+
+/** Kubernetes sets these in each pod for a service whose name begins with `topgun`; nobody meant them for us. */
+const isServiceLink = (name: string, value: string): boolean =>
+  /_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$/.test(name) ||
+  (name.endsWith("_PORT") && /^(tcp|udp|sctp):\/\//.test(value))
+
+/** Edits that turn one name into another (Levenshtein 1965). */
+const distance = (a: string, b: string): number => {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
+    }
+    row = next
+  }
+  return row[b.length]!
+}
+
+const nearest = (name: string): string =>
+  Array.from(names.keys()).reduce((best, each) => distance(name, each) < distance(name, best) ? each : best)
+
+/** The names of all variables below a prefix. A provider splits names at each `_`, so they are put together again. */
+const namesBelow = (
+  provider: ConfigProvider.ConfigProvider,
+  path: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<string>> =>
+  provider.flattened.enumerateChildren(path).pipe(
+    Effect.orElseSucceed(() => HashSet.empty<string>()),
+    Effect.flatMap((children) =>
+      Effect.forEach(
+        Array.from(children).sort(),
+        (child) => Effect.map(namesBelow(provider, [...path, child]), (below) => [[...path, child].join("_"), ...below])
+      )
+    ),
+    Effect.map((found) => found.flat())
+  )
+
+/** What the environment sets, by the current `ConfigProvider`. Fails with every fault at once. */
+export const fromEnv: Effect.Effect<Partial<Settings>, ConfigInvalid> = Effect.gen(function*() {
+  const provider = yield* Effect.configProviderWith(Effect.succeed)
+  const settings: Record<string, unknown> = {}
+  const faults: Array<string> = []
+  for (const name of yield* namesBelow(provider, ["TOPGUN"])) {
+    const value = yield* Effect.option(provider.load(Config.string(name)))
+    if (Option.isNone(value) || foreign.has(name)) continue
+    if (isServiceLink(name, value.value)) {
+      yield* Effect.logDebug(`${name} is ignored: it is a service link that Kubernetes set`)
+      continue
+    }
+    const key = names.get(name)
+    if (key === undefined) {
+      faults.push(`${name} is not known. Did you mean ${nearest(name)}?`)
+      continue
+    }
+    const { decode, expected } = fields[key]
+    const decoded: Option.Option<unknown> = decode(value.value)
+    if (Option.isSome(decoded)) settings[key] = decoded.value
+    else faults.push(`${name} is ${JSON.stringify(value.value)}: expected ${expected}`)
+  }
+  return faults.length > 0 ? yield* new ConfigInvalid({ faults }) : settings as Partial<Settings>
+})
+
+/** Settings of the environment over the defaults, and `overrides`, such as a command line's, over both. */
+export const layerFromEnv = (overrides: Partial<Settings> = {}): Layer.Layer<ServerConfig, ConfigInvalid> =>
+  Layer.effect(ServerConfig, Effect.flatMap(fromEnv, (settings) => make({ ...settings, ...overrides })))

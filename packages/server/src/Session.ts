@@ -1,0 +1,444 @@
+/**
+ * The server's side of one connection, by the specification at the head of `Protocol`. It knows nothing of sockets.
+ *
+ * Frames are decoded and carried out synchronously, in order, with no fiber for each; what goes out is gathered and leaves
+ * once per microtask, in frames within the limit. A session holds a bounded amount of memory:
+ *
+ * - It doesn't carry out the next message while too much of what the client asked for hasn't left yet, or while too many
+ *   writes wait for the database. It stops reading then, so that the client comes to a halt.
+ * - Events can't be held back like that. A client that lets more than `outboundBytesMax` pile up is cut off with 1013, and
+ *   resyncs by the tree when it comes again.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as GridError from "@topgun/core/GridError"
+import { Hlc } from "@topgun/core/Hlc"
+import type { Answers } from "@topgun/core/MerkleSync"
+import { MerkleSync } from "@topgun/core/MerkleSync"
+import * as Protocol from "@topgun/core/Protocol"
+import type { Connection } from "@topgun/core/Transport"
+import type { Caller } from "./Calls.ts"
+import { Calls } from "./Calls.ts"
+import { Partitions } from "./Partitions.ts"
+import { Persistence } from "./Persistence.ts"
+import { Phase } from "./Phase.ts"
+import { ServerConfig } from "./ServerConfig.ts"
+import { Subscriptions } from "./Subscriptions.ts"
+import type { Writer } from "./WriteAcks.ts"
+import { WriteAcks } from "./WriteAcks.ts"
+
+/** All sessions of this server. */
+export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
+  /** Serves a connection until it ends. One that comes while the server isn't ready is closed. */
+  readonly accept: (connection: Connection) => void
+  /** Sessions that are open, authenticated or not. */
+  readonly count: () => number
+  /** Stops reading, waits until writes in hand are saved and acknowledged, and closes every session with 1001. */
+  readonly stop: Effect.Effect<void>
+}>() {}
+
+/** A broken assumption of our own while serving a message (RFC 6455). */
+const internalError = 1011
+
+/** How often a session that waits for its client to read looks again, in ms. */
+const drainMillis = 5
+
+const make = Effect.gen(function*() {
+  const { authMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
+  const calls = yield* Calls
+  const clock = yield* Effect.clock
+  const hlc = yield* Hlc
+  const merkleSync = yield* MerkleSync
+  const partitions = yield* Partitions
+  const persistence = yield* Persistence
+  const phase = yield* Phase
+  const subscriptions = yield* Subscriptions
+  const writeAcks = yield* WriteAcks
+  const run = yield* FiberSet.makeRuntime<never, void>()
+
+  /** What a client asked for may take this much of the room, so that events find some as well. */
+  const repliesBytesMax = outboundBytesMax / 4
+
+  const open = new Set<Session>()
+
+  class Session implements Writer {
+    readonly #connection: Connection
+    readonly #watch: Fiber.RuntimeFiber<void>
+    #authenticated = false
+    #closed = false
+    #lastHeard = clock.unsafeCurrentTimeMillis()
+    #lastSequence = -1
+    #caller: Caller | undefined
+    // Messages that came and weren't carried out yet.
+    #inbox: ReadonlyArray<Protocol.ClientMessage> = []
+    #inboxAt = 0
+    #pumping = false
+    #waiting = false
+    #halted = false
+    // Messages that go out at the end of the microtask.
+    #outbox: Array<Uint8Array> = []
+    #outboxBytes = 0
+    #flushing = false
+    #durable = -1
+
+    constructor(connection: Connection) {
+      this.#connection = connection
+      this.#watch = run(this.#watching)
+    }
+
+    listen(): void {
+      this.#connection.listen((frame) => this.#receive(frame), () => this.#end())
+    }
+
+    // --- Outbound ---
+
+    readonly send = (message: Protocol.ServerMessage): void => this.push(Protocol.encode(message))
+
+    readonly push = (message: Uint8Array): void => {
+      if (this.#closed) return
+      this.#outbox.push(message)
+      this.#outboxBytes += message.length
+      this.#flushSoon()
+    }
+
+    readonly durable = (sequence: number): void => {
+      if (this.#closed) return
+      this.#durable = sequence
+      this.#flushSoon()
+    }
+
+    readonly unsaved = (failure: GridError.StorageUnavailable | GridError.ShuttingDown): void =>
+      this.#fail(
+        failure,
+        failure._tag === "ShuttingDown" ? Protocol.closeCodes.goingAway : Protocol.closeCodes.overloaded
+      )
+
+    #flushSoon(): void {
+      if (this.#flushing) return
+      this.#flushing = true
+      queueMicrotask(() => {
+        this.#flushing = false
+        if (!this.#closed) this.#flush()
+      })
+    }
+
+    #flush(): void {
+      if (this.#connection.bufferedBytes() > outboundBytesMax) return this.#cut()
+      if (this.#durable >= 0) {
+        this.#outbox.push(Protocol.encode({ _tag: "Durable", sequence: this.#durable }))
+        this.#durable = -1
+      }
+      const messages = this.#outbox
+      this.#outbox = []
+      this.#outboxBytes = 0
+      let from = 0
+      let bytes = 0
+      for (let at = 0; at < messages.length; at++) {
+        const size = messages[at]!.length
+        if (at > from && bytes + size > Protocol.frameBytesMax) {
+          this.#connection.send(Protocol.frame(messages.slice(from, at)))
+          from = at
+          bytes = 0
+        }
+        bytes += size
+      }
+      if (from < messages.length) this.#connection.send(Protocol.frame(messages.slice(from)))
+    }
+
+    /** The client doesn't read: no use in sending it a `Fault`. */
+    #cut(): void {
+      this.#close(Protocol.closeCodes.overloaded, "too slow a reader")
+    }
+
+    // --- Inbound ---
+
+    #receive(frame: Uint8Array): void {
+      if (this.#closed) return
+      this.#lastHeard = clock.unsafeCurrentTimeMillis()
+      const limit = this.#authenticated ? Protocol.frameBytesMax : Protocol.frameBytesBeforeAuthMax
+      if (frame.length > limit) {
+        const fault = new GridError.RecordTooLarge({ what: "message", bytes: frame.length, limit })
+        return this.#fail(fault, Protocol.closeCodes.tooLarge)
+      }
+      this.#guard(() => {
+        const messages = Protocol.decodeFromClient(frame)
+        this.#inbox = this.#inboxAt < this.#inbox.length
+          ? [...this.#inbox.slice(this.#inboxAt), ...messages]
+          : messages
+        this.#inboxAt = 0
+      })
+      this.#pump()
+    }
+
+    /** Carries out the messages that came, as far as there is room for their answers. */
+    #pump(): void {
+      if (this.#pumping) return
+      this.#pumping = true
+      while (!this.#closed && !this.#halted && this.#inboxAt < this.#inbox.length) {
+        const message = this.#inbox[this.#inboxAt]!
+        if (this.#mustWait(message)) break
+        this.#inboxAt++
+        this.#guard(() => this.#handle(message))
+      }
+      this.#pumping = false
+      if (this.#closed || this.#waiting || this.#inboxAt < this.#inbox.length) return
+      this.#inbox = []
+      this.#inboxAt = 0
+    }
+
+    #mustWait(message: Protocol.ClientMessage): boolean {
+      if (message._tag === "OpBatch" && persistence.isFull()) {
+        this.#wait(() => persistence.onRoom(() => this.#resume()))
+        return true
+      }
+      if (this.#outboxBytes + this.#connection.bufferedBytes() <= repliesBytesMax) return false
+      this.#wait(() =>
+        // What the medium takes at once is gone after the flush; only a slow reader is waited for.
+        queueMicrotask(() =>
+          queueMicrotask(() => {
+            if (this.#connection.bufferedBytes() <= repliesBytesMax) this.#resume()
+            else if (!this.#closed) run(this.#drained)
+          })
+        )
+      )
+      return true
+    }
+
+    #wait(until: () => void): void {
+      this.#waiting = true
+      this.#connection.pause(true)
+      until()
+    }
+
+    #resume(): void {
+      if (this.#closed || this.#halted || !this.#waiting) return
+      this.#waiting = false
+      this.#lastHeard = clock.unsafeCurrentTimeMillis()
+      this.#pump()
+      if (!this.#waiting) this.#connection.pause(false)
+    }
+
+    readonly #drained: Effect.Effect<void> = Effect.suspend(() => {
+      const look: Effect.Effect<void> = Effect.flatMap(
+        Effect.sleep(drainMillis),
+        () =>
+          this.#closed || this.#connection.bufferedBytes() <= repliesBytesMax
+            ? Effect.sync(() => this.#resume())
+            : look
+      )
+      return look
+    })
+
+    /** What a client sent ends at most its own connection; a fault of ours is logged and does no more either. */
+    #guard(serve: () => void): void {
+      try {
+        serve()
+      } catch (fault) {
+        if (fault instanceof GridError.MalformedMessage) return this.#fail(fault, Protocol.closeCodes.malformed)
+        run(Effect.logError("A message could not be served", fault))
+        this.#close(internalError, "internal error")
+      }
+    }
+
+    #handle(message: Protocol.ClientMessage): void {
+      if (message._tag === "Auth") return this.#authenticate(message)
+      if (!this.#authenticated) return this.#outOfPlace("Auth comes first")
+      switch (message._tag) {
+        case "Ping":
+          return this.send({ _tag: "Pong", id: message.id, serverMillis: hlc.wallMillis() })
+        case "OpBatch":
+          return this.#write(message)
+        case "SyncInit":
+          return this.#openMap(message)
+        case "SyncBuckets": {
+          const answers = this.#answers(message)
+          if (answers !== undefined) {
+            this.send({ _tag: "SyncBucketsAck", id: message.id, buckets: answers.buckets(message.nodes) })
+          }
+          return
+        }
+        case "SyncFetch": {
+          const answers = this.#answers(message)
+          if (answers !== undefined) this.#sendPage(message.id, answers.fetch(message.hashes))
+          return
+        }
+        case "SyncPull": {
+          const answers = this.#answers(message)
+          if (answers !== undefined) {
+            this.#sendPage(message.id, answers.pull(message.node, message.after ?? undefined))
+          }
+          return
+        }
+        case "Call":
+          this.#caller ??= calls.open((payload) => this.send({ _tag: "Reply", payload }))
+          return this.#caller.receive(message.payload)
+      }
+    }
+
+    #authenticate({ protocol, token }: typeof Protocol.Auth.Type): void {
+      if (this.#authenticated) return this.#outOfPlace("Auth comes once")
+      if (!Protocol.supportedVersions.includes(protocol)) {
+        return this.#fail(
+          new GridError.ProtocolVersionUnsupported({ offered: protocol, supported: Protocol.supportedVersions }),
+          Protocol.closeCodes.versionUnsupported
+        )
+      }
+      if (token !== null) {
+        return this.#fail(
+          new GridError.AuthRequired({
+            reason: "this server has no token verifier configured, so it can't accept a token: connect without one"
+          }),
+          Protocol.closeCodes.authFailed
+        )
+      }
+      this.#authenticated = true
+      this.send({
+        _tag: "AuthAck",
+        protocol,
+        serverMillis: hlc.wallMillis(),
+        generation: persistence.generation,
+        durable: persistence.durable
+      })
+    }
+
+    #openMap({ id, kind, map, root }: typeof Protocol.SyncInit.Type): void {
+      const fault = partitions.kindFault(map, kind)
+      if (fault !== undefined) return this.#refuse(id, fault)
+      if (!subscriptions.follow(map, this)) {
+        return this.#refuse(id, new GridError.Overloaded({ what: "this connection has as many maps open as it may" }))
+      }
+      const partitionRoots = merkleSync.answers(partitions.source(map)).root(root)
+      this.send({ _tag: "SyncRoot", id, partitions: partitionRoots ?? null })
+    }
+
+    #answers({ map }: { readonly map: string }): Answers | undefined {
+      if (subscriptions.follows(map, this)) return merkleSync.answers(partitions.source(map))
+      this.#outOfPlace("a map is opened by SyncInit before it's walked")
+      return undefined
+    }
+
+    #sendPage(id: number, page: ReturnType<Answers["fetch"]>): void {
+      this.send({
+        _tag: "SyncLeaf",
+        id,
+        records: page.records.map(([key, record]) => [key, record.row]),
+        after: page.after ?? null
+      })
+    }
+
+    #write(batch: typeof Protocol.OpBatch.Type): void {
+      // `Durable` is cumulative: it would lie about operations that come out of order.
+      for (const [sequence] of batch.ops) {
+        if (sequence <= this.#lastSequence) {
+          return this.#outOfPlace("operations come in the order of their sequence numbers")
+        }
+        this.#lastSequence = sequence
+      }
+      writeAcks.write(batch, this)
+    }
+
+    // --- The end ---
+
+    readonly #watching: Effect.Effect<void> = Effect.gen(this, function*() {
+      yield* Effect.sleep(authMillisMax)
+      if (!this.#authenticated) {
+        const reason = `no Auth within ${authMillisMax} ms`
+        return this.#fail(new GridError.AuthRequired({ reason }), Protocol.closeCodes.authTimeout)
+      }
+      while (!this.#closed) {
+        const silentMillis = this.#waiting ? 0 : clock.unsafeCurrentTimeMillis() - this.#lastHeard
+        if (silentMillis >= Protocol.deadMillis) {
+          return this.#close(Protocol.closeCodes.goingAway, `nothing heard for ${Protocol.deadMillis} ms`)
+        }
+        yield* Effect.sleep(Protocol.deadMillis - silentMillis)
+      }
+    })
+
+    #outOfPlace(reason: string): void {
+      this.#fail(new GridError.MalformedMessage({ reason }), Protocol.closeCodes.outOfPlace)
+    }
+
+    /** A request failed, the connection goes on. */
+    #refuse(id: number, fault: { readonly _tag: string; readonly message: string }): void {
+      this.send({ _tag: "Fault", id, cause: fault._tag, reason: fault.message })
+    }
+
+    /** The connection failed: says why and closes it. */
+    #fail(fault: { readonly _tag: string; readonly message: string }, code: number): void {
+      if (this.#closed) return
+      this.send({ _tag: "Fault", id: null, cause: fault._tag, reason: fault.message })
+      this.#flush()
+      this.#close(code, fault._tag)
+    }
+
+    #close(code: number, reason: string): void {
+      if (this.#closed) return
+      this.#end()
+      this.#connection.close(code, reason)
+    }
+
+    #end(): void {
+      if (this.#closed) return
+      this.#closed = true
+      this.#outbox = []
+      this.#inbox = []
+      open.delete(this)
+      subscriptions.leave(this)
+      this.#caller?.close()
+      this.#watch.unsafeInterruptAsFork(FiberId.none)
+    }
+
+    /** Takes nothing more from the client; acknowledgements still go out. */
+    halt(): void {
+      this.#halted = true
+      this.#waiting = true
+      this.#connection.pause(true)
+    }
+
+    leave(): void {
+      if (this.#closed) return
+      this.#flush()
+      this.#close(Protocol.closeCodes.goingAway, "server going away")
+    }
+  }
+
+  const stop = Effect.suspend(() => {
+    for (const session of open) session.halt()
+    return persistence.flush.pipe(
+      Effect.timeoutOption(shutdownTimeout),
+      Effect.zipRight(Effect.sync(() => {
+        for (const session of Array.from(open)) session.leave()
+      }))
+    )
+  })
+  yield* Effect.addFinalizer(() => stop)
+
+  return Sessions.of({
+    accept: (connection) => {
+      if (phase.current() !== "ready") return connection.close(Protocol.closeCodes.goingAway, "server not ready")
+      const session = new Session(connection)
+      open.add(session)
+      session.listen()
+    },
+    count: () => open.size,
+    stop
+  })
+})
+
+export const layer: Layer.Layer<
+  Sessions,
+  never,
+  | Calls
+  | Hlc
+  | MerkleSync
+  | Partitions
+  | Persistence
+  | Phase
+  | ServerConfig
+  | Subscriptions
+  | WriteAcks
+> = Layer.scoped(Sessions, make)

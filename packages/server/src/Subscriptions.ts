@@ -1,0 +1,78 @@
+/** Who follows which map: each event is encoded once and its bytes go to all who follow. */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { RecordTuple } from "@topgun/core/Protocol"
+import * as Protocol from "@topgun/core/Protocol"
+import type { Row } from "./Persistence.ts"
+import { ServerConfig } from "./ServerConfig.ts"
+
+/** One who is told of events. */
+export interface Subscriber {
+  /** Takes an encoded message. It's shared with other subscribers: never written to. */
+  readonly push: (message: Uint8Array) => void
+}
+
+/** The subscriptions of all sessions. Plain calls: they run once a batch. */
+export class Subscriptions extends Context.Tag("@topgun/server/Subscriptions")<Subscriptions, {
+  /** From here on `subscriber` is told of what is written to `map`. False when it follows as many maps as it may. */
+  readonly follow: (map: string, subscriber: Subscriber) => boolean
+  readonly follows: (map: string, subscriber: Subscriber) => boolean
+  /** Ends all of a subscriber's subscriptions. */
+  readonly leave: (subscriber: Subscriber) => void
+  /** Tells all who follow `map`, except `writer`. */
+  readonly publish: (map: string, rows: ReadonlyArray<Row>, writer: Subscriber) => void
+}>() {}
+
+/** Records as events, none of which is larger than a frame by far. */
+export const encodeEvents = (map: string, rows: ReadonlyArray<Row>): ReadonlyArray<Uint8Array> => {
+  const events: Array<Uint8Array> = []
+  let records: Array<RecordTuple> = []
+  let bytes = 0
+  const cut = () => {
+    if (records.length > 0) events.push(Protocol.encode({ _tag: "ServerEvent", map, records }))
+    records = []
+    bytes = 0
+  }
+  for (const { key, record } of rows) {
+    const size = key.length * 3 + record.row.length
+    if (bytes + size > Protocol.batchBytesMax) cut()
+    records.push([key, record.row])
+    bytes += size
+  }
+  cut()
+  return events
+}
+
+export const layer: Layer.Layer<Subscriptions, never, ServerConfig> = Layer.effect(
+  Subscriptions,
+  Effect.map(ServerConfig, ({ subscriptionsMax }) => {
+    const followers = new Map<string, Set<Subscriber>>()
+    const followed = new Map<Subscriber, Set<string>>()
+    return Subscriptions.of({
+      follow: (map, subscriber) => {
+        const maps = followed.get(subscriber) ?? new Set()
+        if (maps.size >= subscriptionsMax && !maps.has(map)) return false
+        followed.set(subscriber, maps.add(map))
+        followers.set(map, (followers.get(map) ?? new Set()).add(subscriber))
+        return true
+      },
+      follows: (map, subscriber) => followed.get(subscriber)?.has(map) ?? false,
+      leave: (subscriber) => {
+        for (const map of followed.get(subscriber) ?? []) {
+          const others = followers.get(map)
+          others?.delete(subscriber)
+          if (others?.size === 0) followers.delete(map)
+        }
+        followed.delete(subscriber)
+      },
+      publish: (map, rows, writer) => {
+        const all = followers.get(map)
+        if (rows.length === 0 || all === undefined || (all.size === 1 && all.has(writer))) return
+        for (const event of encodeEvents(map, rows)) {
+          for (const subscriber of all) if (subscriber !== writer) subscriber.push(event)
+        }
+      }
+    })
+  })
+)

@@ -1,0 +1,79 @@
+/**
+ * How a batch of writes is carried out, and what its writer is told, when.
+ *
+ * | concern | told | |
+ * |---|---|---|
+ * | `FIRE_AND_FORGET`, `MEMORY`, `APPLIED` | `OpAck APPLIED` | after the merge: that is the level really reached |
+ * | `REPLICATED` | `OpReject` | one node has no backup; nothing is merged |
+ * | `PERSISTED` | `OpAck PERSISTED` | after the commit; `OpReject` when the storage is memory, nothing is merged |
+ *
+ * An operation that lost to a newer record has done its work as well. It's acknowledged like the others, at PERSISTED
+ * after everything that was merged before it is committed, the newer record included.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { ShuttingDown, StorageUnavailable } from "@topgun/core/GridError"
+import type { OpBatch, ServerMessage } from "@topgun/core/Protocol"
+import type { WriteConcern } from "@topgun/core/WriteConcern"
+import { Partitions } from "./Partitions.ts"
+import { Persistence } from "./Persistence.ts"
+import type { Subscriber } from "./Subscriptions.ts"
+import { Subscriptions } from "./Subscriptions.ts"
+
+/** The one who wrote a batch. */
+export interface Writer extends Subscriber {
+  readonly send: (message: ServerMessage) => void
+  /** Everything of this writer up to `sequence` is committed or refused. */
+  readonly durable: (sequence: number) => void
+  /** The database failed: nothing more is acknowledged, and the writer must send again what is open. */
+  readonly unsaved: (failure: StorageUnavailable | ShuttingDown) => void
+}
+
+/** Carries out writes. */
+export class WriteAcks extends Context.Tag("@topgun/server/WriteAcks")<WriteAcks, {
+  readonly write: (batch: typeof OpBatch.Type, writer: Writer) => void
+}>() {}
+
+/** Why a concern can't be met here at all. */
+const refusalOf = (concern: WriteConcern, durable: boolean): string | undefined =>
+  concern === "REPLICATED"
+    ? "REPLICATED needs a backup node, and this server has none: use APPLIED or PERSISTED"
+    : concern === "PERSISTED" && !durable
+    ? "PERSISTED needs a database, and this server keeps its data in memory: use APPLIED, or start it with storage sqlite"
+    : undefined
+
+export const layer: Layer.Layer<WriteAcks, never, Partitions | Persistence | Subscriptions> = Layer.effect(
+  WriteAcks,
+  Effect.gen(function*() {
+    const partitions = yield* Partitions
+    const persistence = yield* Persistence
+    const subscriptions = yield* Subscriptions
+    return WriteAcks.of({
+      write: ({ concern, kind, map, ops }, writer) => {
+        const last = ops.at(-1)
+        if (last === undefined) return
+        const refusal = refusalOf(concern, persistence.durable)
+        const { accepted, rejected, won } = refusal === undefined
+          ? partitions.apply(map, kind, ops)
+          : {
+            accepted: [],
+            won: [],
+            rejected: ops.map(([sequence]) => ({ sequence, cause: "WriteRejected", reason: refusal }))
+          }
+        for (const rejection of rejected) writer.send({ _tag: "OpReject", ...rejection })
+        subscriptions.publish(map, won, writer)
+        const acknowledge = (level: WriteConcern) => {
+          if (accepted.length > 0) writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
+        }
+        if (concern !== "PERSISTED") acknowledge("APPLIED")
+        if (!persistence.durable) return
+        persistence.append({ map, kind, rows: won }, (failure) => {
+          if (failure !== undefined) return writer.unsaved(failure)
+          if (concern === "PERSISTED") acknowledge("PERSISTED")
+          writer.durable(last[0])
+        })
+      }
+    })
+  })
+)

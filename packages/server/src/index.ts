@@ -1,0 +1,12 @@
+/** The TopGun server, and the parts it's made of. */
+export * as Calls from "./Calls.ts"
+export * as Gateway from "./Gateway.ts"
+export * as Partitions from "./Partitions.ts"
+export * as Persistence from "./Persistence.ts"
+export * as Phase from "./Phase.ts"
+export * as ServerConfig from "./ServerConfig.ts"
+export * as Session from "./Session.ts"
+export * as Status from "./Status.ts"
+export * as Subscriptions from "./Subscriptions.ts"
+export * as TopGunServer from "./TopGunServer.ts"
+export * as WriteAcks from "./WriteAcks.ts"

@@ -1,0 +1,114 @@
+/** A client of tests: says what it's told to, and waits for what comes. It keeps no data and repairs nothing. */
+import * as Protocol from "@topgun/core/Protocol"
+import { encode as encodeValue } from "@topgun/core/Value"
+import * as LwwRecord from "@topgun/core/LwwRecord"
+import { type Closed, type Connection, makePair, makeWebSocket } from "@topgun/core/Transport"
+import { home } from "@topgun/core/PartitionRouter"
+import { TopGunServer } from "@topgun/server/TopGunServer"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+
+export const nodeId = "plainclient00000"
+
+/** A put as it travels, stamped `millis`. */
+export const put = (value: unknown, millis = 1_000, counter = 0, writer = nodeId): Uint8Array =>
+  LwwRecord.put({ millis, counter, nodeId: writer }, encodeValue(value)).row
+
+export type Tagged<Tag> = Extract<Protocol.ServerMessage, { readonly _tag: Tag }>
+
+export interface PlainClient {
+  readonly connection: Connection
+  /** Sends messages as one frame. */
+  readonly send: (...messages: ReadonlyArray<Protocol.ClientMessage>) => Effect.Effect<void>
+  /** Sends bytes as a frame, whatever they are. */
+  readonly sendBytes: (bytes: Uint8Array) => Effect.Effect<void>
+  /** The next message of a kind, of those not taken yet. */
+  readonly take: <Tag extends Protocol.ServerMessage["_tag"]>(tag: Tag) => Effect.Effect<Tagged<Tag>>
+  /** Messages of a kind that came and weren't taken. */
+  readonly untaken: (tag: Protocol.ServerMessage["_tag"]) => number
+  /** The end of the connection. */
+  readonly closed: Effect.Effect<Closed>
+}
+
+export const make = (connection: Connection): PlainClient => {
+  const messages: Array<Protocol.ServerMessage> = []
+  const waiting: Array<{ readonly tag: string; readonly found: Deferred.Deferred<Protocol.ServerMessage> }> = []
+  const end = Effect.runSync(Deferred.make<Closed>())
+  connection.listen((frame) => {
+    for (const message of Protocol.decodeFromServer(frame)) {
+      const at = waiting.findIndex(({ tag }) => tag === message._tag)
+      if (at < 0) messages.push(message)
+      else Deferred.unsafeDone(waiting.splice(at, 1)[0]!.found, Effect.succeed(message))
+    }
+  }, (closed) => Deferred.unsafeDone(end, Effect.succeed(closed)))
+  const sendBytes = (bytes: Uint8Array) => Effect.sync(() => connection.send(bytes))
+  return {
+    connection,
+    sendBytes,
+    send: (...outgoing) => sendBytes(Protocol.frame(outgoing.map(Protocol.encode))),
+    take: <Tag extends Protocol.ServerMessage["_tag"]>(tag: Tag) =>
+      Effect.gen(function*() {
+        const at = messages.findIndex((message) => message._tag === tag)
+        if (at >= 0) return messages.splice(at, 1)[0]! as Tagged<Tag>
+        const found = yield* Deferred.make<Protocol.ServerMessage>()
+        waiting.push({ tag, found })
+        return (yield* Deferred.await(found)) as Tagged<Tag>
+      }),
+    untaken: (tag) => messages.filter((message) => message._tag === tag).length,
+    closed: Deferred.await(end)
+  }
+}
+
+export const auth: Protocol.ClientMessage = { _tag: "Auth", protocol: Protocol.version, nodeId, token: null }
+
+/** Over the server's own `accept`, without sockets. */
+export const inProcess = Effect.map(TopGunServer, ({ accept }) => {
+  const [mine, theirs] = makePair()
+  accept(theirs)
+  return make(mine)
+})
+
+/** {@link inProcess}, authenticated. */
+export const inProcessReady = Effect.gen(function*() {
+  const client = yield* inProcess
+  yield* client.send(auth)
+  yield* client.take("AuthAck")
+  return client
+})
+
+/** Over a WebSocket, to the server's port. */
+export const overSocket = Effect.gen(function*() {
+  const { address } = yield* TopGunServer
+  const connection = yield* makeWebSocket({ url: `ws://${address!.host}:${address!.port}` }).connect(home)
+  return make(connection)
+})
+
+/** {@link overSocket}, authenticated. */
+export const overSocketReady = Effect.gen(function*() {
+  const client = yield* overSocket
+  yield* client.send(auth)
+  yield* client.take("AuthAck")
+  return client
+})
+
+/** A batch of puts with sequence numbers from `first` on. */
+export const batch = (
+  map: string,
+  concern: (typeof Protocol.OpBatch.Type)["concern"],
+  first: number,
+  entries: ReadonlyArray<readonly [key: string, row: Uint8Array]>
+): Protocol.ClientMessage => ({
+  _tag: "OpBatch",
+  map,
+  kind: "lww",
+  concern,
+  ops: entries.map(([key, row], i) => [first + i, key, row])
+})
+
+export const openMap = (map: string, id = 1): Protocol.ClientMessage => ({
+  _tag: "SyncInit",
+  id,
+  map,
+  kind: "lww",
+  root: new Uint8Array(8)
+})
