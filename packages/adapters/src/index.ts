@@ -1,1 +1,2 @@
-export {}
+/** Where TopGun clients keep their data. */
+export * as IndexedDbStorage from "./IndexedDbStorage.ts"

@@ -12,7 +12,7 @@ import { acknowledgement, awaitLocal, isRefusal, type LocalWrite, type WriteOpti
 /** A write that is durable on this device. */
 export interface Write {
   /** The server's acknowledgement at the level asked for. */
-  readonly server: Effect.Effect<Ack, WriteFailure>
+  readonly server: Effect.Effect<Ack, WriteFailure | WriteRefusal>
 }
 
 export class GridMap<A> extends MapView<A> {
@@ -52,7 +52,7 @@ export class GridMap<A> extends MapView<A> {
       } catch (fault) {
         return isRefusal(fault) ? Effect.fail(fault) : Effect.die(fault)
       }
-      return Effect.as(awaitLocal(write), { server: acknowledgement(write, timeoutMillis) })
+      return Effect.as(awaitLocal(write), { server: acknowledgement(write, this.#replica.outbox, timeoutMillis) })
     })
   }
 

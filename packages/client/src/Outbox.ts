@@ -7,14 +7,17 @@
  * as it is, on the next one. An operation that may have been sent is never coalesced.
  */
 import * as Backpressure from "@topgun/core/Backpressure"
-import { WriteDropped, type WriteFailure, WriteRejected } from "@topgun/core/GridError"
+import { Indeterminate, WriteDropped, type WriteFailure, WriteRejected, WriteTimeout } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import * as Rows from "@topgun/core/LwwRecord"
 import * as Value from "@topgun/core/Value"
-import { AckQueue, stronger, type Waiter, type WriteConcern } from "@topgun/core/WriteConcern"
+import { AckQueue, isReached, type Outcome, stronger, type Waiter, type WriteConcern } from "@topgun/core/WriteConcern"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import type { Journal } from "./Journal.ts"
 import { spaces } from "./Journal.ts"
+import { Signal } from "./Signal.ts"
 
 /** Operations sent and not ended, at most. Higher hides a longer way to the server, at 0.5 kB of memory each. */
 export const inFlightMax = 1_000
@@ -28,7 +31,8 @@ export interface Pending {
   concern: WriteConcern
   /** When the oldest write in it was made, in ms. */
   readonly since: number
-  readonly waiter: Waiter | undefined
+  /** What has become of it so far, for those who ask later: the level it has reached, or why it never will. */
+  outcome: Either.Either<Outcome, WriteFailure> | undefined
   /** `line`: waits to be sent. `flight`: sent, or may have been. `ended`: durable, rejected or dropped. */
   stage: "line" | "flight" | "ended"
   /** Acknowledged on the present connection. */
@@ -61,6 +65,9 @@ export interface StoredOperation {
 
 const format = 1
 
+/** What storage adds to an operation's value: its record's head, its map, its key, at most. */
+const envelopeBytesMax = 8 * 1024
+
 /** Storage keys sort as sequence numbers do. */
 const storageKey = (sequence: number): string => sequence.toString(16).padStart(14, "0")
 
@@ -73,7 +80,7 @@ const encode = (operation: Pending): Uint8Array =>
     operation.record.row,
     operation.concern,
     operation.since
-  ])
+  ], Value.valueBytesMax + envelopeBytesMax)
 
 /** An operation from storage; `undefined` for bytes that are not one. */
 export const decode = (bytes: Uint8Array): StoredOperation | undefined => {
@@ -94,6 +101,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const { journal, listener } = options
   let nextSequence = options.nextSequence
   const acks = new AckQueue(options.backpressure.capacity + inFlightMax)
+  const awaited = new Signal()
   /** The latest operation of each key that has not ended. */
   const latest = new Map<string, Map<string, Pending>>()
   const flight = new Map<number, Pending>()
@@ -128,6 +136,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const last = latestOf(operation.map, operation.key)
     end(operation)
     listener.onUndone(operation, last === operation ? undefined : last, failure)
+    operation.outcome = Either.left(failure)
     acks.failed(operation.sequence, failure)
   }
 
@@ -138,9 +147,13 @@ export const make = Effect.fnUntraced(function*(options: {
   })
 
   const add = (
-    fields: Pick<Pending, "sequence" | "map" | "key" | "record" | "concern" | "since" | "offered">,
-    waiter?: Waiter
-  ): Pending => ({ ...fields, waiter, stage: "line", acked: false })
+    fields: Pick<Pending, "sequence" | "map" | "key" | "record" | "concern" | "since" | "offered">
+  ): Pending => ({ ...fields, outcome: undefined, stage: "line", acked: false })
+
+  const reach = (operation: Pending, level: WriteConcern, replicas: number): void => {
+    operation.outcome = Either.right({ level, replicas })
+    acks.reached(operation.sequence, level, replicas)
+  }
 
   const takeOffers = (
     max: number,
@@ -167,6 +180,23 @@ export const make = Effect.fnUntraced(function*(options: {
     if (offers.length === 0) offered.unsafeClose()
     return taken
   }
+
+  // Deadlines of those who wait, looked after by one fiber.
+  const expiry = (waiter: Waiter): WriteFailure =>
+    flight.has(waiter.sequence)
+      ? new Indeterminate({ reason: `sent, but not acknowledged at ${waiter.concern} in time; it is sent again if need be` })
+      : new WriteTimeout({ concern: waiter.concern })
+  let alarm = Number.POSITIVE_INFINITY
+  yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
+    alarm = Number.POSITIVE_INFINITY
+    yield* awaited.until(() => acks.size > 0)
+    const next = acks.nextExpiry
+    if (next === undefined) return
+    const { version } = awaited
+    alarm = next
+    yield* Effect.raceFirst(Effect.sleep(Math.max(0, next - options.now())), awaited.after(version))
+    acks.expire(options.now(), expiry)
+  })))
 
   return {
     /** Operations that have not ended. */
@@ -202,20 +232,15 @@ export const make = Effect.fnUntraced(function*(options: {
         operation = previous
         operation.record = record
         operation.concern = stronger(operation.concern, concern)
-        if (operation.waiter !== undefined) operation.waiter.concern = operation.concern
       } else {
-        const sequence = nextSequence++
-        operation = add(
-          { sequence, map, key, record, concern, since: options.now(), offered: false },
-          acks.add(sequence, concern)
-        )
+        operation = add({ sequence: nextSequence++, map, key, record, concern, since: options.now(), offered: false })
         live++
         track(operation)
         line.offer(operation)
         listener.onChange()
       }
       journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: encode(operation) })
-      acks.reached(operation.sequence, "FIRE_AND_FORGET", 0)
+      reach(operation, "FIRE_AND_FORGET", 0)
       return operation
     },
 
@@ -271,7 +296,7 @@ export const make = Effect.fnUntraced(function*(options: {
           operation.acked = true
           listener.onAccepted(operation)
         }
-        acks.reached(sequence, level, replicas)
+        reach(operation, level, replicas)
         if (isFinal || operation.offered) {
           end(operation)
           listener.onEnded(operation)
@@ -294,6 +319,19 @@ export const make = Effect.fnUntraced(function*(options: {
       if (operation === undefined) return
       undo(operation, new WriteRejected({ map: operation.map, key: operation.key, cause, reason }))
     },
+
+    /** Waits until the operation has reached the level that `concern` asks for; until `expiresAt`, in ms. */
+    settled: (operation: Pending, concern: WriteConcern, expiresAt: number): Effect.Effect<Outcome, WriteFailure> =>
+      Effect.suspend(() => {
+        const { outcome } = operation
+        if (outcome !== undefined && (Either.isLeft(outcome) || isReached(outcome.right.level, concern))) return outcome
+        const waiter = acks.add(operation.sequence, concern, expiresAt)
+        if (waiter === undefined) {
+          return Effect.fail(new Indeterminate({ reason: `${acks.capacity} acknowledgements are waited for already` }))
+        }
+        if (expiresAt < alarm) awaited.notify()
+        return Effect.onInterrupt(Deferred.await(waiter.outcome), () => Effect.sync(() => acks.remove(waiter)))
+      }),
 
     /** Waiters are told that nothing more will be answered here; the operations stay in the log. */
     close: (failure: WriteFailure): void => acks.close(failure)

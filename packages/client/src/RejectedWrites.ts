@@ -15,6 +15,10 @@ export const rejectedMax = 1_000
 
 const format = 1
 
+const reasonLengthMax = 1_000
+/** What storage adds to a refused value: its record's head, its map, its key, the reason, at most. */
+const envelopeBytesMax = 16 * 1024
+
 export const make = Effect.fnUntraced(function*<E>(options: {
   readonly journal: Pick<Journal, "stageRow">
   readonly rows: (space: string, each: (key: string, value: Uint8Array) => void) => Effect.Effect<void, E>
@@ -56,12 +60,12 @@ export const make = Effect.fnUntraced(function*<E>(options: {
     add: (operation: Pending, failure: WriteFailure): void => {
       const id = operation.sequence.toString(16).padStart(14, "0")
       const cause = failure instanceof WriteRejected ? failure.cause : failure._tag
-      const reason = failure instanceof WriteRejected ? failure.reason : failure.message
+      const reason = (failure instanceof WriteRejected ? failure.reason : failure.message).slice(0, reasonLengthMax)
       const { key, map, record, since } = operation
       journal.stageRow({
         space: spaces.rejected,
         key: id,
-        value: Value.encode([format, map, key, record.row, cause, reason, since])
+        value: Value.encode([format, map, key, record.row, cause, reason, since], Value.valueBytesMax + envelopeBytesMax)
       })
       rejected.set(id, { id, map, key, value: valueOf(record), cause, reason, since })
       const oldest = rejected.keys().next()

@@ -21,7 +21,6 @@ import { isNodeId } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -50,14 +49,17 @@ class ReplicaMap {
 const format = 1
 const pageRows = 5_000
 
-/** Told of what concerns the whole device. */
+/** Told of what concerns the whole device, as far as one asks for it. */
 export interface Events {
   /** Something of the status changed. Called often; read what is needed later. */
-  readonly onChange: () => void
+  readonly onChange?: () => void
   /** A fault that nobody waits for. */
-  readonly onFault: (fault: unknown) => void
-  readonly onHighWater: (pending: number) => void
-  readonly onLowWater: (pending: number) => void
+  readonly onFault?: (fault: unknown) => void
+  /** A map was opened for the first time. */
+  readonly onMapOpened?: () => void
+  /** The outbox has filled up to, or drained down to, its water marks. */
+  readonly onHighWater?: (pending: number) => void
+  readonly onLowWater?: (pending: number) => void
 }
 
 const valueOf = (record: LwwRecord.LwwRecord | undefined): unknown =>
@@ -75,11 +77,11 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   let closed = false
   let storageFault: StorageUnavailable | undefined
 
-  const tell = (event: "onChange"): void => {
-    for (const each of subscribers) each[event]()
+  const onChange = (): void => {
+    for (const each of subscribers) each.onChange?.()
   }
   const onFault = (fault: unknown): void => {
-    for (const each of subscribers) each.onFault(fault)
+    for (const each of subscribers) each.onFault?.(fault)
   }
 
   // --- Opening: what this device remembers ---
@@ -175,14 +177,14 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (fault === storageFault) return
       storageFault = fault
       if (fault !== undefined) onFault(fault)
-      tell("onChange")
+      onChange()
     }
   })
   const rejected = yield* RejectedWrites.make({
     journal,
     rows: scanAll,
     onFault,
-    onChange: () => tell("onChange")
+    onChange
   })
 
   // --- Being told ---
@@ -236,12 +238,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         onFault(failure)
       },
       onHighWater: (pending) => {
-        for (const each of subscribers) each.onHighWater(pending)
+        for (const each of subscribers) each.onHighWater?.(pending)
       },
       onLowWater: (pending) => {
-        for (const each of subscribers) each.onLowWater(pending)
+        for (const each of subscribers) each.onLowWater?.(pending)
       },
-      onChange: () => tell("onChange")
+      onChange
     }
   })
   nextSequence = outbox.nextSequence
@@ -270,10 +272,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     const change = mapOf(name).crdt.write(key, record)
     const operation = outbox.append(name, key, record, concern)
     journal.stageKey(name, key, "local")
-    write.record = record
-    write.operation = operation
-    write.local = journal.flushed()
-    Deferred.unsafeDone(write.admitted, Exit.succeed(operation))
+    write.admit(Exit.succeed({ operation, record, local: journal.flushed() }))
     if (change !== undefined) emit(name, [change], "local")
   }
 
@@ -299,7 +298,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (!remembered.has(name)) {
         remembered.add(name)
         journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode("lww") })
-        tell("onChange")
+        for (const each of subscribers) each.onMapOpened?.()
       }
       return mapOf(name).crdt
     },
@@ -329,12 +328,13 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       }
       // What can be refused is refused now, though the value may be another one when there is room.
       bytes()
+      write.postpone()
       const waits = outbox.whenRoom(() => {
         try {
           admit(write, name, key, bytes(), concern)
         } catch (fault) {
           if (!isRefusal(fault)) throw fault
-          Deferred.unsafeDone(write.admitted, Exit.fail(fault))
+          write.admit(Exit.fail(fault))
           onFault(fault)
         }
       })

@@ -117,6 +117,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   /** Maps that are reconciled on the present connection. */
   const synced = new Set<string>()
   const progress = new Signal()
+  const mapOpened = new Signal()
   let skewMillis = 0
   let lastSyncedAt: number | undefined
   let lastFailure: unknown
@@ -308,7 +309,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
     const followMaps = Effect.gen(function*() {
       const nextMap = () => replica.mapNames().find((name) => !synced.has(name))
-      yield* progress.until(() => nextMap() !== undefined)
+      yield* mapOpened.until(() => nextMap() !== undefined)
       const map = nextMap()
       if (map !== undefined) yield* reconcile(map)
     }).pipe(Effect.forever)
@@ -384,12 +385,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   })
 
   const running = yield* FiberHandle.make()
-  const stopWatching = replica.observe({
-    onChange: () => progress.notify(),
-    onFault: () => {},
-    onHighWater: () => {},
-    onLowWater: () => {}
-  })
+  const stopWatching = replica.observe({ onMapOpened: () => mapOpened.notify() })
   yield* Effect.addFinalizer(() => Effect.sync(stopWatching))
 
   const disconnect = Effect.zipRight(FiberHandle.clear(running), Effect.sync(() => move("disconnect")))

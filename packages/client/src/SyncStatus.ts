@@ -41,7 +41,7 @@ const make = Effect.gen(function*() {
     })
   }
   const stops = [
-    replica.observe({ onChange: refresh, onFault, onHighWater: () => {}, onLowWater: () => {} }),
+    replica.observe({ onChange: refresh, onFault }),
     engine.state.subscribe(refresh),
     engine.observe(onFault)
   ]

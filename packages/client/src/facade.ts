@@ -162,7 +162,9 @@ class FacadeWrite implements Write {
   }
 
   get server(): Promise<Ack> {
-    this.#server ??= quiet(this.#run((write) => acknowledgement(write, this.#timeoutMillis)))
+    this.#server ??= quiet(this.#run((write) =>
+        Effect.flatMap(Replica, ({ outbox }) => acknowledgement(write, outbox, this.#timeoutMillis))
+      ))
     return this.#server
   }
 
@@ -174,7 +176,7 @@ class FacadeWrite implements Write {
     return this.local.then(onFulfilled, onRejected)
   }
 
-  async #run<A, E>(wait: (write: LocalWrite) => Effect.Effect<A, E>): Promise<A> {
+  async #run<A, E>(wait: (write: LocalWrite) => Effect.Effect<A, E, Services>): Promise<A> {
     return this.#facade.run(wait(this.#made instanceof Promise ? await this.#made : this.#made))
   }
 }

@@ -184,14 +184,12 @@ export class NotOwner extends Schema.TaggedError<NotOwner>()("NotOwner", { parti
 
 /** Nobody acknowledged the write in time. It stays in the outbox and is still sent. */
 export class WriteTimeout extends Schema.TaggedError<WriteTimeout>()("WriteTimeout", {
-  concern: Schema.String,
-  afterMillis: Schema.Number
+  concern: Schema.String
 }) {
   readonly code = "TG_WRITE_TIMEOUT"
   readonly retryable = true
   override get message(): string {
-    return `The write was not acknowledged at ${this.concern} within ${this.afterMillis} ms. ` +
-      "It is kept in the outbox and will be sent"
+    return `The write was not acknowledged at ${this.concern} in time. It is kept in the outbox and will be sent`
   }
 }
 

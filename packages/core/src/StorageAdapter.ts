@@ -16,7 +16,10 @@ export interface StorageWrite {
   readonly value: Uint8Array | undefined
 }
 
-/** What a storage driver does. Every promise may reject; the reason becomes the cause of `StorageUnavailable`. */
+/**
+ * What a storage driver does. Every promise may reject; the reason becomes the cause of `StorageUnavailable`. Bytes that
+ * change hands are never written to again, by neither side, so that a driver needn't copy what it keeps.
+ */
 export interface StorageAdapter {
   /** How the status names it. */
   readonly kind: string
@@ -33,9 +36,6 @@ export interface StorageAdapter {
   readonly commit: (writes: ReadonlyArray<StorageWrite>) => Promise<void>
   readonly close: () => Promise<void>
 }
-
-/** Not `slice`, which in a Buffer shares the memory. */
-const copy = (value: Uint8Array): Uint8Array => new Uint8Array(value)
 
 const compareKeys = (a: StorageRow, b: StorageRow): number => a.key < b.key ? -1 : a.key > b.key ? 1 : 0
 
@@ -74,12 +74,12 @@ export const memory = (): StorageAdapter => {
         if (rows[middle]!.key <= after) low = middle + 1
         else high = middle
       }
-      return Promise.resolve(rows.slice(low, low + limit).map(({ key, value }) => ({ key, value: copy(value) })))
+      return Promise.resolve(rows.slice(low, low + limit))
     },
     commit: async (writes) => {
       // Read in full before anything is changed: all or none.
-      const copies = writes.map(({ key, space, value }) => ({ space, key, value: value && copy(value) }))
-      for (const write of copies) {
+      const known = writes.map(({ key, space, value }) => ({ space, key, value }))
+      for (const write of known) {
         ordered.delete(write.space)
         let rows = spaces.get(write.space)
         if (rows === undefined) {

@@ -44,7 +44,9 @@ const earlyFramesMax = 64
 
 /** The receiving half of a connection, for whoever makes one: keeps early and paused frames, delivers the end once. */
 export const makeInbox = () => {
-  let handlers: { readonly onFrame: (frame: Uint8Array) => void; readonly onClose: (closed: Closed) => void } | undefined
+  let handlers:
+    | { readonly onFrame: (frame: Uint8Array) => void; readonly onClose: (closed: Closed) => void }
+    | undefined
   let early: Array<Uint8Array> = []
   let ended: Closed | undefined
   let paused = false
@@ -150,53 +152,68 @@ export const makeWebSocket = (options: { readonly url: string }): Context.Tag.Se
   Transport.of({
     connect: (address) =>
       Effect.acquireRelease(
-        Effect.async<Connection, ConnectionLost>((resume) => {
-          const target = withPath(address === home ? options.url : address)
-          let socket: ReturnType<typeof openWebSocket>
-          try {
-            socket = openWebSocket(target)
-          } catch (cause) {
-            resume(Exit.fail(new ConnectionLost({ reason: `${target} cannot be opened`, cause })))
-            return
-          }
-          socket.binaryType = "arraybuffer"
-          const inbox = makeInbox()
-          let failure = `${target} cannot be reached`
-          let opened = false
-          socket.addEventListener("open", () => {
-            opened = true
-            resume(Exit.succeed({
-              send: (frame) => {
-                if (socket.readyState === 1) socket.send(frame as Uint8Array<ArrayBuffer>)
-              },
-              bufferedBytes: () => socket.bufferedAmount,
-              listen: inbox.listen,
-              pause: inbox.pause,
-              close: (code, reason) => socket.close(code === 1000 || code >= 3000 ? code : 4000, reason)
-            }))
+        Effect.suspend(() => {
+          const target = address === home ? options.url : address
+          const timeout = new ConnectionLost({
+            reason: `${target} did not answer the opening within ${openMillisMax} ms`
           })
-          socket.addEventListener("message", (event: { readonly data: unknown }) => {
-            if (event.data instanceof ArrayBuffer && inbox.deliver(new Uint8Array(event.data))) return
-            socket.close(4000, "unexpected frame")
-          })
-          socket.addEventListener("error", (event: { readonly message?: string }) => {
-            failure = `${target}: ${event.message ?? "connection error"}`
-          })
-          socket.addEventListener("close", (event: { readonly code: number; readonly reason: string }) => {
-            if (opened) inbox.end({ code: event.code, reason: event.reason || failure })
-            else resume(Exit.fail(new ConnectionLost({ reason: failure, closeCode: event.code })))
-          })
-          return Effect.sync(() => socket.close())
-        }).pipe(Effect.timeoutFail({
-          duration: openMillisMax,
-          onTimeout: () =>
-            new ConnectionLost({ reason: `${options.url} did not answer the opening within ${openMillisMax} ms` })
-        })),
+          let socket: ReturnType<typeof openWebSocket> | undefined
+          return open(target, (opening) => {
+            socket = opening
+          }).pipe(
+            Effect.timeoutFail({ duration: openMillisMax, onTimeout: () => timeout }),
+            // Acquiring is uninterruptible, which would keep the timeout from ending the wait.
+            Effect.interruptible,
+            Effect.onInterrupt(() => Effect.sync(() => socket?.close()))
+          )
+        }),
         (connection) => Effect.sync(() => connection.close(1000, "closed"))
       )
+  })
+
+const open = (
+  target: string,
+  onOpening: (socket: ReturnType<typeof openWebSocket>) => void
+): Effect.Effect<Connection, ConnectionLost> =>
+  Effect.async((resume) => {
+    let socket: ReturnType<typeof openWebSocket>
+    try {
+      socket = openWebSocket(withPath(target))
+    } catch (cause) {
+      resume(Exit.fail(new ConnectionLost({ reason: `${target} cannot be opened`, cause })))
+      return
+    }
+    onOpening(socket)
+    socket.binaryType = "arraybuffer"
+    const inbox = makeInbox()
+    let failure = `${target} cannot be reached`
+    let opened = false
+    socket.addEventListener("open", () => {
+      opened = true
+      resume(Exit.succeed({
+        send: (frame) => {
+          if (socket.readyState === 1) socket.send(frame as Uint8Array<ArrayBuffer>)
+        },
+        bufferedBytes: () => socket.bufferedAmount,
+        listen: inbox.listen,
+        pause: inbox.pause,
+        close: (code, reason) => socket.close(code === 1000 || code >= 3000 ? code : 4000, reason)
+      }))
+    })
+    socket.addEventListener("message", (event: { readonly data: unknown }) => {
+      if (event.data instanceof ArrayBuffer && inbox.deliver(new Uint8Array(event.data))) return
+      socket.close(4000, "unexpected frame")
+    })
+    socket.addEventListener("error", (event: { readonly message?: string }) => {
+      failure = `${target}: ${event.message ?? "connection error"}`
+    })
+    socket.addEventListener("close", (event: { readonly code: number; readonly reason: string }) => {
+      if (opened) inbox.end({ code: event.code, reason: event.reason || failure })
+      else resume(Exit.fail(new ConnectionLost({ reason: failure, closeCode: event.code })))
+    })
+    return Effect.sync(() => socket.close())
   })
 
 /** {@link makeWebSocket} as a layer. */
 export const layerWebSocket = (options: { readonly url: string }): Layer.Layer<Transport> =>
   Layer.succeed(Transport, makeWebSocket(options))
-

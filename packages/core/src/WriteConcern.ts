@@ -39,57 +39,104 @@ export interface Ack extends Outcome {
   readonly superseded?: boolean
 }
 
-/** The open outcome of one operation; all writes that were coalesced into it wait for it. */
+/** One who waits for an operation's outcome, at the level that it asked for and until its deadline. */
 export interface Waiter {
+  readonly sequence: number
+  readonly concern: WriteConcern
+  /** When to stop waiting, in ms. */
+  readonly expiresAt: number
   readonly outcome: Deferred.Deferred<Outcome, WriteFailure>
-  concern: WriteConcern
 }
 
+/** Deadlines are kept to this many ms, so that many of them cost one look. */
+const expiryMillis = 50
+
 /**
- * The operations whose outcome is open, in the order of their sequence numbers: a bounded queue of Deferreds, each settled
- * once, by the stage that its concern asks for or by its failure.
+ * Those who wait for an acknowledgement: a bounded queue of Deferreds, each settled once, by the stage that its concern
+ * asks for, by its operation's failure, or by its deadline.
  */
 export class AckQueue {
   readonly capacity: number
-  readonly #waiters = new Map<number, Waiter>()
+  readonly #bySequence = new Map<number, Set<Waiter>>()
+  readonly #byExpiry = new Map<number, Set<Waiter>>()
+  #size = 0
 
   constructor(capacity: number) {
     this.capacity = capacity
   }
 
   get size(): number {
-    return this.#waiters.size
+    return this.#size
   }
 
-  /** Opens the outcome of an operation; `undefined` when the queue is full. */
-  add(sequence: number, concern: WriteConcern): Waiter | undefined {
-    if (this.#waiters.size >= this.capacity) return undefined
-    const waiter: Waiter = { outcome: Deferred.unsafeMake(FiberId.none), concern }
-    this.#waiters.set(sequence, waiter)
+  /** Begins to wait; `undefined` when the queue is full. */
+  add(sequence: number, concern: WriteConcern, expiresAt: number): Waiter | undefined {
+    if (this.#size >= this.capacity) return undefined
+    const waiter: Waiter = { sequence, concern, expiresAt, outcome: Deferred.unsafeMake(FiberId.none) }
+    put(this.#bySequence, sequence, waiter)
+    put(this.#byExpiry, expiryOf(waiter), waiter)
+    this.#size++
     return waiter
   }
 
-  /** The operation has reached `level`: settles it, if that is what its concern asks for. */
+  /** Nobody waits for this one any more. */
+  remove(waiter: Waiter): void {
+    if (!take(this.#bySequence, waiter.sequence, waiter)) return
+    take(this.#byExpiry, expiryOf(waiter), waiter)
+    this.#size--
+  }
+
+  /** The operation has reached `level`: settles those who asked for no more. */
   reached(sequence: number, level: WriteConcern, replicas: number): void {
-    const waiter = this.#waiters.get(sequence)
-    if (waiter !== undefined && isReached(level, waiter.concern)) {
-      this.#settle(sequence, waiter, Exit.succeed({ level, replicas }))
+    for (const waiter of this.#bySequence.get(sequence) ?? []) {
+      if (isReached(level, waiter.concern)) this.#settle(waiter, Exit.succeed({ level, replicas }))
     }
   }
 
-  /** The operation failed for good. */
+  /** The operation failed for good: so do all who wait for it. */
   failed(sequence: number, failure: WriteFailure): void {
-    const waiter = this.#waiters.get(sequence)
-    if (waiter !== undefined) this.#settle(sequence, waiter, Exit.fail(failure))
+    for (const waiter of this.#bySequence.get(sequence) ?? []) this.#settle(waiter, Exit.fail(failure))
+  }
+
+  /** When the next deadline is to be looked at, in ms; `undefined` when nobody waits. */
+  get nextExpiry(): number | undefined {
+    let next: number | undefined
+    for (const expiry of this.#byExpiry.keys()) if (next === undefined || expiry < next) next = expiry
+    return next
+  }
+
+  /** Fails those whose deadline has come, each with what `failure` makes of it. */
+  expire(nowMillis: number, failure: (waiter: Waiter) => WriteFailure): void {
+    for (const [expiry, waiters] of this.#byExpiry) {
+      if (expiry > nowMillis) continue
+      for (const waiter of waiters) this.#settle(waiter, Exit.fail(failure(waiter)))
+    }
   }
 
   /** Nothing will be answered any more: everyone fails. */
   close(failure: WriteFailure): void {
-    for (const [sequence, waiter] of this.#waiters) this.#settle(sequence, waiter, Exit.fail(failure))
+    for (const waiters of this.#bySequence.values()) {
+      for (const waiter of waiters) this.#settle(waiter, Exit.fail(failure))
+    }
   }
 
-  #settle(sequence: number, waiter: Waiter, outcome: Exit.Exit<Outcome, WriteFailure>): void {
-    this.#waiters.delete(sequence)
+  #settle(waiter: Waiter, outcome: Exit.Exit<Outcome, WriteFailure>): void {
+    this.remove(waiter)
     Deferred.unsafeDone(waiter.outcome, outcome)
   }
+}
+
+const expiryOf = ({ expiresAt }: Waiter): number => Math.ceil(expiresAt / expiryMillis) * expiryMillis
+
+const put = (sets: Map<number, Set<Waiter>>, at: number, waiter: Waiter): void => {
+  const set = sets.get(at)
+  if (set === undefined) sets.set(at, new Set([waiter]))
+  else set.add(waiter)
+}
+
+const take = (sets: Map<number, Set<Waiter>>, at: number, waiter: Waiter): boolean => {
+  const set = sets.get(at)
+  if (set === undefined || !set.delete(waiter)) return false
+  if (set.size === 0) sets.delete(at)
+  return true
 }

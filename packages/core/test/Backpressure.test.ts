@@ -26,7 +26,10 @@ describe("Backpressure", () => {
     {
       strategy: fc.constantFrom(...strategies),
       capacity: fc.integer({ min: 1, max: 6 }),
-      steps: fc.array(fc.oneof(fc.constant("offer" as const), fc.integer({ min: 1, max: 4 })), { maxLength: 60 })
+      steps: fc.array(fc.oneof(fc.constant("offer" as const), fc.integer({ min: 1, max: 4 })), {
+        maxLength: 60,
+        size: "max"
+      })
     },
     ({ capacity, steps, strategy }) =>
       Effect.gen(function*() {
@@ -117,52 +120,49 @@ describe("Backpressure", () => {
       assert.deepStrictEqual(told, ["high 8", "low 5", "high 8"])
     }))
 
-  it.effect("wakes who waits for items when the first comes", () =>
+  it.effect("wakes who waits for items when the first comes, and lets him wait again when all are taken", () =>
     Effect.gen(function*() {
       const { line } = yield* make("pause", 10)
-      const taking = yield* Effect.fork(line.take(5))
-      yield* Effect.yieldNow()
-      assert.isNull(taking.unsafePoll())
-      offerAll(line, [1, 2])
-      assert.deepStrictEqual(yield* Fiber.join(taking), [1, 2])
+      for (let round = 0; round < 3; round++) {
+        const waiting = yield* Effect.fork(line.nonEmpty)
+        yield* Effect.yieldNow()
+        assert.isNull(waiting.unsafePoll())
+        offerAll(line, [1, 2])
+        yield* Fiber.join(waiting)
+        assert.strictEqual(line.peek(), 1)
+        assert.deepStrictEqual(yield* line.take(1), [1])
+        yield* line.nonEmpty
+        assert.deepStrictEqual(yield* line.take(5), [2])
+        assert.isUndefined(line.peek())
+      }
+    }))
+
+  it.effect("takes nothing, without waiting, when there is nothing", () =>
+    Effect.gen(function*() {
+      const { line } = yield* make("pause", 10)
+      assert.deepStrictEqual(yield* line.take(5), [])
     }))
 
   for (const strategy of strategies) {
-    it.effect(`loses nothing when who takes is interrupted at any moment (${strategy})`, () =>
+    it.effect(`loses nothing when who waits is interrupted at any moment (${strategy})`, () =>
       Effect.gen(function*() {
         for (let yields = 0; yields < 20; yields++) {
           const { line } = yield* make(strategy, 10)
           const taken: Array<number> = []
-          const taker = yield* line.take(2).pipe(
-            Effect.map((items) => taken.push(...items)),
-            Effect.forever,
-            Effect.fork
-          )
+          const takeSome = Effect.uninterruptible(Effect.map(line.take(2), (items) => taken.push(...items)))
+          const taker = yield* Effect.fork(Effect.forever(Effect.zipRight(line.nonEmpty, takeSome)))
           for (let i = 0; i < yields; i++) {
             if (i % 3 === 0) line.offer(i)
             yield* Effect.yieldNow()
           }
           line.offer(100)
           yield* Fiber.interrupt(taker)
-          const rest = line.size() === 0 ? [] : yield* line.take(100)
+          const rest = yield* line.take(100)
           const offered = upTo(yields).filter((i) => i % 3 === 0)
           assert.deepStrictEqual([...taken, ...rest], [...offered, 100])
         }
       }))
   }
-
-  it.effect("waits again after it was emptied", () =>
-    Effect.gen(function*() {
-      const { line } = yield* make("pause", 10)
-      line.offer(1)
-      assert.deepStrictEqual(yield* line.take(1), [1])
-      const taking = yield* Effect.fork(line.take(1))
-      yield* Effect.yieldNow()
-      assert.isNull(taking.unsafePoll())
-      yield* Fiber.interrupt(taking)
-      line.offer(2)
-      assert.deepStrictEqual(yield* line.take(1), [2])
-    }))
 
   it.effect("holds a hundred thousand and gives them back in order", () =>
     Effect.gen(function*() {

@@ -21,7 +21,7 @@ const event = fc.oneof(
 describe("Hlc", () => {
   it.effect.prop(
     "issues ever greater stamps, whatever happens to the wall clock and whatever it sees",
-    [fc.array(event, { maxLength: 40 })],
+    [fc.array(event, { maxLength: 40, size: "max" })],
     ([events]) =>
       Effect.gen(function*() {
         const clock = yield* clockAt(start)

@@ -111,7 +111,7 @@ const sameRow = (a: Row | undefined, b: Row | undefined): boolean =>
 describe("LwwMap", () => {
   it.prop(
     "is what a naive model is after any writes, merges, confirmations and reverts; its tree digests confirmed records only",
-    [fc.array(command, { maxLength: 20 })],
+    [fc.array(command, { maxLength: 20, size: "max" })],
     ([commands]) => {
       const now = 2_500
       const map = newMap(() => now)
@@ -157,7 +157,7 @@ describe("LwwMap", () => {
 
   it.prop(
     "is itself again when it's restored from its records and their bases",
-    [fc.array(command, { maxLength: 20 })],
+    [fc.array(command, { maxLength: 20, size: "max" })],
     ([commands]) => {
       const map = newMap()
       const model = new Model()
@@ -197,14 +197,15 @@ describe("LwwMap", () => {
   })
 
   it("digests values, not only stamps and keys", () => {
-    const digests = [put(1, "a"), put(1, "b"), put(1, "a", 5), put(1, "a", 6), put(2, "a"), LwwRecord.remove(at(1))].flatMap(
-      (record) =>
-        ["k", "l"].map((each) => {
-          const map = newMap()
-          map.merge(each, record)
-          return map.digest
-        })
-    )
+    const digests = [put(1, "a"), put(1, "b"), put(1, "a", 5), put(1, "a", 6), put(2, "a"), LwwRecord.remove(at(1))]
+      .flatMap(
+        (record) =>
+          ["k", "l"].map((each) => {
+            const map = newMap()
+            map.merge(each, record)
+            return map.digest
+          })
+      )
     assert.strictEqual(new Set(digests).size, digests.length)
   })
 

@@ -32,17 +32,21 @@ laws("The greater of two records", {
 })
 
 describe("LwwRecord", () => {
-  it.prop("holds what it was made of", [stamp, value, fc.constantFrom(0, 1, 2 ** 48 - 1)], ([when, content, expiresAt]) => {
-    const made = LwwRecord.put(when, Value.encode(content), expiresAt)
-    assert.deepStrictEqual(made.stamp, when)
-    assert.strictEqual(made.expiresAt, expiresAt)
-    assert.deepStrictEqual(Value.decode(made.valueBytes), content)
-    assert.isFalse(made.isTombstone)
-    const removed = LwwRecord.remove(when)
-    assert.deepStrictEqual(removed.stamp, when)
-    assert.isTrue(removed.isTombstone)
-    assert.strictEqual(removed.valueBytes.length, 0)
-  })
+  it.prop(
+    "holds what it was made of",
+    [stamp, value, fc.constantFrom(0, 1, 2 ** 48 - 1)],
+    ([when, content, expiresAt]) => {
+      const made = LwwRecord.put(when, Value.encode(content), expiresAt)
+      assert.deepStrictEqual(made.stamp, when)
+      assert.strictEqual(made.expiresAt, expiresAt)
+      assert.deepStrictEqual(Value.decode(made.valueBytes), content)
+      assert.isFalse(made.isTombstone)
+      const removed = LwwRecord.remove(when)
+      assert.deepStrictEqual(removed.stamp, when)
+      assert.isTrue(removed.isTombstone)
+      assert.strictEqual(removed.valueBytes.length, 0)
+    }
+  )
 
   it.prop("comes back from its row as it was", [record], ([each]) => {
     for (const again of [LwwRecord.decode(each.row), LwwRecord.fromTrusted(each.row)]) {

@@ -9,7 +9,8 @@ const anyLane = fc.oneof(lane, fc.integer())
 
 const entries = fc.uniqueArray(
   fc.record({ key: fc.nat(10_000), keyHi: anyLane, keyLo: anyLane, digestHi: fc.integer(), digestLo: fc.integer() }),
-  { maxLength: 120, selector: (each) => each.key }
+  // `size`, or hardly any would be larger than a leaf.
+  { maxLength: 120, size: "max", selector: (each) => each.key }
 ).map((all) => all.map((each): TreeEntry => ({ ...each, key: String(each.key) })))
 
 const treeOf = (all: Iterable<TreeEntry>): MerkleTree => {
@@ -44,7 +45,10 @@ describe("MerkleTree", () => {
     "is after any insertions, updates and removals what it would be if built anew, in any order",
     [
       entries,
-      fc.array(fc.record({ at: fc.nat(), removes: fc.boolean(), hi: fc.integer(), lo: fc.integer() })),
+      fc.array(fc.record({ at: fc.nat(), removes: fc.boolean(), hi: fc.integer(), lo: fc.integer() }), {
+        maxLength: 100,
+        size: "max"
+      }),
       fc.array(fc.nat(), { minLength: 120, maxLength: 120 })
     ],
     ([all, changes, weights]) => {
@@ -96,17 +100,24 @@ describe("MerkleTree", () => {
     assert.deepStrictEqual(visited(tree, "", { hi: from.keyHi, lo: from.keyLo }).map(pathOf), expected)
   })
 
-  it.prop("shows below a path the keys whose hashes begin with it", [entries, fc.nat(), fc.nat(16)], ([all, at, depth]) => {
-    const tree = treeOf(all)
-    const from = all[at % Math.max(1, all.length)]
-    if (from === undefined) return
-    const path = pathOf(from).slice(0, depth)
-    const expected = all.filter((each) => pathOf(each).startsWith(path)).map((each) => each.key).sort()
-    assert.deepStrictEqual(tree.getKeysInBucket(path).sort(), expected)
-    const beyond = all.filter((each) => pathOf(each).startsWith(path) && inHashOrder(each, from) > 0)
-    const hash = { hi: from.keyHi, lo: from.keyLo }
-    assert.deepStrictEqual(visited(tree, path, hash).map((each) => each.key).sort(), beyond.map((each) => each.key).sort())
-  })
+  it.prop(
+    "shows below a path the keys whose hashes begin with it",
+    [entries, fc.nat(), fc.nat(16)],
+    ([all, at, depth]) => {
+      const tree = treeOf(all)
+      const from = all[at % Math.max(1, all.length)]
+      if (from === undefined) return
+      const path = pathOf(from).slice(0, depth)
+      const expected = all.filter((each) => pathOf(each).startsWith(path)).map((each) => each.key).sort()
+      assert.deepStrictEqual(tree.getKeysInBucket(path).sort(), expected)
+      const beyond = all.filter((each) => pathOf(each).startsWith(path) && inHashOrder(each, from) > 0)
+      const hash = { hi: from.keyHi, lo: from.keyLo }
+      assert.deepStrictEqual(
+        visited(tree, path, hash).map((each) => each.key).sort(),
+        beyond.map((each) => each.key).sort()
+      )
+    }
+  )
 
   it.prop("finds all keys of a hash", [entries], ([all]) => {
     const tree = treeOf(all)

@@ -1,1 +1,2 @@
-export {}
+/** Small programs that use TopGun, and the data that its benchmarks import. */
+export * as Cities from "./cities.ts"

@@ -19,7 +19,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { createServer, type IncomingMessage, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
-import { extname, resolve, sep } from "node:path"
+import { resolve, sep } from "node:path"
 import type { Duplex } from "node:stream"
 import { type WebSocket, WebSocketServer } from "ws"
 import * as Protocol from "@topgun/core/Protocol"
@@ -75,28 +75,12 @@ const listen = (server: Server, host: string, port: number): Effect.Effect<Addre
 
 // --- HTTP ---
 
-const contentTypes: Record<string, string> = {
-  ".css": "text/css; charset=utf-8",
-  ".html": "text/html; charset=utf-8",
-  ".ico": "image/x-icon",
-  ".js": "text/javascript; charset=utf-8",
-  ".json": "application/json",
-  ".map": "application/json",
-  ".mjs": "text/javascript; charset=utf-8",
-  ".png": "image/png",
-  ".svg": "image/svg+xml",
-  ".txt": "text/plain; charset=utf-8",
-  ".wasm": "application/wasm",
-  ".webmanifest": "application/manifest+json",
-  ".woff2": "font/woff2"
-}
-
 const notFound = HttpServerResponse.text("not found", { status: 404 })
 
 /** The file below `root` that a URL names; `undefined` when it names none, links that lead out of `root` included. */
 const fileOf = Effect.fnUntraced(function*(root: string, url: string) {
   const fileSystem = yield* FileSystem.FileSystem
-  const path = yield* Effect.try(() => decodeURIComponent(new URL(url, "http://localhost").pathname))
+  const path = yield* Effect.try(() => decodeURIComponent(url.split("?", 1)[0]!))
   if (path.includes("\0")) return undefined
   const base = yield* fileSystem.realPath(root)
   const file = yield* fileSystem.realPath(resolve(base, `.${path.endsWith("/") ? `${path}index.html` : path}`))
@@ -110,9 +94,12 @@ const serveFile = (root: string) =>
     const request = yield* HttpServerRequest.HttpServerRequest
     const file = yield* Effect.orElseSucceed(fileOf(root, request.url), () => undefined)
     if (file === undefined) return notFound
-    return yield* HttpServerResponse.file(file, {
-      contentType: contentTypes[extname(file)] ?? "application/octet-stream",
-      headers: { "cache-control": "no-cache", "x-content-type-options": "nosniff" }
+    const response = yield* HttpServerResponse.file(file)
+    const type = response.headers["content-type"] ?? "application/octet-stream"
+    return HttpServerResponse.setHeaders(response, {
+      "cache-control": "no-cache",
+      "content-type": type.startsWith("text/") ? `${type}; charset=utf-8` : type,
+      "x-content-type-options": "nosniff"
     })
   }).pipe(Effect.orElseSucceed(() => notFound))
 
@@ -220,10 +207,9 @@ const make = Effect.gen(function*() {
     listen(server, settings.host, settings.port),
     () =>
       Effect.gen(function*() {
-        phase.stopping()
         const closing = yield* Effect.fork(closed)
         yield* sessions.stop
-        yield* Effect.timeoutOption(closing.await, closeMillisMax)
+        yield* Effect.timeoutOption(Effect.interruptible(closing.await), closeMillisMax)
         for (const socket of webSockets.clients) socket.terminate()
         server.closeAllConnections()
         yield* closing.await

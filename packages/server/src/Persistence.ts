@@ -56,9 +56,9 @@ export interface Driver {
   readonly generation: string
   /** Who the server writes as. Kept with its data. */
   readonly nodeId: string
-  /** Hands over every stored record. */
+  /** Hands over every stored record. What `onRow` throws is the store's fault: it isn't what was stored. */
   readonly load: (onRow: OnRow) => Effect.Effect<void, StorageUnavailable>
-  /** All batches or none, in one transaction. Completes when they survive a crash of the machine. */
+  /** All batches or none, in one transaction. Completes when they survive a crash of the machine. Interrupted, it's none. */
   readonly commit: (batches: ReadonlyArray<Batch>) => Effect.Effect<void, StorageUnavailable>
 }
 
@@ -76,7 +76,7 @@ export class Persistence extends Context.Tag("@topgun/server/Persistence")<Persi
   readonly isFull: () => boolean
   /** Calls back, once, when the line is half empty again. */
   readonly onRoom: (resume: () => void) => void
-  /** Waits until what is in line now is settled. */
+  /** Waits until what is in line now is settled, well or not; has a failed commit tried again at once. */
   readonly flush: Effect.Effect<void>
 }>() {}
 
@@ -108,6 +108,8 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
   let closed = false
   const roomWanted: Array<() => void> = []
   const wake = Effect.unsafeMakeLatch(false)
+  /** Opened by those who won't wait until a failed commit's next try is due. */
+  const hurry = Effect.unsafeMakeLatch(false)
 
   const takeGroup = (): ReadonlyArray<Waiting> => {
     let taken = 0
@@ -131,32 +133,41 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
     }
   }
 
-  const commitGroup: Effect.Effect<void, StorageUnavailable> = Effect.suspend(() => {
-    const group = takeGroup()
-    committing = true
-    const batches = group.flatMap(({ batch }) => batch === undefined ? [] : [batch])
-    return Effect.matchEffect(batches.length === 0 ? Effect.void : driver.commit(batches), {
-      onFailure: (failure) => {
-        committing = false
-        line = [...group, ...line]
-        settleAll(line, failure)
-        return Effect.fail(failure)
-      },
-      onSuccess: () => {
-        committing = false
-        for (const batch of batches) rows -= batch.rows.length
-        settleAll(group, undefined)
-        if (rows <= pendingCommitsMax / 2) { for (const resume of roomWanted.splice(0)) resume() }
-        return Effect.void
-      }
+  const commitGroup: Effect.Effect<void, StorageUnavailable> = Effect.uninterruptibleMask((restore) =>
+    Effect.suspend(() => {
+      const group = takeGroup()
+      const batches = group.flatMap(({ batch }) => batch === undefined ? [] : [batch])
+      committing = true
+      return Effect.matchCauseEffect(batches.length === 0 ? Effect.void : restore(driver.commit(batches)), {
+        onFailure: (cause) => {
+          committing = false
+          line = [...group, ...line]
+          // Shutting down: those in line wait for the last attempt.
+          if (Cause.isInterruptedOnly(cause)) return Effect.failCause(cause)
+          const fault = Cause.squash(cause)
+          const failure = fault instanceof StorageUnavailable
+            ? fault
+            : new StorageUnavailable({ reason: `the ${driver.kind} database`, cause: fault })
+          settleAll(line, failure)
+          return Effect.fail(failure)
+        },
+        onSuccess: () => {
+          committing = false
+          for (const batch of batches) rows -= batch.rows.length
+          settleAll(group, undefined)
+          if (rows <= pendingCommitsMax / 2) { for (const resume of roomWanted.splice(0)) resume() }
+          return Effect.void
+        }
+      })
     })
-  }).pipe(Effect.uninterruptible)
+  )
 
   const commitAll = Effect.whileLoop({ while: () => line.length > 0, body: () => commitGroup, step: () => {} })
 
   // Runs after the worker below was interrupted: finalizers run in reverse order.
   yield* Effect.addFinalizer(() =>
     commitAll.pipe(
+      Effect.interruptible,
       Effect.timeout(shutdownTimeout),
       Effect.catchAll((failure) => Effect.logError("Writes that clients will send again were not saved", failure)),
       Effect.ensuring(Effect.sync(() => {
@@ -174,6 +185,7 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
           wake.unsafeClose()
           return Effect.void
         }
+        hurry.unsafeClose()
         return Effect.matchEffect(commitGroup, {
           onSuccess: () => {
             delay = retryMillis.first
@@ -184,7 +196,7 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
             delay = Math.min(delay * 2, retryMillis.last)
             return Effect.zipRight(
               Effect.logError(`${failure.message}. ${rows} records wait; next try in ${pause} ms`),
-              Effect.sleep(pause)
+              Effect.raceFirst(Effect.sleep(pause), hurry.await)
             )
           }
         })
@@ -212,7 +224,10 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
     onRoom: (resume) => {
       roomWanted.push(resume)
     },
-    flush: Effect.async<void>((resume) => append(undefined, () => resume(Effect.void)))
+    flush: Effect.async<void>((resume) => {
+      append(undefined, () => resume(Effect.void))
+      hurry.unsafeOpen()
+    })
   })
 })
 
@@ -315,8 +330,10 @@ interface Statement {
   readonly params: ReadonlyArray<unknown>
 }
 
-/** Rows of one page when loading. */
-const pageRows = 5_000
+/** Rows of one page when loading: some 10 ms of work, between which probes are answered. */
+const pageRows = 1_000
+const selectPage =
+  `SELECT rowid, map, key, partition, row FROM records WHERE rowid > ? ORDER BY rowid LIMIT ${pageRows}`
 
 const makeSqlite = Effect.gen(function*() {
   const { dataDir } = yield* ServerConfig
@@ -378,23 +395,21 @@ const makeSqlite = Effect.gen(function*() {
       const byId = new Map(maps.map(({ id, kind, name }) => [id, { kind: kind as MapKind, name }]))
       let last = 0
       let done = false
-      return Effect.whileLoop({
-        while: () => !done,
-        body: () =>
-          connection.executeValues(
-            `SELECT rowid, map, key, partition, row FROM records WHERE rowid > ? ORDER BY rowid LIMIT ${pageRows}`,
-            [last]
-          ).pipe(Effect.zipLeft(endOfTurn)),
-        step: (rows) => {
-          for (const row of rows as ReadonlyArray<StoredRow>) {
-            const map = byId.get(row[1])
-            if (map !== undefined) onRow(map.name, map.kind, row[2].toString("utf8"), row[3], bytesOf(row[4]))
-            last = row[0]
-          }
-          done = rows.length < pageRows
+      const take = (rows: ReadonlyArray<StoredRow>) => {
+        for (const [rowid, map, key, partition, row] of rows) {
+          const { kind, name } = byId.get(map)!
+          onRow(name, kind, key.toString("utf8"), partition, bytesOf(row))
+          last = rowid
         }
-      })
-    }).pipe(Effect.mapError(failed))
+        done = rows.length < pageRows
+      }
+      const page = Effect.suspend(() => connection.executeValues(selectPage, [last])).pipe(
+        Effect.mapError(failed),
+        Effect.flatMap((rows) => Effect.try({ try: () => take(rows as ReadonlyArray<StoredRow>), catch: failed })),
+        Effect.zipLeft(endOfTurn)
+      )
+      return Effect.whileLoop({ while: () => !done, body: () => page, step: () => {} })
+    })
 
   /** The statements of one transaction, and the ids that it gives to maps it is the first to write. */
   const plan = (batches: ReadonlyArray<Batch>) => {
@@ -437,7 +452,7 @@ const makeSqlite = Effect.gen(function*() {
           })
         )
       )
-    })
+    }).pipe(Effect.uninterruptible)
 
   return {
     kind: "sqlite",

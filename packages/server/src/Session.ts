@@ -346,8 +346,9 @@ const make = Effect.gen(function*() {
     readonly #watching: Effect.Effect<void> = Effect.gen(this, function*() {
       yield* Effect.sleep(authMillisMax)
       if (!this.#authenticated) {
-        const reason = `no Auth within ${authMillisMax} ms`
-        return this.#fail(new GridError.AuthRequired({ reason }), Protocol.closeCodes.authTimeout)
+        // Not AuthRequired, which tells a client not to try again: it may have tried, over a link that was down.
+        const message = `no Auth within ${authMillisMax} ms`
+        return this.#fail({ _tag: "RequestTimeout", message }, Protocol.closeCodes.authTimeout)
       }
       while (!this.#closed) {
         const silentMillis = this.#waiting ? 0 : clock.unsafeCurrentTimeMillis() - this.#lastHeard
@@ -368,9 +369,12 @@ const make = Effect.gen(function*() {
     }
 
     /** The connection failed: says why and closes it. */
-    #fail(fault: { readonly _tag: string; readonly message: string }, code: number): void {
+    #fail(
+      fault: { readonly _tag: string; readonly message: string; readonly reason?: string },
+      code: number
+    ): void {
       if (this.#closed) return
-      this.send({ _tag: "Fault", id: null, cause: fault._tag, reason: fault.message })
+      this.send({ _tag: "Fault", id: null, cause: fault._tag, reason: fault.reason ?? fault.message })
       this.#flush()
       this.#close(code, fault._tag)
     }
@@ -407,8 +411,10 @@ const make = Effect.gen(function*() {
   }
 
   const stop = Effect.suspend(() => {
+    phase.stopping()
     for (const session of open) session.halt()
     return persistence.flush.pipe(
+      Effect.interruptible,
       Effect.timeoutOption(shutdownTimeout),
       Effect.zipRight(Effect.sync(() => {
         for (const session of Array.from(open)) session.leave()

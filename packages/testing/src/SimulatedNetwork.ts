@@ -206,6 +206,12 @@ const makeLane = (direction: Direction, traffic: Mutable<Traffic>): Lane => ({
   broken: false
 })
 
+const dropAll = (lane: Lane): void => {
+  for (const { frame } of lane.parcels) if (frame !== undefined) lane.traffic.framesLost++
+  lane.parcels.length = 0
+  lane.bytes = 0
+}
+
 /** A network whose connections end with the scope. */
 export const make = Effect.fnUntraced(function*(options: Options = {}) {
   const seed = options.seed ?? 1
@@ -257,12 +263,6 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
       what,
       ...frame
     })
-
-  const dropAll = (lane: Lane): void => {
-    for (const { frame } of lane.parcels) if (frame !== undefined) lane.traffic.framesLost++
-    lane.parcels.length = 0
-    lane.bytes = 0
-  }
 
   const end = (wire: Wire): void => {
     wire.ended = true

@@ -36,29 +36,32 @@ export const startMillisDefault = Date.UTC(2026, 0, 1)
 const turnsMax = 1_000_000
 
 /** Simulated time, and the means to move it. It is a `Clock`, to be given to whoever takes one. */
-export class VirtualClock extends Context.Tag("@topgun/testing/VirtualClock")<VirtualClock, Clock.Clock & {
-  /** Lets time pass: everything that falls due meanwhile has run when this ends. */
-  readonly advance: (duration: Duration.DurationInput) => Effect.Effect<void>
-  /**
-   * Lets time pass until `condition` holds and answers how long that took, in ms. Dies when it doesn't hold `within` that
-   * time (default: 1 hour) or when nobody sleeps any more.
-   */
-  readonly runUntil: (
-    condition: () => boolean,
-    options?: { readonly within?: Duration.DurationInput }
-  ) => Effect.Effect<number>
-  /** Runs everything that is ready, without letting time pass. */
-  readonly settle: Effect.Effect<void>
-  /**
-   * Sets the wall clock forward or, with negative ms, back, as a user or NTP does: what it shows jumps, and nobody wakes
-   * earlier or later for it.
-   */
-  readonly unsafeStep: (millis: number) => void
-  /** How many sleep. */
-  readonly sleepers: () => number
-  /** Runs this clock's fibers. Without it a fiber's steps are not seen as a stir. */
-  readonly scheduler: Scheduler.Scheduler
-}>() {}
+export class VirtualClock extends Context.Tag("@topgun/testing/VirtualClock")<
+  VirtualClock,
+  Clock.Clock & {
+    /** Lets time pass: everything that falls due meanwhile has run when this ends. */
+    readonly advance: (duration: Duration.DurationInput) => Effect.Effect<void>
+    /**
+     * Lets time pass until `condition` holds and answers how long that took, in ms. Dies when it doesn't hold `within` that
+     * time (default: 1 hour) or when nobody sleeps any more.
+     */
+    readonly runUntil: (
+      condition: () => boolean,
+      options?: { readonly within?: Duration.DurationInput }
+    ) => Effect.Effect<number>
+    /** Runs everything that is ready, without letting time pass. */
+    readonly settle: Effect.Effect<void>
+    /**
+     * Sets the wall clock forward or, with negative ms, back, as a user or NTP does: what it shows jumps, and nobody wakes
+     * earlier or later for it.
+     */
+    readonly unsafeStep: (millis: number) => void
+    /** How many sleep. */
+    readonly sleepers: () => number
+    /** Runs this clock's fibers. Without it a fiber's steps are not seen as a stir. */
+    readonly scheduler: Scheduler.Scheduler
+  }
+>() {}
 
 interface Sleeper {
   readonly deadline: number
@@ -137,6 +140,7 @@ class Sleepers {
   }
 }
 
+// tidy-allow timer: it lets the event loop turn, in no time; simulated time is made of such turns.
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /** A clock that stands still. Give it to a program with {@link layerOf}, or to whoever takes a `Clock`. */

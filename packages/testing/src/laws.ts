@@ -5,6 +5,7 @@
  * Give arbitraries of tiny domains (two or three keys, stamps and values): then ties and repetitions, where the bugs are,
  * come up in every run.
  */
+// tidy-allow import-house: it is one module, and never runs in a browser.
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 
@@ -55,7 +56,9 @@ const deliveries = <Operation>(operation: FastCheck.Arbitrary<Operation>) =>
     return FastCheck.record({
       operations: FastCheck.constant(operations),
       order: FastCheck.array(FastCheck.constantFrom(...indexes, 0), { maxLength: operations.length === 0 ? 0 : 4 })
-        .chain((again) => FastCheck.shuffledSubarray([...indexes, ...again], { minLength: indexes.length + again.length })),
+        .chain((again) =>
+          FastCheck.shuffledSubarray([...indexes, ...again], { minLength: indexes.length + again.length })
+        ),
       parts: FastCheck.array(FastCheck.nat(2), { minLength: operations.length, maxLength: operations.length }),
       merges: FastCheck.shuffledSubarray([[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]] as const)
     })
@@ -90,12 +93,17 @@ export const convergence = <Replica, Operation>(name: string, crdt: Replicated<R
       for (const replica of replicas) assert.strictEqual(digest(replica), expected)
     }, runs)
 
-    it.prop("and a replica that meets itself or an older self stays as it is", given, ({ delivery: { operations } }) => {
-      const replica = inOrder(operations)
-      const before = digest(replica)
-      merge(replica, inOrder(operations.slice(0, operations.length >> 1)))
-      merge(replica, inOrder(operations))
-      assert.strictEqual(digest(replica), before)
-    }, runs)
+    it.prop(
+      "and a replica that meets itself or an older self stays as it is",
+      given,
+      ({ delivery: { operations } }) => {
+        const replica = inOrder(operations)
+        const before = digest(replica)
+        merge(replica, inOrder(operations.slice(0, operations.length >> 1)))
+        merge(replica, inOrder(operations))
+        assert.strictEqual(digest(replica), before)
+      },
+      runs
+    )
   })
 }

@@ -35,8 +35,8 @@ describe("VirtualClock", () => {
             yield* Effect.sleep(millis)
             woken.push([name, (yield* Clock.currentTimeMillis) - start])
           })
-        yield* Effect.forEach([["c", 300], ["a", 100], ["b", 200], ["d", 401]] as const, (args) =>
-          Effect.fork(sleepFor(...args)))
+        yield* Effect.forEach([["c", 300], ["a", 100], ["b", 200], ["d", 401]] as const, ([name, millis]) =>
+          Effect.fork(sleepFor(name, millis)))
         yield* clock.advance(400)
         assert.deepStrictEqual(woken, [["a", 100], ["b", 200], ["c", 300]])
         assert.strictEqual(clock.sleepers(), 1)
@@ -122,7 +122,10 @@ describe("VirtualClock", () => {
       Effect.gen(function*() {
         let steps = 0
         yield* Effect.fork(Effect.forEach(Array.from({ length: 5_000 }), () =>
-          Effect.zipRight(Effect.yieldNow(), Effect.sync(() => steps++))))
+          Effect.zipRight(
+            Effect.yieldNow(),
+            Effect.sync(() => steps++)
+          )))
         yield* clock.settle
         assert.strictEqual(steps, 5_000)
       })

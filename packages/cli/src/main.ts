@@ -1,0 +1,56 @@
+/** The `topgun` command as a process: its streams, its signals and its exit code. */
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Stream from "effect/Stream"
+import { CommandFailed } from "./Failure.ts"
+import { Output } from "./Output.ts"
+import { run } from "./Program.ts"
+
+const { stderr, stdin, stdout } = process
+
+// Whoever reads may stop before the end, as `head` does: then there is nothing more to do.
+stdout.on("error", (fault: NodeJS.ErrnoException) => process.exit(fault.code === "EPIPE" ? 0 : 1))
+
+let shown = false
+const erase = (): void => {
+  if (shown) stderr.write("\r\u001b[K")
+  shown = false
+}
+const output = Output.of({
+  print: (line) => {
+    erase()
+    stdout.write(`${line}\n`)
+  },
+  note: (line) => {
+    erase()
+    stderr.write(`${line}\n`)
+  },
+  progress: (text) => {
+    if (!stderr.isTTY) return
+    erase()
+    stderr.write(text.slice(0, stderr.columns - 1))
+    shown = text !== ""
+  },
+  input: Stream.suspend(() =>
+    Stream.fromAsyncIterable(
+      stdin as AsyncIterable<Uint8Array>,
+      (fault) => new CommandFailed({ message: `standard input: it can't be read (${String(fault)})` })
+    )
+  ),
+  colours: stdout.isTTY && process.env["NO_COLOR"] === undefined
+})
+
+NodeRuntime.runMain(
+  run(process.argv.slice(2)).pipe(Effect.provideService(Output, output), Effect.provide(NodeContext.layer)),
+  {
+    disableErrorReporting: true,
+    disablePrettyLogger: true,
+    // A command that ran until a signal has done what it was to do.
+    teardown: (exit) => {
+      const code = Exit.isSuccess(exit) ? exit.value : 0
+      stdout.write("", () => stderr.write("", () => process.exit(Number(code))))
+    }
+  }
+)

@@ -1,0 +1,386 @@
+import { describe, expect, it } from "@effect/vitest"
+import { LwwMap } from "@topgun/core/LwwMap"
+import * as LwwRecord from "@topgun/core/LwwRecord"
+import * as MerkleSync from "@topgun/core/MerkleSync"
+import * as Protocol from "@topgun/core/Protocol"
+import { type Connection, makePair } from "@topgun/core/Transport"
+import * as TopGunServer from "@topgun/server/TopGunServer"
+import * as Effect from "effect/Effect"
+import * as TestClock from "effect/TestClock"
+import { auth, batch, inProcess, inProcessReady, make, nodeId, openMap, type PlainClient, put } from "./PlainClient.ts"
+
+const codes = Protocol.closeCodes
+
+/** Lets microtasks run: frames of connections within the process are on their way until then. */
+const settled = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
+
+const page = (leaf: typeof Protocol.SyncLeaf.Type) => ({
+  records: leaf.records.map(([key, row]) => [key, LwwRecord.decode(row)] as const),
+  after: leaf.after ?? undefined
+})
+
+const peerOver = (client: PlainClient, map: string): MerkleSync.SyncPeer<never> => {
+  let id = 100
+  return {
+    root: (root) =>
+      Effect.zipRight(
+        client.send({ _tag: "SyncInit", id: id++, map, kind: "lww", root }),
+        Effect.map(client.take("SyncRoot"), ({ partitions }) => partitions ?? undefined)
+      ),
+    buckets: (nodes) =>
+      Effect.zipRight(
+        client.send({ _tag: "SyncBuckets", id: id++, map, nodes }),
+        Effect.map(client.take("SyncBucketsAck"), ({ buckets }) => buckets)
+      ),
+    fetch: (hashes) =>
+      Effect.zipRight(
+        client.send({ _tag: "SyncFetch", id: id++, map, hashes }),
+        Effect.map(client.take("SyncLeaf"), page)
+      ),
+    pull: (node, after) =>
+      Effect.zipRight(
+        client.send({ _tag: "SyncPull", id: id++, map, node, after: after ?? null }),
+        Effect.map(client.take("SyncLeaf"), page)
+      )
+  }
+}
+
+describe("Session", () => {
+  describe("the handshake", () => {
+    it.effect("is answered with the server's time, its store's generation and whether anything is durable", () =>
+      Effect.gen(function*() {
+        yield* TestClock.setTime(123_456)
+        const client = yield* inProcess
+        yield* client.send(auth)
+        const ack = yield* client.take("AuthAck")
+        expect(ack).toMatchObject({ protocol: 1, serverMillis: 123_456, durable: false })
+        expect(ack.generation).toMatch(/^[0-9a-z]{16}$/)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("comes first", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcess
+        yield* client.send({ _tag: "Ping", id: 1 })
+        expect((yield* client.take("Fault")).reason).toContain("Auth comes first")
+        expect((yield* client.closed).code).toBe(codes.outOfPlace)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("comes once", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.send(auth)
+        expect((yield* client.closed).code).toBe(codes.outOfPlace)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("is refused for a protocol version that the server doesn't speak, with those that it does", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcess
+        yield* client.send({ _tag: "Auth", protocol: 99, nodeId, token: null })
+        const fault = yield* client.take("Fault")
+        expect(fault.cause).toBe("ProtocolVersionUnsupported")
+        expect(fault.reason).toContain("99")
+        expect((yield* client.closed).code).toBe(codes.versionUnsupported)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("is refused with a token, which this server couldn't verify", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcess
+        yield* client.send({ _tag: "Auth", protocol: 1, nodeId, token: "secret" })
+        const fault = yield* client.take("Fault")
+        expect(fault.cause).toBe("AuthRequired")
+        expect(fault.reason).toContain("no token verifier configured")
+        expect((yield* client.closed).code).toBe(codes.authFailed)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("has a deadline", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcess
+        yield* TestClock.adjust(4_999)
+        yield* settled
+        expect(client.untaken("Fault")).toBe(0)
+        yield* TestClock.adjust(1)
+        expect((yield* client.closed).code).toBe(codes.authTimeout)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("has frames of at most 16 KiB", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcess
+        yield* client.sendBytes(new Uint8Array(Protocol.frameBytesBeforeAuthMax + 1))
+        expect((yield* client.closed).code).toBe(codes.tooLarge)
+      }).pipe(Effect.provide(layerMemory)))
+  })
+
+  describe("a peer", () => {
+    it.effect("that pings stays, one that is silent for 10 s is closed", () =>
+      Effect.gen(function*() {
+        const lively = yield* inProcessReady
+        const silent = yield* inProcessReady
+        for (let id = 0; id < 4; id++) {
+          yield* TestClock.adjust(Protocol.pingMillis)
+          yield* lively.send({ _tag: "Ping", id })
+          expect(yield* lively.take("Pong")).toMatchObject({ id, serverMillis: (id + 1) * Protocol.pingMillis })
+        }
+        expect((yield* silent.closed).code).toBe(codes.goingAway)
+        const { status } = yield* TopGunServer.TopGunServer
+        expect((yield* status).connections).toBe(1)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("that sends garbage is closed with 1007, and only it", () =>
+      Effect.gen(function*() {
+        const bystander = yield* inProcessReady
+        const frames = [
+          Uint8Array.of(0xc1),
+          Uint8Array.of(0xdf, 0xff, 0xff, 0xff, 0xff),
+          Uint8Array.of(0x05, 0x05, 0x05),
+          Protocol.encode({ _tag: "Pong", id: 1, serverMillis: 1 }),
+          Protocol.encode({ _tag: "Ping", id: 1 }).subarray(0, 8)
+        ]
+        for (const frame of frames) {
+          const client = yield* inProcessReady
+          yield* client.sendBytes(frame)
+          expect((yield* client.take("Fault")).cause).toBe("MalformedMessage")
+          expect((yield* client.closed).code).toBe(codes.malformed)
+        }
+        yield* bystander.send({ _tag: "Ping", id: 7 })
+        expect((yield* bystander.take("Pong")).id).toBe(7)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("that sends a frame beyond the limit is closed with 1009", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.sendBytes(new Uint8Array(Protocol.frameBytesMax + 1))
+        expect((yield* client.closed).code).toBe(codes.tooLarge)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("that walks a map's tree without opening it is closed with 1002", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.send({ _tag: "SyncPull", id: 1, map: "todos", node: [0, ""], after: null })
+        expect((yield* client.closed).code).toBe(codes.outOfPlace)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("may open as many maps as are allowed, and learns of the one too many", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.send(openMap("a", 1), openMap("b", 2), openMap("a", 3), openMap("c", 4))
+        yield* client.take("SyncRoot")
+        yield* client.take("SyncRoot")
+        yield* client.take("SyncRoot")
+        expect(yield* client.take("Fault")).toMatchObject({ id: 4, cause: "Overloaded" })
+        yield* client.send({ _tag: "Ping", id: 1 })
+        yield* client.take("Pong")
+      }).pipe(Effect.provide(TopGunServer.layerInProcess({ subscriptionsMax: 2 }))))
+  })
+
+  describe("a write", () => {
+    for (const concern of ["FIRE_AND_FORGET", "MEMORY", "APPLIED"] as const) {
+      it.effect(`at ${concern} is acknowledged with the level it reached, APPLIED`, () =>
+        Effect.gen(function*() {
+          const client = yield* inProcessReady
+          yield* client.send(batch("todos", concern, 0, [["1", put("milk")], ["2", put("bread")]]))
+          expect(yield* client.take("OpAck")).toMatchObject({ level: "APPLIED", replicas: 0, sequences: [0, 1] })
+        }).pipe(Effect.provide(layerMemory)))
+    }
+
+    for (const [concern, why] of [["REPLICATED", "backup"], ["PERSISTED", "memory"]] as const) {
+      it.effect(`at ${concern} is refused by a server that has no ${why === "memory" ? "database" : why}, and not merged`, () =>
+        Effect.gen(function*() {
+          const client = yield* inProcessReady
+          yield* client.send(batch("todos", concern, 5, [["1", put("milk")]]))
+          const reject = yield* client.take("OpReject")
+          expect(reject).toMatchObject({ sequence: 5, cause: "WriteRejected" })
+          expect(reject.reason).toContain(why)
+          const { status } = yield* TopGunServer.TopGunServer
+          expect((yield* status).maps).toEqual([])
+        }).pipe(Effect.provide(layerMemory)))
+    }
+
+    it.effect("reaches those who opened the map, as the bytes that were written, but not its writer", () =>
+      Effect.gen(function*() {
+        const writer = yield* inProcessReady
+        const reader = yield* inProcessReady
+        const other = yield* inProcessReady
+        yield* writer.send(openMap("todos"))
+        yield* reader.send(openMap("todos"))
+        yield* other.send(openMap("notes"))
+        yield* Effect.forEach([writer, reader, other], ({ take }) => take("SyncRoot"))
+        const row = put({ text: "milk" })
+        yield* writer.send(batch("todos", "APPLIED", 0, [["1", row]]))
+        expect(yield* reader.take("ServerEvent")).toEqual({ _tag: "ServerEvent", map: "todos", records: [["1", row]] })
+        yield* writer.take("OpAck")
+        yield* settled
+        expect(writer.untaken("ServerEvent")).toBe(0)
+        expect(other.untaken("ServerEvent")).toBe(0)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("that is older than what the server has is acknowledged and changes nothing", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        const reader = yield* inProcessReady
+        yield* client.send(batch("todos", "APPLIED", 0, [["1", put("new", 2_000)]]))
+        yield* client.take("OpAck")
+        yield* reader.send(openMap("todos"))
+        yield* reader.take("SyncRoot")
+        yield* client.send(batch("todos", "APPLIED", 1, [["1", put("old", 1_000)]]))
+        expect((yield* client.take("OpAck")).sequences).toEqual([1])
+        yield* settled
+        expect(reader.untaken("ServerEvent")).toBe(0)
+        expect(yield* recordsOf(reader, "todos")).toEqual([["1", put("new", 2_000)]])
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("from too far in the future is refused by itself", () =>
+      Effect.gen(function*() {
+        yield* TestClock.setTime(1_000_000)
+        const client = yield* inProcessReady
+        yield* client.send(batch("todos", "APPLIED", 0, [
+          ["1", put("in time", 1_060_000)],
+          ["2", put("too late", 1_060_001)],
+          ["3", put("in time", 5)]
+        ]))
+        expect(yield* client.take("OpReject")).toMatchObject({ sequence: 1, cause: "ClockSkewTooLarge" })
+        expect((yield* client.take("OpAck")).sequences).toEqual([0, 2])
+        yield* client.send(openMap("todos"))
+        yield* client.take("SyncRoot")
+        expect((yield* recordsOf(client, "todos")).map(([key]) => key)).toEqual(["1", "3"])
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("of a record or key that isn't well-formed is refused by itself", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        const unknownKind = put("x")
+        unknownKind[24] = 0x77
+        yield* client.send(batch("todos", "APPLIED", 0, [
+          ["1", Uint8Array.of(1, 2, 3)],
+          ["2", unknownKind],
+          ["k".repeat(2_000), put("x")],
+          ["4", put("fine")]
+        ]))
+        expect((yield* client.take("OpReject")).cause).toBe("MalformedMessage")
+        expect((yield* client.take("OpReject")).reason).toContain("newer format")
+        expect((yield* client.take("OpReject")).cause).toBe("RecordTooLarge")
+        expect((yield* client.take("OpAck")).sequences).toEqual([3])
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("out of the order of sequence numbers closes the connection, because Durable is cumulative", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.send(batch("todos", "APPLIED", 4, [["1", put("x")]]))
+        yield* client.take("OpAck")
+        yield* client.send(batch("todos", "APPLIED", 4, [["1", put("x")]]))
+        expect((yield* client.closed).code).toBe(codes.outOfPlace)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("to one map too many is refused", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.send(batch("a", "APPLIED", 0, [["1", put("x")]]), batch("b", "APPLIED", 1, [["1", put("x")]]))
+        expect((yield* client.take("OpAck")).sequences).toEqual([0])
+        expect(yield* client.take("OpReject")).toMatchObject({ sequence: 1, cause: "Overloaded" })
+      }).pipe(Effect.provide(TopGunServer.layerInProcess({ mapsMax: 1 }))))
+  })
+
+  describe("reconciliation", () => {
+    it.effect("brings a replica everything, in pages, and then finds nothing more to do", () =>
+      Effect.gen(function*() {
+        const writer = yield* inProcessReady
+        const text = "x".repeat(2_000)
+        const entries = Array.from({ length: 400 }, (_, i) => [`key${i}`, put({ i, text }, 1_000, i)] as const)
+        yield* writer.send(batch("todos", "APPLIED", 0, entries.slice(0, 200)))
+        yield* writer.send(batch("todos", "APPLIED", 200, entries.slice(200)))
+        yield* writer.take("OpAck")
+        yield* writer.take("OpAck")
+
+        const client = yield* inProcessReady
+        const local = new LwwMap({ now: () => 0 })
+        const replica: MerkleSync.Replica = {
+          tree: local.tree,
+          record: (key) => local.getRecord(key),
+          receive: (records) => {
+            for (const [key, record] of records) local.merge(key, record)
+          }
+        }
+        const { reconcile } = yield* MerkleSync.MerkleSync
+        const first = yield* reconcile(replica, serial(peerOver(client, "todos")))
+        expect(first).toMatchObject({ equal: false, received: 400, offers: [] })
+        expect(local.get("key7")).toEqual({ i: 7, text })
+        const second = yield* reconcile(replica, serial(peerOver(client, "todos")))
+        expect(second.equal).toBe(true)
+      }).pipe(Effect.provide(layerMemory), Effect.provide(MerkleSync.layer)))
+  })
+
+  describe("a slow reader", () => {
+    it.effect("is cut off with 1013 when events pile up", () =>
+      Effect.gen(function*() {
+        const { accept } = yield* TopGunServer.TopGunServer
+        const stuck = makeStuck()
+        accept(stuck.served)
+        const reader = make(stuck.mine)
+        yield* reader.send(auth, openMap("todos"))
+        yield* reader.take("SyncRoot")
+        const writer = yield* inProcessReady
+        stuck.buffered = 1024 * 1024 + 1
+        yield* writer.send(batch("todos", "APPLIED", 0, [["1", put("x")]]))
+        expect((yield* reader.closed).code).toBe(codes.overloaded)
+        expect((yield* writer.take("OpAck")).sequences).toEqual([0])
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("gets no more answers than it reads, and the rest when it has read them", () =>
+      Effect.gen(function*() {
+        const { accept } = yield* TopGunServer.TopGunServer
+        const stuck = makeStuck()
+        accept(stuck.served)
+        const reader = make(stuck.mine)
+        yield* reader.send(auth, openMap("todos"))
+        yield* reader.take("SyncRoot")
+        stuck.buffered = 512 * 1024
+        yield* reader.send(openMap("todos", 2), openMap("todos", 3))
+        yield* reader.send({ _tag: "Ping", id: 4 })
+        yield* settled
+        expect(reader.untaken("SyncRoot")).toBe(0)
+        yield* TestClock.adjust(50)
+        expect(reader.untaken("SyncRoot")).toBe(0)
+        stuck.buffered = 0
+        yield* TestClock.adjust(5)
+        yield* reader.take("Pong")
+        expect(reader.untaken("SyncRoot")).toBe(2)
+      }).pipe(Effect.provide(layerMemory)))
+  })
+
+  it.effect("closes with 1001 when the server goes away", () =>
+    Effect.gen(function*() {
+      const client = yield* Effect.provide(inProcessReady, layerMemory)
+      expect((yield* client.closed).code).toBe(codes.goingAway)
+    }))
+})
+
+/** A connection whose server's end believes that `buffered` bytes haven't left. */
+const makeStuck = (): { buffered: number; readonly mine: Connection; readonly served: Connection } => {
+  const [mine, theirs] = makePair()
+  const served: Connection = { ...theirs, bufferedBytes: () => stuck.buffered }
+  const stuck = { buffered: 0, mine, served }
+  return stuck
+}
+
+/** One question at a time: the plain client tells answers apart by their kind only. */
+const serial = (peer: MerkleSync.SyncPeer<never>): MerkleSync.SyncPeer<never> => {
+  const one = Effect.unsafeMakeSemaphore(1).withPermits(1)
+  return {
+    root: (root) => one(peer.root(root)),
+    buckets: (nodes) => one(peer.buckets(nodes)),
+    fetch: (hashes) => one(peer.fetch(hashes)),
+    pull: (node, after) => one(peer.pull(node, after))
+  }
+}
+
+/** All records of a map, by pulling every partition. The client has opened it. */
+const recordsOf = Effect.fnUntraced(function*(client: PlainClient, map: string) {
+  const peer = peerOver(client, map)
+  const records: Array<readonly [string, Uint8Array]> = []
+  for (let partition = 0; partition < 271; partition++) {
+    const pulled = yield* peer.pull([partition, ""], undefined)
+    for (const [key, { row }] of pulled.records) records.push([key, row])
+  }
+  return records.sort(([a], [b]) => a < b ? -1 : 1)
+})
+
+const layerMemory = TopGunServer.layerInProcess()
