@@ -1,3 +1,3 @@
 import { project } from "../../vitest.shared.ts"
 
-export default project("client")
+export default project("client", { build: "packages" })

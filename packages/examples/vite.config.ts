@@ -1,7 +1,9 @@
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
-import { fileURLToPath } from "node:url"
+import { join } from "node:path"
 import { defineConfig, type Plugin } from "vite"
+
+const page = join(import.meta.dirname, "demo")
 
 /** Adds the page's service worker, which is told the names of all files of the build: it keeps them for when there's no server. */
 const serviceWorker = (): Plugin => ({
@@ -12,7 +14,7 @@ const serviceWorker = (): Plugin => ({
     const files = Object.keys(bundle).sort().map((file) => file === "index.html" ? "./" : file)
     const contents = Object.values(bundle).map((file) => file.type === "chunk" ? file.code : file.source)
     const version = contents.reduce((hash, content) => hash.update(content), createHash("sha256")).digest("hex")
-    const source = readFileSync(fileURLToPath(new URL("demo/service-worker.js", import.meta.url)), "utf8")
+    const source = readFileSync(join(page, "service-worker.js"), "utf8")
     const constants = `const version = ${JSON.stringify(version.slice(0, 16))}\nconst files = ${
       JSON.stringify(files)
     }\n`
@@ -21,7 +23,7 @@ const serviceWorker = (): Plugin => ({
 })
 
 export default defineConfig({
-  root: "demo",
+  root: page,
   // The packages' sources, so that the page needs no build of theirs; the rest are Vite's own defaults, which a list replaces.
   resolve: { conditions: ["@topgun/source", "module", "browser", "development|production"] },
   build: { target: "es2022", outDir: "../dist", emptyOutDir: true, modulePreload: { polyfill: false } },

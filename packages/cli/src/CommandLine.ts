@@ -73,7 +73,7 @@ const suggestion = (word: string, known: Iterable<string>): string => {
 }
 
 /** Options that every command has. */
-const helpFlags = ["--help", "-h"]
+const helpFlags = new Set(["--help", "-h"])
 const rootFlags = ["--help", "-h", "--version"]
 
 /** Asked for twice, or its usage would lack the program's name. */
@@ -95,7 +95,7 @@ const arrangeCommand = (command: string, usage: Usage, words: ReadonlyArray<stri
       positional.push(...words.slice(at + 1))
       break
     }
-    if (helpFlags.includes(word)) return Either.right(helpOn(command))
+    if (helpFlags.has(word)) return Either.right(helpOn(command))
     if (!isFlag(word)) {
       positional.push(word)
       continue
@@ -144,7 +144,7 @@ export const arrange = (
   commands: ReadonlyMap<string, Usage>
 ): Either.Either<ReadonlyArray<string>, UsageError> => {
   const [first, ...rest] = words
-  if (first === undefined || first === "help" || helpFlags.includes(first)) {
+  if (first === undefined || first === "help" || helpFlags.has(first)) {
     const [about] = rest
     return Either.right(about !== undefined && commands.has(about) ? helpOn(about) : ["--help"])
   }

@@ -41,12 +41,16 @@ const check = (text: string): void => {
     while (true) {
       const char = text[at]
       if (char === undefined) throw new Stop(from, "this text has no closing quote")
-      if (char < " ") throw new Stop(at, "a line break or control character inside quotes must be written as an escape: \\n")
+      if (char < " ") {
+        throw new Stop(at, "a line break or control character inside quotes must be written as an escape: \\n")
+      }
       if (char === "\"") break
       if (char !== "\\") at++
       else {
         const escape = matches(escapes)
-        if (escape === undefined) throw new Stop(at, "this backslash begins no escape: a backslash itself is written \\\\")
+        if (escape === undefined) {
+          throw new Stop(at, "this backslash begins no escape: a backslash itself is written \\\\")
+        }
         at += escape.length
       }
     }
@@ -131,6 +135,19 @@ export const render = (value: unknown, indent?: number): string =>
   JSON.stringify(
     value,
     (_, each: unknown) =>
-      typeof each === "bigint" ? String(each) : each instanceof Uint8Array ? Buffer.from(each).toString("base64") : each,
+      typeof each === "bigint"
+        ? String(each)
+        : each instanceof Uint8Array
+        ? Buffer.from(each).toString("base64")
+        : each,
     indent
   )
+
+/** A key as it may stand in a line: as it is, or as JSON when it would do more to a terminal than show. */
+export const label = (key: string): string =>
+  /[\p{Cc}\p{Cf}]/u.test(key)
+    ? JSON.stringify(key).replace(
+      /[\p{Cc}\p{Cf}]/gu,
+      (char) => char.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join("")
+    )
+    : key

@@ -5,7 +5,7 @@ import * as CommandDescriptor from "@effect/cli/CommandDescriptor"
 import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as ValidationError from "@effect/cli/ValidationError"
 import * as Cause from "effect/Cause"
-import * as Console from "effect/Console"
+import type * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as HashMap from "effect/HashMap"
 import { stripVTControlCharacters } from "node:util"
@@ -54,8 +54,13 @@ const plain = (text: string): string => stripVTControlCharacters(text).trim()
 /** What @effect/cli has against a command line, in the form of our own faults. */
 const usageError = (command: string, { error }: ValidationError.ValidationError): UsageError =>
   new UsageError({
-    message: `topgun ${command}: ${plain(HelpDoc.toAnsiText(error)).replace(/\s+/g, " ")}\nSee "topgun ${command} --help".`
+    message: `topgun ${command}: ${
+      plain(HelpDoc.toAnsiText(error)).replace(/\s+/g, " ")
+    }\nSee "topgun ${command} --help".`
   })
+
+/** Whether a command is meant to run until a signal ends it. */
+export const endsBySignal = ([command]: ReadonlyArray<string>): boolean => command === "serve" || command === "watch"
 
 /** Parses the words after the program's name and carries them out. */
 const carryOut = (words: ReadonlyArray<string>) =>

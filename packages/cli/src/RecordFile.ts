@@ -171,7 +171,9 @@ class Cutter {
         return this.#after()
       }
       if (char === ",") {
-        if (this.#expects !== "commaOrEnd") return this.#onFault(this.#line, this.#column, "expected a record, found \",\"")
+        if (this.#expects !== "commaOrEnd") {
+          return this.#onFault(this.#line, this.#column, "expected a record, found \",\"")
+        }
         this.#expects = "element"
         this.#skip(take(at + 1))
         continue
@@ -208,7 +210,13 @@ const placeIn = (piece: Piece, offset: number): { readonly line: number; readonl
 }
 
 const kindOf = (value: unknown): string =>
-  value === null ? "null" : Array.isArray(value) ? "an array" : typeof value === "object" ? "an object" : `a ${typeof value}`
+  value === null
+    ? "null"
+    : Array.isArray(value)
+    ? "an array"
+    : typeof value === "object"
+    ? "an object"
+    : `a ${typeof value}`
 
 /** What a record's key is, or in words why it has none. */
 const keyOf = (record: object, field: string): { readonly key: string } | { readonly reason: string } => {

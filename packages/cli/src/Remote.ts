@@ -32,7 +32,10 @@ const statusWhere = <A>(client: Client, choose: (status: SyncStatus) => A | unde
 
 /** The reason alone: that a connection was "lost" is confusing when there never was one. */
 const reasonOf = ({ failure }: SyncStatus): string =>
-  (failure ?? "it doesn't answer").replace(/^The connection to the server was lost: /, "").replace(/ \(close code 1006\)$/, "")
+  (failure ?? "it doesn't answer").replace(/^The connection to the server was lost: (wss?:\/\/\S+: )?/, "").replace(
+    / \(close code 1006\)$/,
+    ""
+  )
 
 /**
  * Runs `use` with a client of the server at `url`, once it is connected. It fails as soon as the server can't be reached,

@@ -6,7 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Stream from "effect/Stream"
 import { CommandFailed } from "./Failure.ts"
 import { Output } from "./Output.ts"
-import { run } from "./Program.ts"
+import { endsBySignal, run } from "./Program.ts"
 
 const { stderr, stdin, stdout } = process
 
@@ -42,15 +42,18 @@ const output = Output.of({
   colours: stdout.isTTY && process.env["NO_COLOR"] === undefined
 })
 
+const words = process.argv.slice(2)
+/** As shells have it for a program that SIGINT ended. */
+const interrupted = 130
+
 NodeRuntime.runMain(
-  run(process.argv.slice(2)).pipe(Effect.provideService(Output, output), Effect.provide(NodeContext.layer)),
+  run(words).pipe(Effect.provideService(Output, output), Effect.provide(NodeContext.layer)),
   {
     disableErrorReporting: true,
     disablePrettyLogger: true,
-    // A command that ran until a signal has done what it was to do.
     teardown: (exit) => {
-      const code = Exit.isSuccess(exit) ? exit.value : 0
-      stdout.write("", () => stderr.write("", () => process.exit(Number(code))))
+      const code = Exit.isSuccess(exit) ? Number(exit.value) : endsBySignal(words) ? 0 : interrupted
+      stdout.write("", () => stderr.write("", () => process.exit(code)))
     }
   }
 )

@@ -8,10 +8,14 @@ const fault = (text: string) => {
 }
 
 describe("JSON", () => {
-  it.prop("is taken as JSON.parse takes it, whatever its white space", [fc.json(), fc.constantFrom(0, 2)], ([text, indent]) => {
-    const value: unknown = JSON.parse(text)
-    expect(Json.parse(` ${JSON.stringify(value, null, indent)}\r\n`)).toEqual({ value })
-  })
+  it.prop(
+    "is taken as JSON.parse takes it, whatever its white space",
+    [fc.json(), fc.constantFrom(0, 2)],
+    ([text, indent]) => {
+      const value: unknown = JSON.parse(text)
+      expect(Json.parse(` ${JSON.stringify(value, null, indent)}\r\n`)).toEqual({ value })
+    }
+  )
 
   it.prop("is refused exactly when JSON.parse refuses it, at a place within the text", [
     fc.json(),
@@ -51,7 +55,9 @@ describe("JSON", () => {
   })
 
   it("keeps whole numbers as they are, or refuses them", () => {
-    expect(fault("{\"id\":12345678901234567891}")).toMatch(/^6: 12345678901234567891 would be rounded to 12345678901234567/)
+    expect(fault("{\"id\":12345678901234567891}")).toMatch(
+      /^6: 12345678901234567891 would be rounded to 12345678901234567/
+    )
     expect(Json.parse("18014398509481984")).toEqual({ value: 2 ** 54 })
     expect(Json.parse("0.30000000000000004")).toEqual({ value: 0.1 + 0.2 })
     expect(Json.parse("\"12345678901234567891\"")).toEqual({ value: "12345678901234567891" })
@@ -61,5 +67,10 @@ describe("JSON", () => {
     expect(Json.render({ at: new Date(0), bytes: new Uint8Array([1, 2]), big: 5n })).toBe(
       "{\"at\":\"1970-01-01T00:00:00.000Z\",\"bytes\":\"AQI=\",\"big\":\"5\"}"
     )
+  })
+
+  it("shows keys that would do something to a terminal by their escapes", () => {
+    expect(Json.label("Küche 1")).toBe("Küche 1")
+    expect(Json.label("\u001b[2J\u009b")).toBe("\"\\u001b[2J\\u009b\"")
   })
 })

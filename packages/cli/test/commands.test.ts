@@ -33,7 +33,7 @@ layer(running)("the commands for single keys", (it) => {
       expect(yield* run("ls", "todos", "--limit", "1", "--json")).toMatchObject({
         code: 0,
         stdout: "{\"key\":\"a\",\"value\":-5}\n",
-        stderr: "2 more keys are not shown\n"
+        stderr: "Not shown: 2 keys\n"
       })
       expect(yield* run("rm", "todos", "b")).toMatchObject({
         code: 0,
@@ -85,7 +85,7 @@ layer(running)("the commands for single keys", (it) => {
       expect(code).toBe(0)
       expect(stdout).toMatch(/^TopGun 0\.1\.0 at ws:/)
       expect(stdout).toMatch(/\nstorage {3}sqlite\n/)
-      expect(stdout).toMatch(/\n {2}counts\s+1 keys, root [0-9a-f]{16}\n/)
+      expect(stdout).toMatch(/\n {2}counts\s+1 key, root [0-9a-f]{16}\n/)
       const status = JSON.parse((yield* run("status", "--json")).stdout) as object
       expect(status).toMatchObject({ version: "0.1.0", storage: "sqlite", connections: 1 })
     }))
@@ -96,7 +96,7 @@ layer(running)("the commands for single keys", (it) => {
       yield* run("set", "news", "1", "\"old\"")
       const all = yield* start(["watch", "news", "--json"], { env: { TOPGUN_URL: url } })
       const one = yield* start(["watch", "news", "1", "--url", url])
-      yield* all.printed(/Watching "news" \(1 keys\)/)
+      yield* all.printed(/Watching "news" \(1 key\)/)
       yield* one.printed(/Watching "1" in "news"/)
       yield* run("set", "news", "2", "{\"a\":1}")
       yield* run("set", "news", "1", "\"new\"")
@@ -107,7 +107,8 @@ layer(running)("the commands for single keys", (it) => {
       yield* one.signal("SIGTERM")
       expect(yield* all.ended).toMatchObject({
         code: 0,
-        stdout: "{\"key\":\"2\",\"value\":{\"a\":1}}\n{\"key\":\"1\",\"value\":\"new\"}\n{\"key\":\"1\",\"removed\":true}\n"
+        stdout:
+          "{\"key\":\"2\",\"value\":{\"a\":1}}\n{\"key\":\"1\",\"value\":\"new\"}\n{\"key\":\"1\",\"removed\":true}\n"
       })
       expect(yield* one.ended).toMatchObject({ code: 0, stdout: "1 = \"old\"\n1 = \"new\"\n1 removed\n" })
     }))

@@ -101,13 +101,16 @@ class Facade {
         Layer.provide(surroundings.platform ?? Layer.empty)
       )
     )
-    this.opening = quiet(this.run(Effect.all({ replica: Replica, engine: SyncEngine, status: Status })))
-    this.opening.then((open) => {
+    this.opening = this.run(Effect.all({ replica: Replica, engine: SyncEngine, status: Status })).then((open) => {
       this.#open = open
       const waiting = this.#whenOpen
       this.#whenOpen = []
       for (const enter of waiting) enter(open)
-    }, this.config.onError)
+      return open
+    })
+    this.opening.catch((fault: unknown) => {
+      if (!this.#closed) this.config.onError?.(fault)
+    })
   }
 
   get current(): Open | undefined {
@@ -274,7 +277,10 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
   const map = <A>(mapLike: Grid.MapLike<A>): FacadeMap<A> => new FacadeMap(facade, Grid.resolveMap(mapLike))
   return {
     map,
-    ready: (waiting) => facade.run(Effect.void, waiting),
+    ready: async (waiting) => {
+      await facade.run(Effect.void, waiting)
+      await facade.opening
+    },
     synced: (waiting) => engine(({ synced }) => synced, waiting),
     status: {
       get current() {

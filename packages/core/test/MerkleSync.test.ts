@@ -28,6 +28,11 @@ interface Asked {
   readonly bytes: number
 }
 
+const measurePage = ({ records }: MerkleSync.Page) => ({
+  records: records.length,
+  bytes: records.reduce((sum, [, record]) => sum + record.row.length, 0)
+})
+
 /** A peer that keeps a record of what it was asked, and fails at the question with number `cutAt`. */
 const peerOf = (map: LwwMap, cutAt = Number.POSITIVE_INFINITY) =>
   Effect.map(MerkleSync.MerkleSync, (sync) => {
@@ -43,15 +48,11 @@ const peerOf = (map: LwwMap, cutAt = Number.POSITIVE_INFINITY) =>
           asked.push({ question, nodes: 0, records: 0, bytes: 0, ...measure(got) })
         })
       )
-    const page = ({ records }: MerkleSync.Page) => ({
-      records: records.length,
-      bytes: records.reduce((sum, [, record]) => sum + record.row.length, 0)
-    })
     const peer: MerkleSync.SyncPeer<"cut"> = {
       root: (local) => note("root", answers.root(local), () => ({})),
       buckets: (nodes) => note("buckets", answers.buckets(nodes), () => ({ nodes: nodes.length })),
-      fetch: (hashes) => note("fetch", answers.fetch(hashes), page),
-      pull: (node, after) => note("pull", answers.pull(node, after), page)
+      fetch: (hashes) => note("fetch", answers.fetch(hashes), measurePage),
+      pull: (node, after) => note("pull", answers.pull(node, after), measurePage)
     }
     return { peer, asked }
   })

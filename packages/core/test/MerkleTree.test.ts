@@ -176,21 +176,21 @@ describe("MerkleTree", () => {
   })
 })
 
-describe("MerkleForest", () => {
-  const entry = (key: string, digest: number): TreeEntry => ({
-    key,
-    keyHi: digest,
-    keyLo: digest,
-    digestHi: digest,
-    digestLo: digest
-  })
+const entryOf = (key: string, digest: number): TreeEntry => ({
+  key,
+  keyHi: digest,
+  keyLo: digest,
+  digestHi: digest,
+  digestLo: digest
+})
 
+describe("MerkleForest", () => {
   it("has one root over those of its partitions, whichever came first", () => {
     const [first, second] = [new MerkleForest(), new MerkleForest()]
-    first.insert(270, entry("a", 1))
-    first.insert(3, entry("b", 2))
-    second.insert(3, entry("b", 2))
-    second.insert(270, entry("a", 1))
+    first.insert(270, entryOf("a", 1))
+    first.insert(3, entryOf("b", 2))
+    second.insert(3, entryOf("b", 2))
+    second.insert(270, entryOf("a", 1))
     assert.strictEqual(first.getRootHash(), second.getRootHash())
     assert.deepStrictEqual(first.packRoots(), second.packRoots())
     assert.strictEqual(first.packRoots().length, 20)
@@ -200,14 +200,14 @@ describe("MerkleForest", () => {
 
   it("has another root for the same key in another partition", () => {
     const [first, second] = [new MerkleForest(), new MerkleForest()]
-    first.insert(1, entry("a", 1))
-    second.insert(2, entry("a", 1))
+    first.insert(1, entryOf("a", 1))
+    second.insert(2, entryOf("a", 1))
     assert.notStrictEqual(first.getRootHash(), second.getRootHash())
   })
 
   it("forgets a partition with its last key", () => {
     const forest = new MerkleForest()
-    const only = entry("a", 1)
+    const only = entryOf("a", 1)
     forest.insert(5, only)
     forest.update(5, only, 8, 9)
     assert.deepStrictEqual([forest.size, only.digestHi, only.digestLo], [1, 8, 9])

@@ -203,8 +203,8 @@ describe("Protocol", () => {
   })
 
   it("refuses MessagePack's extensions, even where they would make a message", () => {
-    const records = new Packr({ useRecords: true })
-    refused(() => Protocol.decodeFromClient(new Uint8Array(records.pack({ _tag: "Ping", id: 1 }))))
+    const extended = new Packr({ useRecords: true })
+    refused(() => Protocol.decodeFromClient(new Uint8Array(extended.pack({ _tag: "Ping", id: 1 }))))
     refused(() => decodeClient({ _tag: "Auth", protocol: 1, nodeId: "a".repeat(16), token: new Date(0) }))
   })
 

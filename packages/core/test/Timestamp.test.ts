@@ -12,11 +12,12 @@ const some = fc.oneof(stamp, closeStamp)
 
 const textOrder = (a: string, b: string): number => a < b ? -1 : a > b ? 1 : 0
 
+const bytes = (each: Timestamp.Timestamp) => Buffer.from(LwwRecord.remove(each).row.subarray(0, 24))
+
 describe("Timestamp", () => {
   it.prop("orders stamps as their text and their bytes", [some, some], ([a, b]) => {
     const order = Math.sign(Timestamp.compare(a, b))
     assert.strictEqual(order, textOrder(Timestamp.format(a), Timestamp.format(b)))
-    const bytes = (each: Timestamp.Timestamp) => Buffer.from(LwwRecord.remove(each).row.subarray(0, 24))
     assert.strictEqual(order, Buffer.compare(bytes(a), bytes(b)))
     assert.strictEqual(order + Math.sign(Timestamp.compare(b, a)), 0)
   })

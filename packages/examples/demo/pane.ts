@@ -1,5 +1,5 @@
 /** Everything about one device on one side of the page. */
-import type { SyncState } from "@topgun/client/promise"
+import type { SyncState, Write } from "@topgun/client/promise"
 import { openDevice } from "./device.ts"
 import { Todos } from "./grid.ts"
 import { copyOf, part } from "./template.ts"
@@ -50,11 +50,20 @@ export const openPane = (person: string, onChange: () => void): Pane => {
   const todos = client.map(Todos)
   let isReady = false
 
+  /** Writes that are shown but not yet durable on this device, for some milliseconds: a reload would lose them. */
+  let unsaved = 0
+  const countUnsaved = (change: 1 | -1): void => {
+    unsaved += change
+    element.ariaBusy = String(unsaved > 0)
+  }
+
   /** Runs a write. A refusal at the call is shown here; a later one is told to `complain`, and stays among the rejected. */
-  const attempt = (write: () => unknown): boolean => {
+  const attempt = (write: () => Write): boolean => {
     fault.hidden = true
     try {
-      write()
+      const { local } = write()
+      countUnsaved(1)
+      local.catch(() => {}).finally(() => countUnsaved(-1))
       return true
     } catch (refusal) {
       complain(refusal)

@@ -1,5 +1,5 @@
 /** The list of one device: an element per todo, kept in step with the map without touching what didn't change. */
-import type { GridMap } from "@topgun/client/promise"
+import type { GridMap, Write } from "@topgun/client/promise"
 import type { Todo } from "./grid.ts"
 import { copyOf, part } from "./template.ts"
 
@@ -8,7 +8,7 @@ interface Row {
   readonly show: (todo: Todo) => void
 }
 
-const makeRow = (todos: GridMap<Todo>, id: string, attempt: (write: () => unknown) => void): Row => {
+const makeRow = (todos: GridMap<Todo>, id: string, attempt: (write: () => Write) => void): Row => {
   const element = copyOf("todo")
   const done = part(element, "done", HTMLInputElement)
   const text = part(element, "text", HTMLInputElement)
@@ -46,7 +46,7 @@ const makeRow = (todos: GridMap<Todo>, id: string, attempt: (write: () => unknow
 export const showTodos = (
   list: HTMLElement,
   todos: GridMap<Todo>,
-  attempt: (write: () => unknown) => void
+  attempt: (write: () => Write) => void
 ): () => void => {
   const rows = new Map<string, Row>()
   return () => {

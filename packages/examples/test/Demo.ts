@@ -115,6 +115,11 @@ export class Side {
     await this.root.locator(`[data-pending="${count}"]`).waitFor()
   }
 
+  /** Waits until the device keeps what was written: before that a reload loses it. */
+  async saved(): Promise<void> {
+    await this.root.and(this.root.page().locator("[aria-busy=false]")).waitFor()
+  }
+
   async todos(): Promise<ReadonlyArray<readonly [text: string, done: boolean]>> {
     return this.root.locator("li.todo").evaluateAll((items) =>
       items.map((item) => {
@@ -130,23 +135,21 @@ export class Side {
 }
 
 /** Server, browser and page. */
-export class Demo implements AsyncDisposable {
+export class Demo {
   readonly server: Server
   readonly page: Page
   readonly alice: Side
   readonly bob: Side
   /** What the page has complained of; a server's absence, which the browser reports by itself, is none. */
   readonly complaints: Array<string> = []
-  readonly #context: BrowserContext
-  readonly #directory: string
+  readonly #close: () => Promise<void>
 
-  private constructor(server: Server, context: BrowserContext, page: Page, directory: string) {
+  private constructor(server: Server, page: Page, close: () => Promise<void>) {
     this.server = server
     this.page = page
     this.alice = new Side(page, "alice")
     this.bob = new Side(page, "bob")
-    this.#context = context
-    this.#directory = directory
+    this.#close = close
     page.on("pageerror", (error) => this.complaints.push(String(error)))
     page.on("console", (message) => {
       const isAbsence = /ERR_CONNECTION_REFUSED|WebSocket connection to/.test(message.text())
@@ -159,29 +162,40 @@ export class Demo implements AsyncDisposable {
     if (executablePath === undefined) throw new Error("there is no Chromium here: set CHROMIUM_PATH to one")
     const directory = await mkdtemp(join(tmpdir(), "topgun-demo-"))
     const server = new Server(join(directory, "data"))
-    await server.start()
-    const context = await chromium.launchPersistentContext(join(directory, "profile"), {
-      executablePath,
-      args: [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync"
-      ],
-      viewport: { width: 1200, height: 760 }
-    })
-    const demo = new Demo(server, context, context.pages()[0] ?? await context.newPage(), directory)
-    await demo.page.goto(server.url)
-    await demo.loaded()
-    // The page's files are kept from here on.
-    await demo.page.evaluate(async () => {
-      await navigator.serviceWorker.ready
-    })
-    return demo
+    let context: BrowserContext | undefined
+    const close = async (): Promise<void> => {
+      await context?.close()
+      await server.stop()
+      await rm(directory, { recursive: true, force: true })
+    }
+    try {
+      await server.start()
+      context = await chromium.launchPersistentContext(join(directory, "profile"), {
+        executablePath,
+        args: [
+          "--headless=new",
+          "--no-sandbox",
+          "--disable-gpu",
+          "--disable-quic",
+          "--no-first-run",
+          "--disable-background-networking",
+          "--disable-component-update",
+          "--disable-sync"
+        ],
+        viewport: { width: 1200, height: 760 }
+      })
+      const demo = new Demo(server, context.pages()[0] ?? await context.newPage(), close)
+      await demo.page.goto(server.url)
+      await demo.loaded()
+      // The page's files are kept from here on.
+      await demo.page.evaluate(async () => {
+        await navigator.serviceWorker.ready
+      })
+      return demo
+    } catch (fault) {
+      await close()
+      throw fault
+    }
   }
 
   /** Waits until both devices have loaded what they hold. */
@@ -209,9 +223,7 @@ export class Demo implements AsyncDisposable {
     })
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#context.close()
-    await this.server.stop()
-    await rm(this.#directory, { recursive: true, force: true })
+  close(): Promise<void> {
+    return this.#close()
   }
 }

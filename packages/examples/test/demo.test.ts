@@ -8,7 +8,7 @@ const test = (behaviour: string, run: (demo: Demo) => Promise<void>): void =>
       await run(demo)
       assert.deepStrictEqual(demo.complaints, [])
     } finally {
-      await demo[Symbol.asyncDispose]()
+      await demo.close()
     }
   })
 
@@ -66,6 +66,7 @@ describe("the demo page", () => {
     await alice.switch(false)
     await alice.add("not sent yet")
     await alice.pending(1)
+    await alice.saved()
 
     await demo.reload()
     await alice.state("DISCONNECTED")
@@ -88,6 +89,7 @@ describe("the demo page", () => {
     await demo.server.stop()
     await alice.state("BACKOFF")
     await alice.add("meanwhile")
+    await alice.saved()
     await demo.reload()
     await alice.pending(1)
     await bob.add("after the reload")
@@ -102,7 +104,7 @@ describe("the demo page", () => {
 
   test("waits for its turn in a second tab", async (demo) => {
     await demo.alice.add("in the first tab")
-    await demo.alice.pending(0)
+    await demo.alice.saved()
     const second = await demo.page.context().newPage()
     await second.goto(demo.server.url)
     await second.getByText("open in another tab").waitFor()

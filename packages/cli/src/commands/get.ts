@@ -3,23 +3,29 @@ import * as Effect from "effect/Effect"
 import { CommandFailed } from "../Failure.ts"
 import * as Json from "../Json.ts"
 import { Output } from "../Output.ts"
-import { json, key, map, url, withClient } from "./parameters.ts"
+import * as Parameters from "./parameters.ts"
 
-export const command = Command.make("get", { map, key, url, json }, ({ json, key, map, url }) =>
-  Effect.gen(function*() {
-    const { print } = yield* Output
-    const value = yield* withClient(url, (client) =>
-      Effect.gen(function*() {
-        const grid = yield* client.map<unknown>(map)
-        yield* client.synced
-        return grid.get(key)
-      }))
-    if (value === undefined) {
-      return yield* new CommandFailed({
-        message: `There is no key ${JSON.stringify(key)} in map ${JSON.stringify(map)}. "topgun ls ${map}" lists its keys.`
-      })
-    }
-    print(Json.render(value, json ? undefined : 2))
-  })).pipe(Command.withDescription(
-    "Print the value of a key. The map is downloaded for it, so that the answer is up to date."
-  ))
+export const command = Command.make(
+  "get",
+  { map: Parameters.map, key: Parameters.key, url: Parameters.url, json: Parameters.json },
+  ({ json, key, map, url }) =>
+    Effect.gen(function*() {
+      const { print } = yield* Output
+      const value = yield* Parameters.withClient(url, (client) =>
+        Effect.gen(function*() {
+          const grid = yield* client.map<unknown>(map)
+          yield* client.synced
+          return grid.get(key)
+        }))
+      if (value === undefined) {
+        return yield* new CommandFailed({
+          message: `There is no key ${JSON.stringify(key)} in map ${
+            JSON.stringify(map)
+          }. "topgun ls ${map}" lists its keys.`
+        })
+      }
+      print(Json.render(value, json ? undefined : 2))
+    })
+).pipe(Command.withDescription(
+  "Print the value of a key. The map is downloaded for it, so that the answer is up to date."
+))

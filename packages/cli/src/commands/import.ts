@@ -10,10 +10,11 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { CommandFailed } from "../Failure.ts"
+import { counted, figure } from "../Figures.ts"
 import { Output } from "../Output.ts"
 import type { RecordFile } from "../RecordFile.ts"
-import { url, withClient } from "./parameters.ts"
-import { concernOf } from "./writing.ts"
+import * as Parameters from "./parameters.ts"
+import { concernOf, reasonOf } from "./writing.ts"
 
 /** Writes not acknowledged at a time: more than the client has in flight, so that it never waits for us. */
 const windowMax = 2_000
@@ -23,8 +24,6 @@ const writeMillisMax = 120_000
 const reasonsMax = 3
 /** Bytes read at a time. */
 const chunkBytes = 256 * 1024
-
-const figure = (count: number): string => count.toLocaleString("en")
 
 // --- Reading ---
 
@@ -46,7 +45,9 @@ const read = Effect.fnUntraced(function*(file: string, field: string) {
   const bytes = file === "-"
     ? output.input
     : Stream.mapError(
-      Stream.unwrap(Effect.map(FileSystem.FileSystem, (fileSystem) => fileSystem.stream(file, { chunkSize: chunkBytes }))),
+      Stream.unwrap(
+        Effect.map(FileSystem.FileSystem, (fileSystem) => fileSystem.stream(file, { chunkSize: chunkBytes }))
+      ),
       (fault) =>
         new CommandFailed({
           message: `${name}: ${openFault(file, fault._tag === "SystemError" ? fault.reason : fault.message)}`
@@ -94,10 +95,10 @@ const write = (
   progress: (text: string) => void
 ) => {
   const options = { writeConcern, timeoutMs: writeMillisMax }
-  const failed = (key: string) => ({ message }: WriteRefusal | WriteFailure) =>
+  const failed = (key: string) => (failure: WriteRefusal | WriteFailure) =>
     Effect.sync(() => {
       tally.failed++
-      if (tally.reasons.length < reasonsMax) tally.reasons.push(`${JSON.stringify(key)}: ${message}`)
+      if (tally.reasons.length < reasonsMax) tally.reasons.push(`${JSON.stringify(key)}: ${reasonOf(failure)}`)
     })
   const acknowledged = Effect.sync(() => {
     if (++tally.acknowledged % 1_000 === 0) progress(bar(tally.acknowledged, records.size))
@@ -122,34 +123,38 @@ const send = Effect.fnUntraced(function*(
   { records }: RecordFile,
   target: { readonly map: string; readonly url: string; readonly concern: Option.Option<WriteConcern> }
 ) {
-  const { note, print, progress } = yield* Output
+  const output = yield* Output
+  const { note, print, progress } = output
   const tally: Tally = { acknowledged: 0, failed: 0, reasons: [] }
   const soFar = () =>
     `${figure(tally.acknowledged)} of ${figure(records.size)} records were acknowledged. ` +
     "The import can be run again: it writes the same records."
-  const { concern, millis } = yield* withClient(target.url, (client) =>
+  const { level, millis } = yield* Parameters.withClient(target.url, (client) =>
     Effect.gen(function*() {
-      const concern = yield* Option.match(target.concern, {
-        onNone: () => concernOf(client, note),
+      const asked = yield* Option.match(target.concern, {
+        onNone: () => Effect.provideService(concernOf(client), Output, output),
         onSome: Effect.succeed
       })
       const grid = yield* client.map<unknown>(target.map)
       const from = yield* Clock.currentTimeMillis
-      yield* write(grid, records, concern, tally, progress)
-      return { concern, millis: (yield* Clock.currentTimeMillis) - from }
+      yield* write(grid, records, asked, tally, progress)
+      return { level: asked, millis: (yield* Clock.currentTimeMillis) - from }
     })).pipe(
-      Effect.catchTag("CommandFailed", ({ message }) =>
-        new CommandFailed({ message: `${message}\n${tally.acknowledged === 0 ? "Nothing was imported." : soFar()}` })),
+      Effect.catchTag(
+        "CommandFailed",
+        ({ message }) =>
+          new CommandFailed({ message: `${message}\n${tally.acknowledged === 0 ? "Nothing was imported." : soFar()}` })
+      ),
       Effect.onInterrupt(() => Effect.sync(() => note(`Interrupted. ${soFar()}`))),
       Effect.ensuring(Effect.sync(() => progress("")))
     )
   if (tally.failed > 0) {
     const more = tally.failed > tally.reasons.length ? ["…"] : []
     return yield* new CommandFailed({
-      message: [`${figure(tally.failed)} writes failed:`, ...tally.reasons, ...more, soFar()].join("\n")
+      message: [`${counted(tally.failed, "write")} failed:`, ...tally.reasons, ...more, soFar()].join("\n")
     })
   }
-  print(`${figure(records.size)} records in ${rateOf(records.size, millis)}, acknowledged ${concern}`)
+  print(`${counted(records.size, "record")} in ${rateOf(records.size, millis)}, acknowledged ${level}`)
 })
 
 // --- The command ---
@@ -167,10 +172,12 @@ const options = {
     Options.withDescription("The field that holds a record's key: text, or a number that is turned to text.")
   ),
   concern: Options.choice("concern", ["APPLIED", "REPLICATED", "PERSISTED"]).pipe(
-    Options.withDescription("How safe each record must be. Default: PERSISTED, or APPLIED where the server has no disk."),
+    Options.withDescription(
+      "How safe each record must be. Default: PERSISTED, or APPLIED where the server has no disk."
+    ),
     Options.optional
   ),
-  url
+  url: Parameters.url
 }
 
 export const command = Command.make("import", options, ({ concern, file, key, map, url }) =>
@@ -179,8 +186,8 @@ export const command = Command.make("import", options, ({ concern, file, key, ma
     const records = yield* read(file, key)
     if (records.repeatedKey !== undefined) {
       note(
-        `Note: ${figure(records.repeated)} records repeat the key of an earlier one, as ` +
-          `${JSON.stringify(records.repeatedKey)} does; the last record of each key is taken`
+        `Note: ${counted(records.repeated, "record")} with the key of an earlier one, as ` +
+          `${JSON.stringify(records.repeatedKey)}; the last record of each key is taken`
       )
     }
     yield* send(records, { map, url, concern })

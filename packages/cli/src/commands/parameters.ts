@@ -26,15 +26,16 @@ const serverUrl = (text: string): Effect.Effect<string, UsageError> => {
   return URL.canParse(address) && /^wss?:\/\/[^/]/i.test(address)
     ? Effect.succeed(address)
     : new UsageError({
-      message: `${JSON.stringify(text)} is no server's URL: one looks like ws://localhost:8080 or wss://grid.example.com ` +
+      message:
+        `${JSON.stringify(text)} is no server's URL: one looks like ws://localhost:8080 or wss://grid.example.com ` +
         "(--url or TOPGUN_URL)"
     })
 }
 
 /** Runs `use` with a client connected to a server. The client is loaded when a command needs it, so that others start sooner. */
-export const withClient = <A, E>(url: string, use: (client: Client) => Effect.Effect<A, E>) =>
+export const withClient = <A, E>(server: string, use: (client: Client) => Effect.Effect<A, E>) =>
   Effect.gen(function*() {
-    const address = yield* serverUrl(url)
+    const address = yield* serverUrl(server)
     const Remote = yield* Effect.promise(() => import("../Remote.ts"))
     return yield* Remote.withClient(address, use)
   })

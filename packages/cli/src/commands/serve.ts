@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { CommandFailed } from "../Failure.ts"
+import { counted } from "../Figures.ts"
 import { Output } from "../Output.ts"
 
 const options = {
@@ -57,8 +58,6 @@ const given = <A extends object>(flags: { readonly [K in keyof A]: Option.Option
   ) as Partial<A>
 
 type Flags = Pick<ServerConfig.Settings, "port" | "host" | "dataDir" | "storage" | "staticDir">
-
-const counted = (count: number, one: string): string => `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`
 
 /** The server, until it is interrupted. */
 const serve = Effect.fnUntraced(function*(flags: Partial<Flags>) {

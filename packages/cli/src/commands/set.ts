@@ -1,13 +1,15 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { CommandFailed, UsageError } from "../Failure.ts"
+import { UsageError } from "../Failure.ts"
 import * as Json from "../Json.ts"
 import { Output } from "../Output.ts"
-import { key, map, url, withClient } from "./parameters.ts"
-import { concernOf, refusalToFailure } from "./writing.ts"
+import * as Parameters from "./parameters.ts"
+import { writeOne } from "./writing.ts"
 
-const value = Args.text({ name: "json" }).pipe(Args.withDescription("The value as JSON: '\"text\"', 42, '{\"done\":true}'."))
+const jsonArgument = Args.text({ name: "json" }).pipe(
+  Args.withDescription("The value as JSON: '\"text\"', 42, '{\"done\":true}'.")
+)
 
 /** Marks the place in the text, where it fits a line. */
 const pointAt = (text: string, offset: number): string =>
@@ -25,16 +27,14 @@ const parse = (text: string, map: string, key: string): Effect.Effect<unknown, U
   })
 }
 
-export const command = Command.make("set", { map, key, value, url }, ({ key, map, url, value }) =>
-  Effect.gen(function*() {
-    const { note, print } = yield* Output
-    const parsed = yield* parse(value, map, key)
-    const { level } = yield* withClient(url, (client) =>
-      Effect.gen(function*() {
-        const writeConcern = yield* concernOf(client, note)
-        const grid = yield* client.map<unknown>(map)
-        const write = yield* Effect.mapError(grid.set(key, parsed, { writeConcern }), refusalToFailure)
-        return yield* Effect.mapError(write.server, ({ message }) => new CommandFailed({ message }))
-      }))
-    print(`Set ${JSON.stringify(key)} in ${JSON.stringify(map)}, acknowledged ${level}`)
-  })).pipe(Command.withDescription("Write a value, and wait until it is on the server's disk."))
+export const command = Command.make(
+  "set",
+  { map: Parameters.map, key: Parameters.key, value: jsonArgument, url: Parameters.url },
+  ({ key, map, url, value }) =>
+    Effect.gen(function*() {
+      const { print } = yield* Output
+      const parsed = yield* parse(value, map, key)
+      const { level } = yield* writeOne(url, map, (grid, options) => grid.set(key, parsed, options))
+      print(`Set ${JSON.stringify(key)} in ${JSON.stringify(map)}, acknowledged ${level}`)
+    })
+).pipe(Command.withDescription("Write a value, and wait until it is on the server's disk."))

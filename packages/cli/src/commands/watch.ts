@@ -2,13 +2,14 @@ import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { counted } from "../Figures.ts"
 import * as Json from "../Json.ts"
 import { Output } from "../Output.ts"
-import { json, key, map, url, withClient } from "./parameters.ts"
+import * as Parameters from "./parameters.ts"
 
 export const command = Command.make(
   "watch",
-  { map, key: Args.optional(key), url, json },
+  { map: Parameters.map, key: Args.optional(Parameters.key), url: Parameters.url, json: Parameters.json },
   ({ json, key, map, url }) =>
     Effect.gen(function*() {
       const { note, print } = yield* Output
@@ -18,9 +19,9 @@ export const command = Command.make(
         const name = JSON.stringify(each.key)
         const value = each.value === undefined ? undefined : Json.render(each.value)
         if (json) print(value === undefined ? `{"key":${name},"removed":true}` : `{"key":${name},"value":${value}}`)
-        else print(value === undefined ? `${each.key} removed` : `${each.key} = ${value}`)
+        else print(value === undefined ? `${Json.label(each.key)} removed` : `${Json.label(each.key)} = ${value}`)
       }
-      return yield* withClient(url, (client) =>
+      return yield* Parameters.withClient(url, (client) =>
         Effect.gen(function*() {
           const grid = yield* client.map<unknown>(map)
           yield* client.synced
@@ -41,7 +42,7 @@ export const command = Command.make(
             (stop) => Effect.sync(stop)
           )
           const what = only === undefined ? "" : `${JSON.stringify(only)} in `
-          note(`Watching ${what}${JSON.stringify(map)} (${grid.size.toLocaleString("en")} keys); Ctrl-C ends it`)
+          note(`Watching ${what}${JSON.stringify(map)} (${counted(grid.size, "key")}); Ctrl-C ends it`)
           return yield* Effect.never
         }).pipe(Effect.scoped))
     })

@@ -1,19 +1,46 @@
 /** What the writing commands have in common. */
-import type { WriteRefusal } from "@topgun/core/GridError"
-import type { WriteConcern } from "@topgun/core/WriteConcern"
+import type * as GridMap from "@topgun/client/GridMap"
+import type { WriteOptions } from "@topgun/client/promise"
+import type { WriteFailure, WriteRefusal } from "@topgun/core/GridError"
+import type { Ack, WriteConcern } from "@topgun/core/WriteConcern"
 import * as Effect from "effect/Effect"
-import { CommandFailed } from "../Failure.ts"
+import { CommandFailed, type UsageError } from "../Failure.ts"
+import { Output } from "../Output.ts"
 import type { Client } from "../Remote.ts"
+import * as Parameters from "./parameters.ts"
 
 /** The most that the server can promise of a write: PERSISTED, or APPLIED where it keeps its data in memory. */
-export const concernOf = (client: Client, note: (line: string) => void): Effect.Effect<WriteConcern, CommandFailed> =>
-  client.serverStatus.pipe(
-    Effect.mapError(({ message }) => new CommandFailed({ message })),
-    Effect.map(({ storage }) => {
-      if (storage !== "memory") return "PERSISTED"
-      note("Note: this server keeps its data in memory; what is written is gone when it stops")
-      return "APPLIED"
-    })
-  )
+export const concernOf = (client: Client): Effect.Effect<WriteConcern, CommandFailed, Output> =>
+  Effect.gen(function*() {
+    const { note } = yield* Output
+    const { storage } = yield* Effect.mapError(client.serverStatus, ({ message }) => new CommandFailed({ message }))
+    if (storage !== "memory") return "PERSISTED"
+    note("Note: this server keeps its data in memory; what is written is gone when it stops")
+    return "APPLIED"
+  })
 
-export const refusalToFailure = ({ message }: WriteRefusal): CommandFailed => new CommandFailed({ message })
+/** Why a write failed. This client doesn't outlive the command, so that what it has not sent is never sent. */
+export const reasonOf = (failure: WriteRefusal | WriteFailure): string =>
+  failure._tag === "WriteTimeout" || failure._tag === "Indeterminate"
+    ? "the server did not acknowledge it in time; whether it was written is not known"
+    : failure.message
+
+/** How long one write may take, in ms. */
+const writeMillisMax = 30_000
+
+/** Makes one write, and waits for the server's acknowledgement. */
+export const writeOne = (
+  url: string,
+  map: string,
+  write: (grid: GridMap.GridMap<unknown>, options: WriteOptions) => Effect.Effect<GridMap.Write, WriteRefusal>
+): Effect.Effect<Ack, CommandFailed | UsageError, Output> =>
+  Effect.flatMap(Output, (output) =>
+    Parameters.withClient(url, (client) =>
+      Effect.gen(function*() {
+        const writeConcern = yield* Effect.provideService(concernOf(client), Output, output)
+        const grid = yield* client.map<unknown>(map)
+        return yield* write(grid, { writeConcern, timeoutMs: writeMillisMax }).pipe(
+          Effect.flatMap(({ server }) => server),
+          Effect.mapError((failure) => new CommandFailed({ message: reasonOf(failure) }))
+        )
+      })))
