@@ -10,6 +10,7 @@ import * as Backpressure from "@topgun/core/Backpressure"
 import { Indeterminate, WriteDropped, type WriteFailure, WriteRejected, WriteTimeout } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import * as Rows from "@topgun/core/LwwRecord"
+import type { Operation } from "@topgun/core/Operation"
 import * as Value from "@topgun/core/Value"
 import { AckQueue, isReached, type Outcome, stronger, type Waiter, type WriteConcern } from "@topgun/core/WriteConcern"
 import * as Deferred from "effect/Deferred"
@@ -54,12 +55,8 @@ export interface Listener {
 }
 
 /** What storage keeps of an operation. */
-export interface StoredOperation {
-  readonly sequence: number
-  readonly map: string
-  readonly key: string
-  readonly record: LwwRecord
-  readonly concern: WriteConcern
+export interface StoredOperation extends Operation {
+  /** When the oldest write in it was made, in ms. */
   readonly since: number
 }
 
