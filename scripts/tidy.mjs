@@ -91,7 +91,7 @@ const views = (source) => {
   return { code: code.join(""), text: text.join("") }
 }
 
-const importPattern = /\b(?:from|import|new\s+URL)\s*\(?\s*"([^"\n]*)"/g
+const importPattern = /\b(?:from\s*|import\s*\(?\s*|new\s+URL\s*\(\s*)"([^"\n]*)"/g
 
 /** Every module a source names: static, dynamic and type imports, re-exports, and the workers of `new URL("./worker.ts", …)`. */
 const importsOf = ({ code, text }) =>

@@ -142,11 +142,13 @@ try {
   let reader
   for (let i = 0; i < 3; i++) {
     await reader?.close()
-    pulls.push(await timed(async () => {
-      reader = await openClient(server.url)
-      await reader.map("cities")
-      await reader.run(reader.synced)
-    }))
+    pulls.push(
+      await timed(async () => {
+        reader = await openClient(server.url)
+        await reader.map("cities")
+        await reader.run(reader.synced)
+      })
+    )
   }
   const read = await reader.map("cities")
   check(read.size === cities.length && read.digest === written.digest, "the fresh client has every city")
@@ -167,10 +169,12 @@ try {
     }
     await writer.run(writer.synced)
     reader.wire.bytes = 0
-    returns.push(await timed(async () => {
-      await reader.run(reader.connect)
-      await reader.run(reader.synced)
-    }))
+    returns.push(
+      await timed(async () => {
+        await reader.run(reader.connect)
+        await reader.run(reader.synced)
+      })
+    )
     bytes.push(reader.wire.bytes)
     await writer.run(writer.synced)
     check((await reader.run(reader.serverStatus)).maps[0].root === read.digest, "client and server have equal roots")
@@ -185,15 +189,17 @@ try {
   await writer.run(writer.synced)
   const delays = []
   for (let n = 0; n < 500; n++) {
-    delays.push(await timed(() =>
-      new Promise((resolve) => {
-        const stop = seen.subscribe(() => {
-          stop()
-          resolve(undefined)
+    delays.push(
+      await timed(() =>
+        new Promise((resolve) => {
+          const stop = seen.subscribe(() => {
+            stop()
+            resolve(undefined)
+          })
+          void writer.run(live.set("key", n))
         })
-        void writer.run(live.set("key", n))
-      })
-    ))
+      )
+    )
   }
   const inOrder = delays.toSorted((a, b) => a - b)
   report(

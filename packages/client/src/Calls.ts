@@ -6,7 +6,7 @@ import { RpcClientError } from "@effect/rpc/RpcClientError"
 import type { FromClientEncoded, FromServerEncoded } from "@effect/rpc/RpcMessage"
 import * as RpcSerialization from "@effect/rpc/RpcSerialization"
 import * as Effect from "effect/Effect"
-import * as Runtime from "effect/Runtime"
+import * as FiberSet from "effect/FiberSet"
 import { SyncEngine } from "./SyncEngine.ts"
 
 const notConnected = new RpcClientError({ reason: "Protocol", message: "not connected to a server" })
@@ -16,16 +16,16 @@ const protocol = Effect.gen(function*() {
   const engine = yield* SyncEngine
   const parser = RpcSerialization.json.unsafeMake()
   return yield* RpcClient.Protocol.make(Effect.fnUntraced(function*(respond) {
-    const runFork = Runtime.runFork(yield* Effect.runtime())
+    const run = yield* FiberSet.makeRuntime<never>()
     const fail = respond({ _tag: "ClientProtocolError", error: notConnected })
     const stops = [
       engine.onReply((payload) => {
         const decoded = parser.decode(payload) as ReadonlyArray<FromServerEncoded> | FromServerEncoded
         const responses = Array.isArray(decoded) ? decoded : [decoded]
-        runFork(Effect.forEach(responses, respond, { discard: true }))
+        run(Effect.forEach(responses, respond, { discard: true }))
       }),
       engine.state.subscribe((state) => {
-        if (state !== "CONNECTED") runFork(fail)
+        if (state !== "CONNECTED") run(fail)
       })
     ]
     yield* Effect.addFinalizer(() => Effect.sync(() => stops.forEach((stop) => stop())))
@@ -50,7 +50,10 @@ export const make = Effect.gen(function*() {
     protocol
   )
   return {
-    status: Effect.catchTag(client.Status(), "RpcClientError", (cause) =>
-      new ConnectionLost({ reason: cause.message, cause }))
+    status: Effect.catchTag(
+      client.Status(),
+      "RpcClientError",
+      (cause) => new ConnectionLost({ reason: cause.message, cause })
+    )
   }
 })

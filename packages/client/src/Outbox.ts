@@ -83,7 +83,15 @@ const encode = (operation: Pending): Uint8Array =>
 export const decode = (bytes: Uint8Array): StoredOperation | undefined => {
   const row = Value.decode(bytes)
   if (!Array.isArray(row) || row[0] !== format || row.length !== 7) return undefined
-  const [, sequence, map, key, record, concern, since] = row as [number, number, string, string, Uint8Array, never, number]
+  const [, sequence, map, key, record, concern, since] = row as [
+    number,
+    number,
+    string,
+    string,
+    Uint8Array,
+    never,
+    number
+  ]
   return { sequence, map, key, record: Rows.decode(record), concern, since }
 }
 
@@ -181,7 +189,9 @@ export const make = Effect.fnUntraced(function*(options: {
   // Deadlines of those who wait, looked after by one fiber.
   const expiry = (waiter: Waiter): WriteFailure =>
     flight.has(waiter.sequence)
-      ? new Indeterminate({ reason: `sent, but not acknowledged at ${waiter.concern} in time; it is sent again if need be` })
+      ? new Indeterminate({
+        reason: `sent, but not acknowledged at ${waiter.concern} in time; it is sent again if need be`
+      })
       : new WriteTimeout({ concern: waiter.concern })
   let alarm = Number.POSITIVE_INFINITY
   yield* Effect.forkScoped(Effect.forever(Effect.gen(function*() {
@@ -336,4 +346,3 @@ export const make = Effect.fnUntraced(function*(options: {
 })
 
 export type Outbox = Effect.Effect.Success<ReturnType<typeof make>>
-

@@ -55,7 +55,10 @@ export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
   /** One key's value as it changes. */
   watch(key: string): Live<A | undefined>
   /** Calls `listener` with all changes of one step, local and remote, until stopped. */
-  subscribe(listener: (changes: ReadonlyArray<Change<A>>) => void, options?: { readonly signal?: AbortSignal }): () => void
+  subscribe(
+    listener: (changes: ReadonlyArray<Change<A>>) => void,
+    options?: { readonly signal?: AbortSignal }
+  ): () => void
   /** Resolves when the map can be read. */
   ready(): Promise<void>
 }

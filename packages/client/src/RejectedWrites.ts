@@ -40,7 +40,15 @@ export const make = Effect.fnUntraced(function*<E>(options: {
       options.onFault(new Error(`rejected write ${id} in storage is unreadable`))
       return
     }
-    const [, map, key, record, cause, reason, since] = row as [number, string, string, Uint8Array, string, string, number]
+    const [, map, key, record, cause, reason, since] = row as [
+      number,
+      string,
+      string,
+      Uint8Array,
+      string,
+      string,
+      number
+    ]
     rejected.set(id, { id, map, key, value: valueOf(LwwRecord.decode(record)), cause, reason, since })
   })
   list = Array.from(rejected.values())
@@ -65,13 +73,18 @@ export const make = Effect.fnUntraced(function*<E>(options: {
       journal.stageRow({
         space: spaces.rejected,
         key: id,
-        value: Value.encode([format, map, key, record.row, cause, reason, since], Value.valueBytesMax + envelopeBytesMax)
+        value: Value.encode(
+          [format, map, key, record.row, cause, reason, since],
+          Value.valueBytesMax + envelopeBytesMax
+        )
       })
       rejected.set(id, { id, map, key, value: valueOf(record), cause, reason, since })
       const oldest = rejected.keys().next()
       if (rejected.size > rejectedMax && oldest.done !== true) {
         const gone = remove(oldest.value)
-        options.onFault(new Error(`A rejected write is forgotten, as there are over ${rejectedMax}: ${JSON.stringify(gone)}`))
+        options.onFault(
+          new Error(`A rejected write is forgotten, as there are over ${rejectedMax}: ${JSON.stringify(gone)}`)
+        )
       }
       refresh()
     },

@@ -7,11 +7,7 @@
 import * as Backpressure from "@topgun/core/Backpressure"
 import { CrdtStore } from "@topgun/core/CrdtStore"
 import type { MapDeclaration } from "@topgun/core/Grid"
-import {
-  BackpressureError,
-  ClientClosed,
-  StorageUnavailable
-} from "@topgun/core/GridError"
+import { BackpressureError, ClientClosed, StorageUnavailable } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import type { Change as RecordChange, LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
@@ -102,7 +98,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const storedFormat = meta.get("format")
   if (storedFormat !== undefined && storedFormat !== format) {
     return yield* new StorageUnavailable({
-      reason: `it was written in format ${String(storedFormat)}, this version reads format ${format}: update the application`
+      reason: `it was written in format ${
+        String(storedFormat)
+      }, this version reads format ${format}: update the application`
     })
   }
   const storedNodeId = meta.get("nodeId")
@@ -122,8 +120,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const stored: Array<Outbox.StoredOperation> = []
   yield* scanAll(Journal.spaces.outbox, (key, value) => {
     const operation = Outbox.decode(value)
-    if (operation === undefined) onFault(new StorageUnavailable({ reason: `operation ${key} in storage is unreadable` }))
-    else stored.push(operation)
+    if (operation === undefined) {
+      onFault(new StorageUnavailable({ reason: `operation ${key} in storage is unreadable` }))
+    } else stored.push(operation)
   })
 
   const mapOf = (name: string): ReplicaMap => {

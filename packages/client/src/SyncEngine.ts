@@ -208,11 +208,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
           for (const message of Protocol.decodeFromServer(frame)) receive(message)
         } catch (cause) {
           if (!(cause instanceof MalformedMessage)) onFault(cause)
-          fail(cause instanceof MalformedMessage ? cause : new ConnectionLost({ reason: "a frame could not be handled", cause }))
+          fail(
+            cause instanceof MalformedMessage
+              ? cause
+              : new ConnectionLost({ reason: "a frame could not be handled", cause })
+          )
           connection.close(Protocol.closeCodes.malformed, "malformed frame")
         }
       },
-      (closed) => fail(fault ?? new ConnectionLost({ reason: closed.reason || "closed by the peer", closeCode: closed.code }))
+      (closed) =>
+        fail(fault ?? new ConnectionLost({ reason: closed.reason || "closed by the peer", closeCode: closed.code }))
     )
 
     const ask = <Tag extends Protocol.ServerMessage["_tag"]>(
@@ -390,7 +395,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const disconnect = Effect.zipRight(FiberHandle.clear(running), Effect.sync(() => move("disconnect")))
   const connect = Effect.suspend(() =>
-    state.current === "DISCONNECTED" ? Effect.asVoid(FiberHandle.run(running, run, { onlyIfMissing: true })) : Effect.void
+    state.current === "DISCONNECTED"
+      ? Effect.asVoid(FiberHandle.run(running, run, { onlyIfMissing: true }))
+      : Effect.void
   )
 
   return {

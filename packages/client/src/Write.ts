@@ -1,11 +1,6 @@
 /** One local write, from the call to the server's acknowledgement. */
 import type { MapDeclaration } from "@topgun/core/Grid"
-import {
-  SchemaMismatch,
-  type StorageUnavailable,
-  type WriteFailure,
-  type WriteRefusal
-} from "@topgun/core/GridError"
+import { SchemaMismatch, type StorageUnavailable, type WriteFailure, type WriteRefusal } from "@topgun/core/GridError"
 import type * as LwwRecord from "@topgun/core/LwwRecord"
 import * as Value from "@topgun/core/Value"
 import type { Ack, WriteConcern } from "@topgun/core/WriteConcern"
@@ -95,13 +90,13 @@ export const acknowledgement = (
   timeoutMillis: number
 ): Effect.Effect<Ack, WriteFailure | WriteRefusal> =>
   Effect.flatMap(write.admitted, ({ operation, record }) =>
-      Effect.map(
-        outbox.settled(operation, write.concern, write.madeAt + timeoutMillis),
-        ({ level, replicas }): Ack => ({
-          opId: String(operation.sequence),
-          level,
-          replicas,
-          persisted: level === "PERSISTED",
-          ...(operation.record === record ? {} : { superseded: true })
-        })
-      ))
+    Effect.map(
+      outbox.settled(operation, write.concern, write.madeAt + timeoutMillis),
+      ({ level, replicas }): Ack => ({
+        opId: String(operation.sequence),
+        level,
+        replicas,
+        persisted: level === "PERSISTED",
+        ...(operation.record === record ? {} : { superseded: true })
+      })
+    ))

@@ -165,9 +165,9 @@ class FacadeWrite implements Write {
   }
 
   get server(): Promise<Ack> {
-    this.#server ??= quiet(this.#run((write) =>
-        Effect.flatMap(Replica, ({ outbox }) => acknowledgement(write, outbox, this.#timeoutMillis))
-      ))
+    this.#server ??= quiet(
+      this.#run((write) => Effect.flatMap(Replica, ({ outbox }) => acknowledgement(write, outbox, this.#timeoutMillis)))
+    )
     return this.#server
   }
 
@@ -253,8 +253,8 @@ class FacadeMap<A> extends MapView<A> implements GridMap<A> {
     return this.live(key)
   }
 
-  ready(): Promise<void> {
-    return this.#facade.opening.then(() => {})
+  async ready(): Promise<void> {
+    await this.#facade.opening
   }
 }
 

@@ -146,7 +146,10 @@ describe("a map", () => {
   it.live("a listener that throws is reported and stops nobody", () =>
     Effect.gen(function*() {
       const faults: Array<unknown> = []
-      const client = yield* World.startClient("alice", { autoConnect: false, onError: (fault) => void faults.push(fault) })
+      const client = yield* World.startClient("alice", {
+        autoConnect: false,
+        onError: (fault) => void faults.push(fault)
+      })
       const map = yield* client.map<number>("m")
       const seen: Array<number> = []
       map.subscribe(() => {
@@ -362,7 +365,9 @@ describe("the connection", () => {
       yield* clock.advance("1 second")
       expect(yield* Fiber.join(status)).toMatchObject({ connections: 1, maps: [{ name: "m", size: 1 }] })
       yield* client.disconnect
-      expect(Either.getLeft(yield* Effect.either(client.serverStatus))).toMatchObject({ value: { _tag: "ConnectionLost" } })
+      expect(Either.getLeft(yield* Effect.either(client.serverStatus))).toMatchObject({
+        value: { _tag: "ConnectionLost" }
+      })
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("synced waits for both directions", () =>
@@ -432,7 +437,9 @@ describe("a full outbox", () => {
       const first = yield* map.set("a", 1)
       for (const key of ["b", "c", "d"]) yield* map.set(key, 1)
       expect([...map.keys()]).toEqual(["b", "c", "d"])
-      expect(Either.getLeft(yield* Effect.either(first.server))).toMatchObject({ value: { _tag: "WriteDropped", key: "a" } })
+      expect(Either.getLeft(yield* Effect.either(first.server))).toMatchObject({
+        value: { _tag: "WriteDropped", key: "a" }
+      })
       expect(faults).toMatchObject([{ _tag: "WriteDropped", key: "a" }])
       expect(client.status.current).toMatchObject({ pending: 3, rejected: 1 })
       yield* client.close

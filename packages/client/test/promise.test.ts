@@ -174,7 +174,8 @@ describe("the Promise form", () => {
       const hers = alice.map<number>("m")
       const his = bob.map<number>("m")
       const outcomes: Array<unknown> = []
-      const note = (promise: Promise<unknown>) => promise.then((value) => outcomes.push(value), (fault) => outcomes.push(fault))
+      const note = (promise: Promise<unknown>) =>
+        promise.then((value) => outcomes.push(value), (fault) => outcomes.push(fault))
       void note(hers.set("k", 1).server)
       yield* clock.runUntil(() => bob.status.current.state === "CONNECTED" && his.get("k") === 1)
       yield* clock.runUntil(() => outcomes.length === 1)

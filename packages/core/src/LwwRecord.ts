@@ -114,7 +114,8 @@ export const put = (stamp: Timestamp.Timestamp, valueBytes: Uint8Array, expiresA
 export const remove = (stamp: Timestamp.Timestamp): LwwRecord => make(stamp, DELETE, HEADER)
 
 /** A record from bytes that this side wrote itself. The row is kept, not copied. */
-export const fromTrusted = (row: Uint8Array): LwwRecord => new LwwRecord(readMillis(row, 0), row[6]! << 8 | row[7]!, row)
+export const fromTrusted = (row: Uint8Array): LwwRecord =>
+  new LwwRecord(readMillis(row, 0), row[6]! << 8 | row[7]!, row)
 
 /**
  * A record from foreign bytes: a well-formed stamp, a kind of this format, a canonical value within `valueBytesMax`.

@@ -178,7 +178,9 @@ const makeAnswers = (source: Source): Answers => {
   return {
     root: (remote) => {
       const { hi, lo } = tree.root()
-      return remote.length === 8 && readLane(remote, 0) === hi && readLane(remote, 4) === lo ? undefined : tree.packRoots()
+      return remote.length === 8 && readLane(remote, 0) === hi && readLane(remote, 4) === lo
+        ? undefined
+        : tree.packRoots()
     },
     buckets: (nodes) => nodes.slice(0, nodesMax).map((node) => packBucket(tree, node)),
     fetch: (hashes) => {

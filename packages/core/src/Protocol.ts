@@ -78,14 +78,17 @@ const isSequence = (value: unknown): value is number =>
 /** An operation on the wire: sequence, key, row. */
 export type OpTuple = readonly [sequence: number, key: string, row: Uint8Array]
 const isOps = (value: unknown): value is ReadonlyArray<OpTuple> =>
-  Array.isArray(value) && value.length <= batchOperationsMax && value.every((op) =>
-    Array.isArray(op) && op.length === 3 && isSequence(op[0]) && typeof op[1] === "string" && op[2] instanceof Uint8Array
+  Array.isArray(value) && value.length <= batchOperationsMax &&
+  value.every((op) =>
+    Array.isArray(op) && op.length === 3 && isSequence(op[0]) && typeof op[1] === "string" &&
+    op[2] instanceof Uint8Array
   )
 
 /** A record on the wire: key, row. */
 export type RecordTuple = readonly [key: string, row: Uint8Array]
 const isRecords = (value: unknown): value is ReadonlyArray<RecordTuple> =>
-  Array.isArray(value) && value.every((record) =>
+  Array.isArray(value) &&
+  value.every((record) =>
     Array.isArray(record) && record.length === 2 && typeof record[0] === "string" && record[1] instanceof Uint8Array
   )
 
@@ -97,8 +100,7 @@ const isNode = (node: unknown): node is NodeTuple =>
 const isNodes = (value: unknown): value is ReadonlyArray<NodeTuple> =>
   Array.isArray(value) && value.length <= 512 && value.every(isNode)
 
-const isSequences = (value: unknown): value is ReadonlyArray<number> =>
-  Array.isArray(value) && value.every(isSequence)
+const isSequences = (value: unknown): value is ReadonlyArray<number> => Array.isArray(value) && value.every(isSequence)
 
 const Bytes = Schema.declare((value): value is Uint8Array => value instanceof Uint8Array, { identifier: "Bytes" })
 const isHash = (value: unknown): value is Uint8Array => value instanceof Uint8Array && value.length === 8

@@ -48,6 +48,5 @@ export const layerAdapter = (
   name = "topgun"
 ): Layer.Layer<Storage, StorageUnavailable> => Layer.scoped(Storage, Effect.suspend(() => make(adapter(), name)))
 
-
 /** Storage in memory, new for each build of the layer. */
 export const layerMemory: Layer.Layer<Storage, StorageUnavailable> = layerAdapter(memory)

@@ -47,7 +47,7 @@ export const makeInbox = () => {
   let handlers:
     | { readonly onFrame: (frame: Uint8Array) => void; readonly onClose: (closed: Closed) => void }
     | undefined
-  let early: Array<Uint8Array> = []
+  const early: Array<Uint8Array> = []
   let ended: Closed | undefined
   let paused = false
   const drain = () => {
@@ -205,7 +205,7 @@ const open = (
       socket.close(4000, "unexpected frame")
     })
     socket.addEventListener("error", (event: { readonly message?: string }) => {
-      failure = `${target}: ${event.message ?? "connection error"}`
+      failure = `${target}: ${event.message || "connection error"}`
     })
     socket.addEventListener("close", (event: { readonly code: number; readonly reason: string }) => {
       if (opened) inbox.end({ code: event.code, reason: event.reason || failure })

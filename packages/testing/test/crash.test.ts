@@ -46,11 +46,16 @@ const startProcess = Effect.fnUntraced(function*(dataDir: string, port: number) 
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
       spawn(process.execPath, [main], {
-        env: { PATH: process.env["PATH"], TOPGUN_PORT: String(port), TOPGUN_DATA_DIR: dataDir, TOPGUN_LOG_LEVEL: "warning" },
+        env: {
+          PATH: process.env["PATH"],
+          TOPGUN_PORT: String(port),
+          TOPGUN_DATA_DIR: dataDir,
+          TOPGUN_LOG_LEVEL: "warning"
+        },
         stdio: ["ignore", "inherit", "inherit"]
       })
     ),
-    (child) => end(child, "SIGKILL")
+    (started) => end(started, "SIGKILL")
   )
   yield* Effect.tryPromise(() => fetch(`http://127.0.0.1:${port}/readyz`)).pipe(
     Effect.filterOrFail((response) => response.ok, () => "not ready"),
