@@ -22,10 +22,14 @@ const serviceWorker = (): Plugin => ({
   }
 })
 
-export default defineConfig({
-  root: page,
-  // The packages' sources, so that the page needs no build of theirs; the rest are Vite's own defaults, which a list replaces.
-  resolve: { conditions: ["@topgun/source", "module", "browser", "development|production"] },
-  build: { target: "es2022", outDir: "../dist", emptyOutDir: true, modulePreload: { polyfill: false } },
-  plugins: [serviceWorker()]
+export default defineConfig(({ command }) => {
+  // The page is the same whoever builds it; Vitest, which does so for its tests, has set another environment.
+  if (command === "build") process.env.NODE_ENV = "production"
+  return {
+    root: page,
+    // The packages' sources, so that the page needs no build of theirs; the rest are Vite's own defaults, which a list replaces.
+    resolve: { conditions: ["@topgun/source", "module", "browser", "development|production"] },
+    build: { target: "es2022", outDir: "../dist", emptyOutDir: true, modulePreload: { polyfill: false } },
+    plugins: [serviceWorker()]
+  }
 })

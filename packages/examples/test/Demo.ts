@@ -188,9 +188,7 @@ export class Demo {
       await demo.page.goto(server.url)
       await demo.loaded()
       // The page's files are kept from here on.
-      await demo.page.evaluate(async () => {
-        await navigator.serviceWorker.ready
-      })
+      await demo.page.waitForFunction(() => navigator.serviceWorker.controller !== null)
       return demo
     } catch (fault) {
       await close()
