@@ -4,6 +4,7 @@
  * is named together with what was perhaps meant. What a command takes is read from the command's own declaration.
  */
 import type { Usage } from "@effect/cli/Usage"
+import { nearest } from "@topgun/core/Spelling"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import { UsageError } from "./Failure.ts"
@@ -50,26 +51,10 @@ const parametersOf = (usage: Usage): Parameters => {
   return { flags, args }
 }
 
-/** Edits that turn one word into another (Levenshtein 1965). */
-const distance = (a: string, b: string): number => {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
-    }
-    row = next
-  }
-  return row[b.length]!
-}
-
-/** The known word that is nearest to one that isn't, in words that can end a sentence; nothing when none is near. */
+/** The known word that was probably meant, in words that can end a sentence; nothing when none is near. */
 const suggestion = (word: string, known: Iterable<string>): string => {
-  let best: string | undefined
-  for (const each of known) if (best === undefined || distance(word, each) < distance(word, best)) best = each
-  return best !== undefined && distance(word, best) <= Math.max(2, Math.ceil(word.length / 3))
-    ? ` Did you mean ${best}?`
-    : ""
+  const meant = nearest(word, known)
+  return meant === undefined ? "" : ` Did you mean ${meant}?`
 }
 
 /** Options that every command has. */

@@ -160,6 +160,18 @@ export class MapKindMismatch extends Schema.TaggedError<MapKindMismatch>()("MapK
   }
 }
 
+/** The server doesn't open a map to this client. Writes to it are sent, but nothing of it is received. */
+export class MapRefused extends Schema.TaggedError<MapRefused>()("MapRefused", {
+  map: Schema.String,
+  reason: Schema.String
+}) {
+  readonly code = "TG_MAP_REFUSED"
+  readonly retryable = true
+  override get message(): string {
+    return `Map "${this.map}" is not synchronised on this connection: ${this.reason}`
+  }
+}
+
 /** A stamp lies further in the future than the drift bound allows. Nothing was changed. */
 export class ClockSkewTooLarge extends Schema.TaggedError<ClockSkewTooLarge>()("ClockSkewTooLarge", {
   aheadMillis: Schema.Number,
@@ -242,6 +254,18 @@ export class ClientClosed extends Schema.TaggedError<ClientClosed>()("ClientClos
   readonly retryable = false
   override get message(): string {
     return "The client is closed: create a new one"
+  }
+}
+
+/** The server can't listen where it was told to. */
+export class AddressUnavailable extends Schema.TaggedError<AddressUnavailable>()("AddressUnavailable", {
+  reason: Schema.String,
+  cause: Schema.Defect
+}) {
+  readonly code = "TG_ADDRESS_UNAVAILABLE"
+  readonly retryable = true
+  override get message(): string {
+    return `The server cannot listen: ${this.reason}`
   }
 }
 

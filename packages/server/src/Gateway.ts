@@ -16,12 +16,12 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Schema from "effect/Schema"
 import { createServer, type IncomingMessage, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { resolve, sep } from "node:path"
 import type { Duplex } from "node:stream"
 import { type WebSocket, WebSocketServer } from "ws"
+import { AddressUnavailable } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import { type Connection, makeInbox } from "@topgun/core/Transport"
 import { Phase } from "./Phase.ts"
@@ -38,18 +38,6 @@ export interface Address {
 export class Gateway extends Context.Tag("@topgun/server/Gateway")<Gateway, {
   readonly address: Address
 }>() {}
-
-/** The server can't listen where it was told to. */
-export class AddressUnavailable extends Schema.TaggedError<AddressUnavailable>()("AddressUnavailable", {
-  reason: Schema.String,
-  cause: Schema.Defect
-}) {
-  readonly code = "TG_ADDRESS_UNAVAILABLE"
-  readonly retryable = true
-  override get message(): string {
-    return `The server cannot listen: ${this.reason}`
-  }
-}
 
 const addressFault = (host: string, port: number, cause: NodeJS.ErrnoException): AddressUnavailable =>
   new AddressUnavailable({

@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { ConfigInvalid } from "@topgun/core/GridError"
+import { nearest } from "@topgun/core/Spelling"
 
 /** The server's settings, all of them known. */
 export interface Settings {
@@ -214,22 +215,6 @@ const isServiceLink = (name: string, value: string): boolean =>
   /_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$/.test(name) ||
   (name.endsWith("_PORT") && /^(tcp|udp|sctp):\/\//.test(value))
 
-/** Edits that turn one name into another (Levenshtein 1965). */
-const distance = (a: string, b: string): number => {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
-    }
-    row = next
-  }
-  return row[b.length]!
-}
-
-const nearest = (name: string): string =>
-  Array.from(names.keys()).reduce((best, each) => distance(name, each) < distance(name, best) ? each : best)
-
 /** The names of all variables below a prefix. A provider splits names at each `_`, so they are put together again. */
 const namesBelow = (
   provider: ConfigProvider.ConfigProvider,
@@ -260,7 +245,8 @@ export const fromEnv: Effect.Effect<Partial<Settings>, ConfigInvalid> = Effect.g
     }
     const key = names.get(name)
     if (key === undefined) {
-      faults.push(`${name} is not known. Did you mean ${nearest(name)}?`)
+      const meant = nearest(name, names.keys())
+      faults.push(`${name} is not known${meant === undefined ? "" : `. Did you mean ${meant}?`}`)
       continue
     }
     const { decode, expected } = fields[key]

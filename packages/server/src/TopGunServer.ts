@@ -7,7 +7,7 @@ import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as CrdtStore from "@topgun/core/CrdtStore"
-import type { ConfigInvalid, StorageUnavailable } from "@topgun/core/GridError"
+import type { AddressUnavailable, ConfigInvalid, StorageUnavailable } from "@topgun/core/GridError"
 import { GridRpcs, type ServerStatus } from "@topgun/core/GridRpcs"
 import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
@@ -84,7 +84,7 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
  * A server of the given parts, with its port. The port is open while data is loaded, so that probes are answered: not ready
  * yet, but alive.
  */
-export const layerParts: Layer.Layer<TopGunServer, StorageUnavailable | Gateway.AddressUnavailable, Parts> = Effect
+export const layerParts: Layer.Layer<TopGunServer, StorageUnavailable | AddressUnavailable, Parts> = Effect
   .flatMap(
     Effect.tap(
       Gateway.Gateway,
@@ -116,7 +116,7 @@ const layerDefaultParts = Layer.mergeAll(
 /** The server of a configuration. */
 export const layer = (
   settings: Partial<ServerConfig.Settings> = {}
-): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | Gateway.AddressUnavailable> =>
+): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
   layerParts.pipe(Layer.provide(layerDefaultParts), Layer.provide(ServerConfig.layer(settings)))
 
 /** The server of a configuration, without sockets, and in memory unless told otherwise. */
@@ -150,7 +150,7 @@ const layerLogging = Layer.unwrapEffect(
 /** The server that the environment describes, with `overrides`, such as a command line's; what `topgun serve` runs. */
 export const layerConfig = (
   overrides: Partial<ServerConfig.Settings> = {}
-): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | Gateway.AddressUnavailable> =>
+): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
   layerParts.pipe(
     Layer.provide(layerDefaultParts),
     Layer.provide(layerLogging),
