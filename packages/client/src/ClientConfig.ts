@@ -36,6 +36,15 @@ export const defaults: Config = {
 /** The settings of one client. */
 export class ClientConfig extends Context.Tag("@topgun/client/ClientConfig")<ClientConfig, Config>() {}
 
+/** Tells of faults and never throws: who tells of a fault has work to go on with. */
+export const contained = (onError: (fault: unknown) => void) => (fault: unknown): void => {
+  try {
+    onError(fault)
+  } catch {
+    // There is nobody left to tell that the one who hears of faults has one.
+  }
+}
+
 /** The defaults, but for what is given. */
 export interface Options extends Partial<Omit<Config, "backpressure">> {
   readonly backpressure?: Partial<Backpressure.Options>
@@ -47,6 +56,7 @@ export const layer = (options: Options = {}): Layer.Layer<ClientConfig> =>
     ClientConfig.of({
       ...defaults,
       ...options,
+      onError: contained(options.onError ?? defaults.onError),
       backpressure: { ...defaults.backpressure, ...options.backpressure }
     })
   )

@@ -56,11 +56,11 @@ export interface Journal {
   /** This key changed. Rows that belong to one local write are staged in one tick. */
   readonly stageKey: (map: string, key: string, origin: "local" | "remote") => void
   readonly stageRow: (write: StorageWrite) => void
-  /** The transaction that will hold what has been staged so far. */
+  /** The next transaction: it will hold every row and every local key that has been staged so far. */
   readonly flushed: () => Deferred.Deferred<void, StorageUnavailable>
   /** What is durably reserved; nothing beyond may leave this device. */
   readonly reserved: () => Reservation
-  /** Waits until everything staged so far is durable. */
+  /** Waits for the next transaction, of nothing but a reservation if need be. */
   readonly flush: Effect.Effect<void, StorageUnavailable>
 }
 
@@ -95,7 +95,7 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
   }
 
   /** Takes one transaction's worth out of `staged`. */
-  const takeBatch = (): { readonly batch: Staged; readonly writes: Array<StorageWrite>; readonly whole: boolean } => {
+  const takeBatch = (): { readonly batch: Staged; readonly writes: Array<StorageWrite> } => {
     const batch = staged
     staged = new Staged()
     const writes: Array<StorageWrite> = []
@@ -113,7 +113,7 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
         writes.push(...options.keyWrites(map, key))
       }
     }
-    return { batch, writes, whole: staged.remote.size === 0 }
+    return { batch, writes }
   }
 
   const restore = (batch: Staged): void => {
@@ -127,10 +127,10 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
 
   const commit = Effect.gen(function*() {
     work.unsafeClose()
-    const { batch, whole, writes } = takeBatch()
+    const { batch, writes } = takeBatch()
     const waiters = flushed
-    if (whole) flushed = Deferred.unsafeMake(FiberId.none)
-    else work.unsafeOpen()
+    flushed = Deferred.unsafeMake(FiberId.none)
+    if (staged.remote.size > 0) work.unsafeOpen()
     const reservation = reserve()
     if (reservation !== undefined) {
       writes.push({
@@ -142,12 +142,11 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
     const outcome = yield* Effect.exit(writes.length === 0 ? Effect.void : storage.commit(writes))
     if (Exit.isSuccess(outcome)) {
       if (reservation !== undefined) reserved = reservation
-      if (whole) Deferred.unsafeDone(waiters, Exit.void)
+      Deferred.unsafeDone(waiters, Exit.void)
       options.onCommit(undefined)
       return true
     }
     restore(batch)
-    if (!whole) flushed = Deferred.unsafeMake(FiberId.none)
     Deferred.unsafeDone(waiters, outcome)
     if (outcome.cause._tag === "Fail") options.onCommit(outcome.cause.error)
     return false

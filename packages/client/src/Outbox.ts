@@ -40,13 +40,22 @@ export interface Pending {
   acked: boolean
   /** Offered again after a tree walk: not in the log, as the next walk would find it again. */
   readonly offered: boolean
+  /** The operation of its key before this one, where that hadn't ended: skip those that have by {@link pendingOf}. */
+  earlier: Pending | undefined
+}
+
+/** The first of an operation and those before it that hasn't ended. */
+const pendingOf = (operation: Pending | undefined): Pending | undefined => {
+  let each = operation
+  while (each?.stage === "ended") each = each.earlier
+  return each
 }
 
 export interface Listener {
   /** The server has the operation's record. */
   readonly onAccepted: (operation: Pending) => void
-  /** The operation will never be applied; `successor` is a later operation of its key that still may. */
-  readonly onUndone: (operation: Pending, successor: Pending | undefined, failure: WriteFailure) => void
+  /** The operation will never be applied; `remaining` is the latest other operation of its key that still may. */
+  readonly onUndone: (operation: Pending, remaining: Pending | undefined, failure: WriteFailure) => void
   /** The operation ended well; its key's rows may need writing. */
   readonly onEnded: (operation: Pending) => void
   readonly onHighWater: (pending: number) => void
@@ -113,6 +122,7 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Keys to offer again: their records are read when there is room to send them. */
   let offers: Array<readonly [map: string, key: string]> = []
   let live = 0
+  let closed: WriteFailure | undefined
   const room = Effect.unsafeMakeLatch(true)
   const offered = Effect.unsafeMakeLatch(false)
 
@@ -122,6 +132,7 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const track = (operation: Pending): void => {
     const keys = latest.get(operation.map)
+    operation.earlier = keys?.get(operation.key)
     if (keys === undefined) latest.set(operation.map, new Map([[operation.key, operation]]))
     else keys.set(operation.key, operation)
   }
@@ -132,15 +143,19 @@ export const make = Effect.fnUntraced(function*(options: {
       live--
       journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: undefined })
     }
-    if (latestOf(operation.map, operation.key) === operation) latest.get(operation.map)!.delete(operation.key)
+    // Shortened at every end, so that a key which is never at rest drags no chain of ended operations along.
+    operation.earlier = pendingOf(operation.earlier)
+    if (latestOf(operation.map, operation.key) === operation) {
+      if (operation.earlier === undefined) latest.get(operation.map)!.delete(operation.key)
+      else latest.get(operation.map)!.set(operation.key, operation.earlier)
+    }
     if (flight.delete(operation.sequence)) setRoom()
     listener.onChange()
   }
 
   const undo = (operation: Pending, failure: WriteFailure): void => {
-    const last = latestOf(operation.map, operation.key)
     end(operation)
-    listener.onUndone(operation, last === operation ? undefined : last, failure)
+    listener.onUndone(operation, latestOf(operation.map, operation.key), failure)
     operation.outcome = Either.left(failure)
     acks.failed(operation.sequence, failure)
   }
@@ -153,7 +168,18 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const add = (
     fields: Pick<Pending, "sequence" | "map" | "key" | "record" | "concern" | "since" | "offered">
-  ): Pending => ({ ...fields, outcome: undefined, stage: "line", acked: false })
+  ): Pending => ({ ...fields, outcome: undefined, stage: "line", acked: false, earlier: undefined })
+
+  const log = (operation: Pending): void =>
+    journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: encode(operation) })
+
+  const restore = (operation: Pending): void => {
+    operation.stage = "flight"
+    live++
+    track(operation)
+    flight.set(operation.sequence, operation)
+    setRoom()
+  }
 
   const reach = (operation: Pending, level: WriteConcern, replicas: number): void => {
     operation.outcome = Either.right({ level, replicas })
@@ -230,6 +256,8 @@ export const make = Effect.fnUntraced(function*(options: {
       (line.size() < options.backpressure.capacity && line.waiting() === 0),
     /** Calls `enter` when there is room; see `Backpressure`. */
     whenRoom: line.whenRoom,
+    /** Whether an operation of the key has not ended. */
+    isPending: (map: string, key: string): boolean => latestOf(map, key) !== undefined,
 
     /** Adds a write; the caller has made sure of {@link hasRoom}. Coalesces it into an operation that wasn't sent yet. */
     append: (map: string, key: string, record: LwwRecord, concern: WriteConcern): Pending => {
@@ -246,19 +274,27 @@ export const make = Effect.fnUntraced(function*(options: {
         line.offer(operation)
         listener.onChange()
       }
-      journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: encode(operation) })
+      log(operation)
       reach(operation, "FIRE_AND_FORGET", 0)
       return operation
     },
 
     /** Takes back an operation that storage kept. It may have been sent before, so it is in flight. */
-    restore: (stored: StoredOperation): void => {
-      const operation = add({ ...stored, offered: false })
-      operation.stage = "flight"
-      live++
-      track(operation)
-      flight.set(operation.sequence, operation)
-      setRoom()
+    restore: (stored: StoredOperation): void => restore(add({ ...stored, offered: false })),
+
+    /** Makes an operation again of a record that storage kept without its own. */
+    remake: (map: string, key: string, record: LwwRecord): void => {
+      const operation = add({
+        sequence: nextSequence++,
+        map,
+        key,
+        record,
+        concern: "APPLIED",
+        since: options.now(),
+        offered: false
+      })
+      restore(operation)
+      log(operation)
     },
 
     /** Names records that the server lacks. They are sent after what waits already, and forgotten with the connection. */
@@ -332,6 +368,7 @@ export const make = Effect.fnUntraced(function*(options: {
       Effect.suspend(() => {
         const { outcome } = operation
         if (outcome !== undefined && (Either.isLeft(outcome) || isReached(outcome.right.level, concern))) return outcome
+        if (closed !== undefined) return Effect.fail(closed)
         const waiter = acks.add(operation.sequence, concern, expiresAt)
         if (waiter === undefined) {
           return Effect.fail(new Indeterminate({ reason: `${acks.capacity} acknowledgements are waited for already` }))
@@ -340,8 +377,15 @@ export const make = Effect.fnUntraced(function*(options: {
         return Effect.onInterrupt(Deferred.await(waiter.outcome), () => Effect.sync(() => acks.remove(waiter)))
       }),
 
-    /** Waiters are told that nothing more will be answered here; the operations stay in the log. */
-    close: (failure: WriteFailure): void => acks.close(failure)
+    /**
+     * Waiters are told that nothing more will be answered here; the operations stay in the log. Those who wait for room
+     * are called, to find that they are too late.
+     */
+    close: (failure: WriteFailure): void => {
+      closed = failure
+      acks.close(failure)
+      line.close()
+    }
   }
 })
 

@@ -89,7 +89,7 @@ export interface Client {
   synced(options?: Waiting): Promise<void>
   readonly status: Live<SyncStatus>
   readonly rejectedWrites: Live<ReadonlyArray<RejectedWrite>> & {
-    /** Writes the value again, as of now. */
+    /** Writes the value again, as of now. It stays in the list until that is durable on this device. */
     retry(id: string): Write
     discard(id: string): void
   }

@@ -16,12 +16,14 @@ export const rejectedMax = 1_000
 const format = 1
 
 const reasonLengthMax = 1_000
+const causeLengthMax = 100
 /** What storage adds to a refused value: its record's head, its map, its key, the reason, at most. */
 const envelopeBytesMax = 16 * 1024
 
 export const make = Effect.fnUntraced(function*<E>(options: {
   readonly journal: Pick<Journal, "stageRow">
-  readonly rows: (space: string, each: (key: string, value: Uint8Array) => void) => Effect.Effect<void, E>
+  /** Reads a space; what `each` throws for is told of and left out. */
+  readonly rows: (space: string, each: (key: string, value: Uint8Array) => void) => Effect.Effect<unknown, E>
   readonly onFault: (fault: unknown) => void
   readonly onChange: () => void
 }) {
@@ -36,10 +38,7 @@ export const make = Effect.fnUntraced(function*<E>(options: {
 
   yield* options.rows(spaces.rejected, (id, bytes) => {
     const row = Value.decode(bytes)
-    if (!Array.isArray(row) || row[0] !== format || row.length !== 7) {
-      options.onFault(new Error(`rejected write ${id} in storage is unreadable`))
-      return
-    }
+    if (!Array.isArray(row) || row[0] !== format || row.length !== 7) throw new Error("not a rejected write")
     const [, map, key, record, cause, reason, since] = row as [
       number,
       string,
@@ -67,7 +66,7 @@ export const make = Effect.fnUntraced(function*<E>(options: {
 
     add: (operation: Pending, failure: WriteFailure): void => {
       const id = operation.sequence.toString(16).padStart(14, "0")
-      const cause = failure instanceof WriteRejected ? failure.cause : failure._tag
+      const cause = failure instanceof WriteRejected ? failure.cause.slice(0, causeLengthMax) : failure._tag
       const reason = (failure instanceof WriteRejected ? failure.reason : failure.message).slice(0, reasonLengthMax)
       const { key, map, record, since } = operation
       journal.stageRow({
@@ -83,11 +82,15 @@ export const make = Effect.fnUntraced(function*<E>(options: {
       if (rejected.size > rejectedMax && oldest.done !== true) {
         const gone = remove(oldest.value)
         options.onFault(
-          new Error(`A rejected write is forgotten, as there are over ${rejectedMax}: ${JSON.stringify(gone)}`)
+          new Error(`A rejected write is forgotten, as there are over ${rejectedMax}; it is this error's cause`, {
+            cause: gone
+          })
         )
       }
       refresh()
     },
+
+    get: (id: string): RejectedWrite | undefined => rejected.get(id),
 
     /** Takes one out of the list: the application has dealt with it. */
     take: (id: string): RejectedWrite | undefined => {

@@ -79,22 +79,40 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const onFault = (fault: unknown): void => {
     for (const each of subscribers) each.onFault?.(fault)
   }
+  /** What was found while opening, when nobody could listen yet. */
+  let found: Array<StorageUnavailable> = []
 
   // --- Opening: what this device remembers ---
 
+  /** Reads a space. Rows that `each` throws for are left out, and told of together; answers that fault. */
   const scanAll = Effect.fnUntraced(function*(space: string, each: (key: string, value: Uint8Array) => void) {
     let after: string | undefined
+    let unreadable = 0
+    let cause: unknown
     while (true) {
       const rows = yield* storage.scan(space, after, pageRows)
-      for (const row of rows) each(row.key, row.value)
+      for (const row of rows) {
+        try {
+          each(row.key, row.value)
+        } catch (thrown) {
+          unreadable++
+          cause = thrown
+        }
+      }
       const last = rows.at(-1)
-      if (last === undefined || rows.length < pageRows) return
+      if (last === undefined || rows.length < pageRows) break
       after = last.key
     }
+    if (unreadable === 0) return undefined
+    const unread = new StorageUnavailable({ reason: `${unreadable} rows of "${space}" are unreadable`, cause })
+    found.push(unread)
+    return unread
   })
 
   const meta = new Map<string, unknown>()
-  yield* scanAll(Journal.spaces.meta, (key, value) => meta.set(key, Value.decode(value)))
+  const metaFault = yield* scanAll(Journal.spaces.meta, (key, value) => meta.set(key, Value.decode(value)))
+  // Without them this writer could issue stamps and sequence numbers again that it has used.
+  if (metaFault !== undefined) return yield* metaFault
   const storedFormat = meta.get("format")
   if (storedFormat !== undefined && storedFormat !== format) {
     return yield* new StorageUnavailable({
@@ -120,9 +138,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const stored: Array<Outbox.StoredOperation> = []
   yield* scanAll(Journal.spaces.outbox, (key, value) => {
     const operation = Outbox.decode(value)
-    if (operation === undefined) {
-      onFault(new StorageUnavailable({ reason: `operation ${key} in storage is unreadable` }))
-    } else stored.push(operation)
+    if (operation === undefined) throw new Error(`${key} is not an operation`)
+    stored.push(operation)
   })
 
   const mapOf = (name: string): ReplicaMap => {
@@ -137,6 +154,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const remembered = new Set<string>()
   yield* scanAll(Journal.spaces.maps, (name) => remembered.add(name))
   for (const { map } of stored) remembered.add(map)
+  const ahead: Array<readonly [map: string, key: string]> = []
   for (const name of remembered) {
     const { crdt } = mapOf(name)
     const bases = new Map<string, LwwRecord.LwwRecord | null>()
@@ -148,6 +166,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       const record = LwwRecord.decode(value)
       hlc.unsafeRaise(record)
       crdt.restore(key, record, bases.get(key))
+      if (bases.has(key)) ahead.push([name, key])
     })
   }
 
@@ -188,6 +207,24 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Being told ---
 
+  /** Changes still to tell of: those that a listener makes come after those it hears of, for everyone. */
+  const untold: Array<readonly [map: ReplicaMap, changes: Changes]> = []
+  let telling = false
+  const tell = (): void => {
+    if (telling) return
+    telling = true
+    for (let next = untold.shift(); next !== undefined; next = untold.shift()) {
+      const [map, told] = next
+      notifyAll(Array.from(map.listeners), told, onFault)
+      if (map.watchers.size === 0) continue
+      for (const change of told) {
+        const watchers = map.watchers.get(change.key)
+        if (watchers !== undefined) notifyAll(Array.from(watchers), change, onFault)
+      }
+    }
+    telling = false
+  }
+
   const emit = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
     const map = mapOf(name)
     if (map.listeners.size === 0 && map.watchers.size === 0) return
@@ -197,12 +234,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       previous: valueOf(previous),
       origin
     }))
-    notifyAll(Array.from(map.listeners), told, onFault)
-    if (map.watchers.size === 0) return
-    for (const change of told) {
-      const watchers = map.watchers.get(change.key)
-      if (watchers !== undefined) notifyAll(Array.from(watchers), change, onFault)
-    }
+    untold.push([map, told])
+    tell()
   }
 
   const apply = (
@@ -230,9 +263,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       onEnded: ({ key, map, offered }) => {
         if (!offered) journal.stageKey(map, key, "remote")
       },
-      onUndone: (operation, successor, failure) => {
+      onUndone: (operation, remaining, failure) => {
         const { key, map } = operation
-        if (!operation.offered) apply(map, mapOf(map).crdt.revert(key, successor?.record), key, "local")
+        if (!operation.offered) apply(map, mapOf(map).crdt.revert(key, remaining?.record), key, "local")
         rejected.add(operation, failure)
         onFault(failure)
       },
@@ -247,6 +280,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   })
   nextSequence = outbox.nextSequence
   for (const operation of stored) outbox.restore(operation)
+  for (const [name, key] of ahead) {
+    const record = mapOf(name).crdt.getRecord(key)
+    if (record !== undefined && !outbox.isPending(name, key)) outbox.remake(name, key, record)
+  }
 
   // The last finalizer to be added is the first to run: nobody waits for a client that is gone.
   yield* Effect.addFinalizer(() =>
@@ -287,6 +324,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     /** Hears of what concerns the device, until the returned function is called. */
     observe: (events: Events): () => void => {
       subscribers.add(events)
+      if (events.onFault !== undefined) {
+        found.forEach(events.onFault)
+        found = []
+      }
       return () => {
         subscribers.delete(events)
       }
@@ -320,20 +361,22 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       const { name } = declaration
       const { crdt } = mapOf(name)
       const bytes = () => check(declaration, key, next(crdt.get(key) as A | undefined))
+      // What can be refused is refused now, though the value may be another one when there is room. Before the look for
+      // room, as `next` may write too.
+      const value = bytes()
       const write = new LocalWrite(now(), concern)
       if (outbox.hasRoom(name, key)) {
-        admit(write, name, key, bytes(), concern)
+        admit(write, name, key, value, concern)
         return write
       }
-      // What can be refused is refused now, though the value may be another one when there is room.
-      bytes()
       write.postpone()
       const waits = outbox.whenRoom(() => {
         try {
+          if (closed) throw new ClientClosed()
           admit(write, name, key, bytes(), concern)
         } catch (fault) {
-          if (!isRefusal(fault)) throw fault
-          write.admit(Exit.fail(fault))
+          // What `next` throws is the writer's affair: others wait for room too.
+          write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))
           onFault(fault)
         }
       })

@@ -9,6 +9,7 @@ import {
   AuthRequired,
   ConnectionLost,
   MalformedMessage,
+  MapRefused,
   ProtocolVersionUnsupported,
   RequestTimeout
 } from "@topgun/core/GridError"
@@ -21,6 +22,7 @@ import * as Protocol from "@topgun/core/Protocol"
 import { type Connection, Transport } from "@topgun/core/Transport"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -85,7 +87,7 @@ const batchesOf = function*(operations: ReadonlyArray<Pending>): Iterable<Protoc
 }
 
 const decodeRecords = (records: ReadonlyArray<Protocol.RecordTuple>): ReadonlyArray<KeyedRecord> =>
-  records.map(([key, row]) => [key, LwwRecord.decode(row)])
+  records.map(([key, row]) => [key, LwwRecord.decodeInPlace(row)])
 
 const faultOf = (fault: Answer<"Fault">): SessionFailure => {
   switch (fault.cause) {
@@ -97,6 +99,9 @@ const faultOf = (fault: Answer<"Fault">): SessionFailure => {
       return new ConnectionLost({ reason: `${fault.cause}: ${fault.reason}` })
   }
 }
+
+/** The server's refusal of one request, on a connection that goes on. */
+class Refusal extends Data.TaggedError("Refusal")<{ readonly cause: string; readonly reason: string }> {}
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const transport = yield* Transport
@@ -116,6 +121,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const replies = new Set<(payload: Uint8Array) => void>()
   /** Maps that are reconciled on the present connection. */
   const synced = new Set<string>()
+  /** Maps that the server refused to open on it. */
+  const refused = new Set<string>()
   const progress = new Signal()
   const mapOpened = new Signal()
   let skewMillis = 0
@@ -138,7 +145,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const authenticated = Deferred.unsafeMake<Answer<"AuthAck">, SessionFailure>(FiberId.none)
     const requests = new Map<number, Request>()
     let nextId = 1
-    let heardAt = now()
+    /** How long nothing was heard, in ms, counted by the heartbeat: the wall clock may be set back. */
+    let silentMillis = 0
     let durable = true
     let fault: SessionFailure | undefined
 
@@ -203,7 +211,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }
     connection.listen(
       (frame) => {
-        heardAt = now()
+        silentMillis = 0
         try {
           for (const message of Protocol.decodeFromServer(frame)) receive(message)
         } catch (cause) {
@@ -223,7 +231,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const ask = <Tag extends Protocol.ServerMessage["_tag"]>(
       tag: Tag,
       message: (id: number) => Protocol.ClientMessage
-    ): Effect.Effect<Answer<Tag>, SessionFailure> =>
+    ): Effect.Effect<Answer<Tag>, SessionFailure | Refusal> =>
       Effect.suspend(() => {
         const id = nextId++
         const request: Request = Deferred.unsafeMake(FiberId.none)
@@ -240,7 +248,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
               ? Effect.succeed(answered as Answer<Tag>)
               : Effect.fail(
                 answered._tag === "Fault"
-                  ? faultOf(answered)
+                  ? new Refusal(answered)
                   : new MalformedMessage({ reason: `${answered._tag} answers ${asked._tag}` })
               )
           ),
@@ -254,7 +262,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         catch: (cause) => cause instanceof MalformedMessage ? cause : new MalformedMessage({ reason: String(cause) })
       })
 
-    const peerFor = (map: string): SyncPeer<SessionFailure> => ({
+    const peerFor = (map: string): SyncPeer<SessionFailure | Refusal> => ({
       root: (root) =>
         Effect.map(
           ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: "lww", root })),
@@ -280,11 +288,18 @@ const make = Effect.fnUntraced(function*(options: Options) {
       outbox.offer(map, offers)
       synced.add(map)
       progress.notify()
-    })
+    }, (walk, map) =>
+      // One map's matter, not the connection's.
+      Effect.catchTag(walk, "Refusal", ({ reason }) =>
+        Effect.sync(() => {
+          refused.add(map)
+          onFault(new MapRefused({ map, reason }))
+        })))
 
     const heartbeat = Effect.gen(function*() {
       yield* Effect.sleep(Protocol.pingMillis)
-      if (now() - heardAt >= Protocol.deadMillis) {
+      silentMillis += Protocol.pingMillis
+      if (silentMillis > Protocol.deadMillis) {
         return yield* new ConnectionLost({ reason: `nothing was heard for ${Protocol.deadMillis} ms` })
       }
       send({ _tag: "Ping", id: nextId++ })
@@ -313,7 +328,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }).pipe(Effect.forever)
 
     const followMaps = Effect.gen(function*() {
-      const nextMap = () => replica.mapNames().find((name) => !synced.has(name))
+      const nextMap = () => replica.mapNames().find((name) => !synced.has(name) && !refused.has(name))
       yield* mapOpened.until(() => nextMap() !== undefined)
       const map = nextMap()
       if (map !== undefined) yield* reconcile(map)
@@ -333,11 +348,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
       move("authenticated")
 
       synced.clear()
+      refused.clear()
       const unanswered = outbox.resend()
       const bound = outbox.nextSequence()
       yield* Effect.forEach(replica.mapNames(), reconcile, { concurrency: mapsAtOnce, discard: true })
       for (let at = 0; at < unanswered.length; at += Protocol.batchOperationsMax) {
-        yield* transmit(unanswered.slice(at, at + Protocol.batchOperationsMax))
+        const operations = unanswered.slice(at, at + Protocol.batchOperationsMax)
+        yield* reservedFor(operations)
+        yield* transmit(operations)
       }
       yield* Effect.raceFirst(
         sendOperations,
@@ -387,32 +405,52 @@ const make = Effect.fnUntraced(function*(options: Options) {
       if (Either.isLeft(waited)) return stopOf(failure.value)
       move("retry")
     }
+  }).pipe(Effect.onInterrupt(() => halt))
+
+  const halt = Effect.sync(() => {
+    lastFailure = undefined
+    move("disconnect")
   })
 
   const running = yield* FiberHandle.make()
   const stopWatching = replica.observe({ onMapOpened: () => mapOpened.notify() })
-  yield* Effect.addFinalizer(() => Effect.sync(stopWatching))
+  let closed = false
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      stopWatching()
+      closed = true
+      progress.notify()
+    })
+  )
 
-  const disconnect = Effect.zipRight(FiberHandle.clear(running), Effect.sync(() => move("disconnect")))
+  const disconnect = Effect.zipRight(FiberHandle.clear(running), halt)
   const connect = Effect.suspend(() =>
     state.current === "DISCONNECTED"
       ? Effect.asVoid(FiberHandle.run(running, run, { onlyIfMissing: true }))
       : Effect.void
   )
+  // Disconnecting takes a moment; who wants a connection meanwhile gets it after that.
+  const inTurn = Effect.unsafeMakeSemaphore(1).withPermits(1)
 
   return {
     state: state.live,
     /** Connects, and keeps connected, until told otherwise. */
-    connect,
+    connect: inTurn(connect),
     /** Ends the connection and makes no other. */
-    disconnect,
+    disconnect: inTurn(disconnect),
     /** Begins anew at once, whatever the state: also the way out of ERROR. */
-    resetConnection: Effect.zipRight(disconnect, connect),
-    /** Waits until the server has all that was written here before the call, and this device all that the server has. */
+    resetConnection: inTurn(Effect.zipRight(disconnect, connect)),
+    /**
+     * Waits until the server has all that was written here before the call, and this device all that the server has. Is
+     * interrupted when the client closes.
+     */
     synced: Effect.suspend(() => {
       const bound = outbox.nextSequence()
-      return progress.until(() =>
+      const isSynced = () =>
         state.current === "CONNECTED" && outbox.isDrained(bound) && replica.mapNames().every((name) => synced.has(name))
+      return Effect.flatMap(
+        progress.until(() => closed || isSynced()),
+        () => closed ? Effect.interrupt : Effect.void
       )
     }),
     isSynced: (map: string): boolean => state.current === "CONNECTED" && synced.has(map),

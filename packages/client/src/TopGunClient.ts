@@ -24,7 +24,7 @@ export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<Top
   readonly status: Live<SyncStatus>
   readonly rejectedWrites: {
     readonly list: () => ReadonlyArray<RejectedWrite>
-    /** Writes the value again, as of now. */
+    /** Writes the value again, as of now. It stays in the list until that is durable on this device. */
     readonly retry: (id: string) => Effect.Effect<void, WriteRefusal>
     readonly discard: (id: string) => Effect.Effect<void>
   }
@@ -43,6 +43,7 @@ const make = Effect.gen(function*() {
   const engine = yield* SyncEngine.SyncEngine
   const calls = yield* Calls.make
   const status = yield* Status
+  const discard = (id: string) => Effect.sync(() => void replica.rejected.take(id))
   return TopGunClient.of({
     map: (map) =>
       Effect.sync(() => {
@@ -55,12 +56,12 @@ const make = Effect.gen(function*() {
       list: replica.rejected.list,
       retry: (id) =>
         Effect.suspend(() => {
-          const write = replica.rejected.take(id)
+          const write = replica.rejected.get(id)
           if (write === undefined) return Effect.void
           const map = new GridMap.GridMap(Grid.map(write.map), replica, config)
-          return Effect.asVoid(map.update(write.key, () => write.value))
+          return Effect.asVoid(Effect.zipLeft(map.update(write.key, () => write.value), discard(id)))
         }),
-      discard: (id) => Effect.sync(() => void replica.rejected.take(id))
+      discard
     },
     connect: engine.connect,
     disconnect: engine.disconnect,

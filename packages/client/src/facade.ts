@@ -44,7 +44,7 @@ export interface Surroundings {
 
 const configOf = (options: ClientOptions): ClientConfig.Options => ({
   grid: (options.grid ?? []) as ReadonlyArray<Grid.Declaration>,
-  onError: options.onError ?? (() => {}),
+  onError: ClientConfig.contained(options.onError ?? (() => {})),
   autoConnect: (options.autoConnect ?? true) && options.url !== undefined,
   ...(options.writeConcern === undefined ? {} : { writeConcern: options.writeConcern }),
   ...(options.writeTimeoutMs === undefined ? {} : { writeTimeoutMillis: options.writeTimeoutMs }),
@@ -80,11 +80,18 @@ const notOpen: SyncStatus = {
 /** The device's runtime, and what waits for it to be open. */
 class Facade {
   readonly config: ClientConfig.Options
+  /** Rejects when the device can't be opened, or is closed before it is. */
   readonly opening: Promise<Open>
   readonly #runtime: ManagedRuntime.ManagedRuntime<Services, unknown>
+  readonly #running = new Set<AbortController>()
+  readonly #maps = new Set<string>()
+  /** In the order of the calls: the writes and listeners that wait for the opening. */
+  readonly #whenOpen = new Set<(open: Open) => void>()
+  readonly #abandon: (fault: ClientClosed) => void
   #open: Open | undefined
+  #opens = true
   #closed = false
-  #whenOpen: Array<(open: Open) => void> = []
+  #earlyWrites = 0
 
   constructor(options: ClientOptions, surroundings: Surroundings) {
     const transport = surroundings.transport ??
@@ -101,16 +108,32 @@ class Facade {
         Layer.provide(surroundings.platform ?? Layer.empty)
       )
     )
-    this.opening = this.run(Effect.all({ replica: Replica, engine: SyncEngine, status: Status })).then((open) => {
+    const abandoned = new AbortController()
+    this.#abandon = (fault) => abandoned.abort(fault)
+    const services = this.run(Effect.all({ replica: Replica, engine: SyncEngine, status: Status }))
+    this.opening = new Promise<Open>((resolve, reject) => {
+      abandoned.signal.addEventListener("abort", () => reject(abandoned.signal.reason))
+      services.then(resolve, reject)
+    }).then((open) => {
+      this.#opens = false
       this.#open = open
-      const waiting = this.#whenOpen
-      this.#whenOpen = []
-      for (const enter of waiting) enter(open)
+      for (const map of this.#maps) open.replica.openMap(map)
+      for (const enter of this.#whenOpen) enter(open)
+      this.#forget()
       return open
     })
     this.opening.catch((fault: unknown) => {
-      if (!this.#closed) this.config.onError?.(fault)
+      this.#opens = false
+      // Of a closing before the opening only the writes that it costs are worth telling.
+      if (!this.#closed || this.#earlyWrites > 0) this.config.onError?.(fault)
+      this.#forget()
     })
+  }
+
+  #forget(): void {
+    this.#maps.clear()
+    this.#whenOpen.clear()
+    this.#earlyWrites = 0
   }
 
   get current(): Open | undefined {
@@ -121,20 +144,46 @@ class Facade {
     return this.#closed
   }
 
-  get earlyCount(): number {
-    return this.#whenOpen.length
+  /** What was opened, be it closed since. */
+  get opened(): Open | undefined {
+    return this.#open
   }
 
-  /** Now, or as soon as the client is open. */
-  whenOpen(enter: (open: Open) => void): void {
-    if (this.#open === undefined) this.#whenOpen.push(enter)
-    else enter(this.#open)
+  /** Writes that wait for the opening. */
+  get earlyWrites(): number {
+    return this.#earlyWrites
+  }
+
+  /** Now, or as soon as the client is open, until the returned function is called. */
+  whenOpen(enter: (open: Open) => void): () => void {
+    if (this.#open !== undefined) enter(this.#open)
+    else if (this.#opens) this.#whenOpen.add(enter)
+    return () => this.#whenOpen.delete(enter)
+  }
+
+  /** Opens a map, now or with the client. */
+  openMap(name: string): void {
+    if (this.#open !== undefined) this.#open.replica.openMap(name)
+    else if (this.#opens) this.#maps.add(name)
+  }
+
+  /** {@link whenOpen} for a write; the caller has made sure that {@link earlyWrites} is within its bound. */
+  writeWhenOpen(enter: (open: Open) => void): void {
+    if (this.#opens) this.#earlyWrites++
+    this.whenOpen(enter)
   }
 
   async run<A, E>(effect: Effect.Effect<A, E, Services>, waiting?: Waiting): Promise<A> {
     const { signal } = waiting ?? {}
     if (this.#closed) throw new ClientClosed()
-    const exit = await this.#runtime.runPromiseExit(effect, signal === undefined ? {} : { signal })
+    const own = new AbortController()
+    const abort = () => own.abort()
+    if (signal?.aborted === true) abort()
+    signal?.addEventListener("abort", abort)
+    this.#running.add(own)
+    const exit = await this.#runtime.runPromiseExit(effect, { signal: own.signal })
+    this.#running.delete(own)
+    signal?.removeEventListener("abort", abort)
     if (Exit.isSuccess(exit)) return exit.value
     if (signal?.aborted === true) throw signal.reason
     throw Cause.isInterruptedOnly(exit.cause) ? new ClientClosed() : Cause.squash(exit.cause)
@@ -142,7 +191,16 @@ class Facade {
 
   async close(): Promise<void> {
     this.#closed = true
+    this.#abandon(new ClientClosed())
+    // Nothing comes of an opening any more, but it is waited for, so that storage is closed when this resolves.
+    if (this.#open === undefined) this.#abort()
     await this.#runtime.dispose()
+    // What still waits now waits for something that can't come any more.
+    this.#abort()
+  }
+
+  #abort(): void {
+    for (const each of this.#running) each.abort()
   }
 }
 
@@ -193,9 +251,10 @@ class FacadeMap<A> extends MapView<A> implements GridMap<A> {
     const listen = (attach: (open: Open, signal: AbortSignal) => void, signal: AbortSignal | undefined) => {
       const stop = new AbortController()
       signal?.addEventListener("abort", () => stop.abort(), { signal: stop.signal })
-      facade.whenOpen((open) => {
+      const forget = facade.whenOpen((open) => {
         if (!stop.signal.aborted && signal?.aborted !== true) attach(open, stop.signal)
       })
+      stop.signal.addEventListener("abort", forget)
       return () => stop.abort()
     }
     super(name, {
@@ -211,7 +270,7 @@ class FacadeMap<A> extends MapView<A> implements GridMap<A> {
     })
     this.#facade = facade
     this.#declaration = declaration
-    facade.whenOpen(({ replica }) => void replica.openMap(name))
+    facade.openMap(name)
   }
 
   set(key: string, value: A, options?: WriteOptions): Write {
@@ -232,12 +291,12 @@ class FacadeMap<A> extends MapView<A> implements GridMap<A> {
       ClientConfig.defaults.writeTimeoutMillis
     const write = ({ replica }: Open): LocalWrite => replica.write(this.#declaration, key, next, concern)
     if (facade.current !== undefined) return new FacadeWrite(facade, write(facade.current), timeoutMillis)
-    if (facade.earlyCount >= earlyWritesMax) {
-      throw new BackpressureError({ pending: facade.earlyCount, capacity: earlyWritesMax })
+    if (facade.earlyWrites >= earlyWritesMax) {
+      throw new BackpressureError({ pending: facade.earlyWrites, capacity: earlyWritesMax })
     }
     const made = new Promise<LocalWrite>((resolve, reject) => {
       facade.opening.catch(reject)
-      facade.whenOpen((open) => {
+      facade.writeWhenOpen((open) => {
         try {
           resolve(write(open))
         } catch (fault) {
@@ -272,6 +331,14 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
     refresh()
     open.status.subscribe(refresh)
   })
+  facade.opening.catch((fault: unknown) => {
+    const kind = options.storage?.kind ?? "memory"
+    status.set({ ...notOpen, storage: { kind, durable: false, fault: String(fault) } })
+  })
+  const close = async (): Promise<void> => {
+    await facade.close()
+    if (facade.opened !== undefined) status.set(facade.opened.status.current)
+  }
   const engine = <A, E>(use: (engine: SyncEngine["Type"]) => Effect.Effect<A, E>, waiting?: Waiting): Promise<A> =>
     facade.run(Effect.flatMap(SyncEngine, use), waiting)
   const map = <A>(mapLike: Grid.MapLike<A>): FacadeMap<A> => new FacadeMap(facade, Grid.resolveMap(mapLike))
@@ -284,7 +351,8 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
     synced: (waiting) => engine(({ synced }) => synced, waiting),
     status: {
       get current() {
-        return facade.current?.status.current ?? status.current
+        return facade.current?.status.current ??
+          { ...status.current, pending: status.current.pending + facade.earlyWrites }
       },
       subscribe: status.live.subscribe,
       [Symbol.asyncIterator]: status.live[Symbol.asyncIterator]
@@ -296,9 +364,11 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
       subscribe: rejected.live.subscribe,
       [Symbol.asyncIterator]: rejected.live[Symbol.asyncIterator],
       retry: (id) => {
-        const write = facade.current?.replica.rejected.take(id)
+        const write = facade.current?.replica.rejected.get(id)
         if (write === undefined) throw new RangeError(`There is no rejected write "${id}"`)
-        return map(write.map).update(write.key, () => write.value)
+        const again = map(write.map).update(write.key, () => write.value)
+        again.local.then(() => facade.current?.replica.rejected.take(id), () => {})
+        return again
       },
       discard: (id) => void facade.current?.replica.rejected.take(id)
     },
@@ -310,7 +380,7 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
       const Calls = await import("./Calls.ts")
       return facade.run(Effect.scoped(Effect.flatMap(Calls.make, ({ status: ask }) => ask)), waiting)
     },
-    close: () => facade.close(),
-    [Symbol.asyncDispose]: () => facade.close()
+    close,
+    [Symbol.asyncDispose]: close
   }
 }

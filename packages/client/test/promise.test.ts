@@ -35,6 +35,13 @@ afterEach(async () => {
   await Promise.all(opened.splice(0).map((client) => client.close()))
 })
 
+/** How a promise has settled by now, near enough. */
+const settled = (promise: PromiseLike<unknown>) =>
+  Promise.race([
+    Promise.resolve(promise).then((value) => ({ value }), (fault) => ({ fault })),
+    new Promise((resolve) => setImmediate(() => setImmediate(() => setImmediate(() => resolve("hangs")))))
+  ])
+
 describe("the Promise form", () => {
   test("is written and read without a server", async () => {
     const client = local({ grid: [Todos] })
@@ -196,6 +203,72 @@ describe("the Promise form", () => {
       const waiting = bob.synced({ signal: stop.signal })
       stop.abort(new Error("enough"))
       yield* Effect.promise(() => expect(waiting).rejects.toThrow("enough"))
+    }).pipe(Effect.scoped, World.provide()))
+
+  test("refuses what waits for an opening that never comes, when it's closed", async () => {
+    const client = makeClient({ storage: { ...memory(), open: () => new Promise(() => {}) } })
+    const map = client.map<number>("m")
+    const waiting = [map.set("k", 1), map.set("k", 2).server, client.ready(), map.ready(), client.synced()]
+    const outcomes = waiting.map(settled)
+    void client.close()
+    for (const [i, each] of outcomes.entries()) {
+      expect(await each, String(i)).toMatchObject({ fault: { _tag: "ClientClosed" } })
+    }
+  })
+
+  test("ends what waits when it's closed, and is disconnected then", async () => {
+    const client = makeClient({})
+    await client.ready()
+    const synced = client.synced()
+    await client.map("m").set("k", 1)
+    await client.close()
+    expect(await settled(synced)).toMatchObject({ fault: { _tag: "ClientClosed" } })
+  })
+
+  test("says of every write that its storage can't be opened, and says so in the status", async () => {
+    const client = makeClient({
+      storage: { ...memory(), open: () => Promise.reject(new Error("blocked")) }
+    })
+    await expect(client.ready()).rejects.toMatchObject({ _tag: "StorageUnavailable" })
+    const map = client.map<number>("m")
+    for (let n = 0; n < 1_500; n++) {
+      expect(await settled(map.set(`k${n}`, n))).toMatchObject({ fault: { _tag: "StorageUnavailable" } })
+    }
+    expect(client.status.current.storage.fault).toContain("blocked")
+    await client.close()
+  })
+
+  test("counts writes that wait for the opening as pending, and only them as waiting", async () => {
+    const client = makeClient({})
+    for (let n = 0; n < 2_000; n++) client.map("m").subscribe(() => {})()
+    const map = client.map<number>("m")
+    void map.set("k", 1)
+    expect(client.status.current.pending).toBe(1)
+    await client.ready()
+    expect(client.status.current.pending).toBe(1)
+    await client.close()
+  })
+
+  it.live("keeps a rejected write until trying again has made it durable", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const network = yield* Network.SimulatedNetwork
+      yield* World.startServer()
+      const client = makeClient({ url: "ws://world", backpressure: { strategy: "throw", capacity: 1 } }, {
+        transport: network.layerTransport("alice"),
+        platform: VirtualClock.layerOf(clock) as never
+      })
+      yield* Effect.promise(() => client.ready())
+      const map = client.map<number>("m")
+      map.set("k", 1, { writeConcern: "REPLICATED" })
+      yield* clock.runUntil(() => client.status.current.rejected === 1)
+      yield* Effect.promise(() => client.disconnect())
+      map.set("full", 1)
+      const { id } = client.rejectedWrites.current[0]!
+      expect(() => client.rejectedWrites.retry(id)).toThrow()
+      expect(client.rejectedWrites.current).toHaveLength(1)
+      yield* Effect.promise(() => client.close())
+      expect(client.status.current.state).toBe("DISCONNECTED")
     }).pipe(Effect.scoped, World.provide()))
 })
 

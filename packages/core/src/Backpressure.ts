@@ -118,8 +118,8 @@ export interface Line<A> {
   /** Puts an item at the end. False: it is full, and under its policy the item doesn't enter; nothing was changed. */
   readonly offer: (item: A) => boolean
   /**
-   * Under `pause`, calls `enter` when there is room again, in the order of the calls; `enter` should offer. False: too many
-   * wait already, or the policy doesn't let anyone wait.
+   * Under `pause`, calls `enter` when there is room again, in the order of the calls, or at {@link close}; `enter` should
+   * offer, and must not throw. False: too many wait already, or the policy doesn't let anyone wait.
    */
   readonly whenRoom: (enter: () => void) => boolean
   /** How many wait in {@link whenRoom}. */
@@ -130,6 +130,8 @@ export interface Line<A> {
   readonly nonEmpty: Effect.Effect<void>
   /** Takes up to `max` items without waiting, and lets in who waited for room. */
   readonly take: (max: number) => Effect.Effect<ReadonlyArray<A>>
+  /** Nothing is taken any more: calls all who wait for room, though there may be none. */
+  readonly close: () => void
 }
 
 /** An empty line. `strategy` decides which of Effect's queues it is; see the head of this file. */
@@ -168,7 +170,10 @@ export const make = Effect.fnUntraced(function*<A>(options: Options, listener: L
         admit()
         if (ring.length() === 0) available.unsafeClose()
         return Chunk.toReadonlyArray(taken)
-      })
+      }),
+    close: () => {
+      for (const enter of MutableQueue.pollUpTo(waiting, options.waitingMax)) enter()
+    }
   }
   return line
 })

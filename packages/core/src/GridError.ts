@@ -135,6 +135,17 @@ export class ValueNotSupported extends Schema.TaggedError<ValueNotSupported>()("
   }
 }
 
+/** A counter, or one node's part of it, would leave the integers that a number holds exactly. Nothing was changed. */
+export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("CounterOverflow", {
+  what: Schema.Literal("value", "increments", "decrements")
+}) {
+  readonly code = "TG_COUNTER_OVERFLOW"
+  readonly retryable = false
+  override get message(): string {
+    return `The counter's ${this.what} would be beyond ±${Number.MAX_SAFE_INTEGER}: count in larger units`
+  }
+}
+
 /** A value does not fit the schema that the map was declared with. */
 export class SchemaMismatch extends Schema.TaggedError<SchemaMismatch>()("SchemaMismatch", {
   map: Schema.String,

@@ -9,10 +9,11 @@
  * Values are held as canonical bytes and decoded, deeply frozen, when they are first read.
  */
 import type { Hash64 } from "./internal/hash.ts"
-import { hashBytes, hashKey } from "./internal/hash.ts"
+import { hashKey } from "./internal/hash.ts"
+import { RowSlabs } from "./internal/RowSlabs.ts"
 import * as LwwRecord from "./LwwRecord.ts"
 import type { TreeEntry } from "./MerkleTree.ts"
-import { MerkleForest, writeHash } from "./MerkleTree.ts"
+import { digestRow, MerkleForest } from "./MerkleTree.ts"
 import * as Partition from "./Partition.ts"
 import * as Value from "./Value.ts"
 
@@ -58,15 +59,6 @@ export interface Options {
 }
 
 const hash = { hi: 0, lo: 0 }
-const digestInput = new Uint8Array(16)
-
-/** The digest of a record: over its key's hash and the hash of its row. */
-const digest = (entry: TreeEntry, record: Row, out: Hash64): void => {
-  hashBytes(record.row, 0, record.row.length, 0, out)
-  writeHash(digestInput, 0, entry.keyHi, entry.keyLo)
-  writeHash(digestInput, 8, out.hi, out.lo)
-  hashBytes(digestInput, 0, 16, 0, out)
-}
 
 const later = (a: Row | null | undefined, b: Row): Row =>
   a === null || a === undefined || LwwRecord.compare(b, a) > 0 ? b : a
@@ -75,6 +67,10 @@ export class LwwMap {
   readonly tree: MerkleForest
   readonly #entries = new Map<string, Entry>()
   readonly #now: () => number
+  readonly #rows = new RowSlabs()
+  readonly #allocate: LwwRecord.Allocate = (bytes) => this.#rows.allocate(bytes)
+  /** Goes round the entries, whose rows are moved together as others die. */
+  #mover: Iterator<Entry> | undefined
   #tombstones = 0
   #expiring = 0
 
@@ -168,15 +164,15 @@ export class LwwMap {
 
   /** Sets a value, given as canonical bytes, as of `stamp`. For maps whose every record is confirmed at once. */
   set(key: string, valueBytes: Uint8Array, stamp: Parameters<typeof LwwRecord.put>[0], expiresAt = 0): Row {
-    const record = LwwRecord.put(stamp, valueBytes, expiresAt)
-    this.merge(key, record)
+    const record = LwwRecord.put(stamp, valueBytes, expiresAt, this.#allocate)
+    if (this.merge(key, record) === undefined) this.#free(record)
     return record
   }
 
   /** Deletes a key as of `stamp`: a tombstone takes its place. For maps whose every record is confirmed at once. */
   remove(key: string, stamp: Parameters<typeof LwwRecord.remove>[0]): Row {
-    const record = LwwRecord.remove(stamp)
-    this.merge(key, record)
+    const record = LwwRecord.remove(stamp, this.#allocate)
+    if (this.merge(key, record) === undefined) this.#free(record)
     return record
   }
 
@@ -212,6 +208,7 @@ export class LwwMap {
     if (restored === undefined) {
       this.#count(previous, -1)
       this.#entries.delete(key)
+      this.#free(previous)
       return { key, previous, record: undefined }
     }
     if (restored === base) entry.base = undefined
@@ -233,6 +230,7 @@ export class LwwMap {
       this.tree.remove(entry.partition, entry)
       this.#count(entry.live, -1)
       this.#entries.delete(entry.key)
+      this.#free(entry.live)
       pruned.push(entry.key)
     }
     return pruned
@@ -255,6 +253,8 @@ export class LwwMap {
   #insert(key: string, live: Row, base: Row | null | undefined): void {
     hashKey(key, hash)
     const entry = new Entry(key, hash, live, base)
+    this.#settle(live)
+    if (base !== undefined && base !== null) this.#settle(base)
     this.#entries.set(key, entry)
     this.#count(live, 1)
     const confirmed = base === undefined ? live : base
@@ -262,27 +262,54 @@ export class LwwMap {
   }
 
   #plant(entry: Entry, confirmed: Row): void {
-    digest(entry, confirmed, hash)
+    digestRow(entry, confirmed.row, hash)
     entry.digestHi = hash.hi
     entry.digestLo = hash.lo
     this.tree.insert(entry.partition, entry)
   }
 
   #redigest(entry: Entry, confirmed: Row): void {
-    digest(entry, confirmed, hash)
+    digestRow(entry, confirmed.row, hash)
     this.tree.update(entry.partition, entry, hash.hi, hash.lo)
   }
 
   #setBase(entry: Entry, confirmed: Row): void {
     if (entry.base === null) this.#plant(entry, confirmed)
     else this.#redigest(entry, confirmed)
+    this.#settle(confirmed)
+    if (entry.base !== null && entry.base !== undefined) this.#free(entry.base)
     entry.base = confirmed
   }
 
   #setLive(entry: Entry, record: Row): void {
     this.#count(entry.live, -1)
     this.#count(record, 1)
+    this.#settle(record)
+    const previous = entry.live
     entry.live = record
     entry.value = undefined
+    if (previous !== entry.base) this.#free(previous)
+  }
+
+  /** Takes a record's row into this map's memory. */
+  #settle(record: Row): void {
+    if (!this.#rows.isSettled(record.row)) LwwRecord.relocate(record, this.#rows.copy(record.row))
+  }
+
+  /** A record is held no longer: rows of others move, so that its memory can go. */
+  #free(record: Row): void {
+    for (let debt = this.#rows.freed(record.row); debt > 0 && this.#entries.size > 0;) {
+      this.#mover ??= this.#entries.values()
+      const next = this.#mover.next()
+      if (next.done === true) {
+        this.#mover = undefined
+        continue
+      }
+      const { base, live } = next.value
+      this.#settle(live)
+      if (base !== undefined && base !== null) this.#settle(base)
+      debt -= live.row.length
+      this.#rows.moved(live.row.length)
+    }
   }
 }

@@ -36,7 +36,7 @@ export const overheadBytes = HEADER_EXPIRING
 export class LwwRecord {
   readonly millis: number
   readonly counter: number
-  /** The whole record; see the table at the head of this file. Never written to. */
+  /** The whole record; see the table at the head of this file. Never written to; where it lies may change. */
   readonly row: Uint8Array
 
   /** @internal */
@@ -91,8 +91,13 @@ const readNodeId = (row: Uint8Array): string => {
   return id
 }
 
-const make = (stamp: Timestamp.Timestamp, kind: number, bytes: number): LwwRecord => {
-  const row = new Uint8Array(bytes)
+/** Gives room for a row of so many bytes. */
+export type Allocate = (bytes: number) => Uint8Array
+
+const fresh: Allocate = (bytes) => new Uint8Array(bytes)
+
+const make = (stamp: Timestamp.Timestamp, kind: number, bytes: number, allocate: Allocate): LwwRecord => {
+  const row = allocate(bytes)
   writeMillis(row, 0, stamp.millis)
   row[6] = stamp.counter >>> 8
   row[7] = stamp.counter
@@ -102,20 +107,31 @@ const make = (stamp: Timestamp.Timestamp, kind: number, bytes: number): LwwRecor
 }
 
 /** A record that holds a value, given as canonical bytes; `expiresAt` in ms, 0 for never. */
-export const put = (stamp: Timestamp.Timestamp, valueBytes: Uint8Array, expiresAt = 0): LwwRecord => {
+export const put = (
+  stamp: Timestamp.Timestamp,
+  valueBytes: Uint8Array,
+  expiresAt = 0,
+  allocate: Allocate = fresh
+): LwwRecord => {
   const header = expiresAt === 0 ? HEADER : HEADER_EXPIRING
-  const record = make(stamp, expiresAt === 0 ? PUT : PUT_EXPIRING, header + valueBytes.length)
+  const record = make(stamp, expiresAt === 0 ? PUT : PUT_EXPIRING, header + valueBytes.length, allocate)
   if (expiresAt !== 0) writeMillis(record.row, HEADER, expiresAt)
   record.row.set(valueBytes, header)
   return record
 }
 
 /** A record that deletes its key: a tombstone. */
-export const remove = (stamp: Timestamp.Timestamp): LwwRecord => make(stamp, DELETE, HEADER)
+export const remove = (stamp: Timestamp.Timestamp, allocate: Allocate = fresh): LwwRecord =>
+  make(stamp, DELETE, HEADER, allocate)
 
 /** A record from bytes that this side wrote itself. The row is kept, not copied. */
 export const fromTrusted = (row: Uint8Array): LwwRecord =>
   new LwwRecord(readMillis(row, 0), row[6]! << 8 | row[7]!, row)
+
+/** The same record at another place: its own bytes, copied. For the map that holds it. */
+export const relocate = (record: LwwRecord, row: Uint8Array): void => {
+  ;(record as { row: Uint8Array }).row = row
+}
 
 /**
  * A record from foreign bytes: a well-formed stamp, a kind of this format, a canonical value within `valueBytesMax`.
@@ -124,6 +140,14 @@ export const fromTrusted = (row: Uint8Array): LwwRecord =>
  * @throws MalformedMessage
  */
 export const decode = (row: Uint8Array): LwwRecord => {
+  const record = decodeInPlace(row)
+  // Not `slice`, which in a Buffer shares the memory.
+  relocate(record, new Uint8Array(row))
+  return record
+}
+
+/** {@link decode} for what goes into a map at once: the bytes are not copied, as the map that keeps them does that. */
+export const decodeInPlace = (row: Uint8Array): LwwRecord => {
   if (row.length < HEADER) throw new MalformedMessage({ reason: `a record has at least ${HEADER} bytes` })
   for (let at = 8; at < KIND_AT; at++) {
     const byte = row[at]!
@@ -142,8 +166,7 @@ export const decode = (row: Uint8Array): LwwRecord => {
   } else {
     throw new MalformedMessage({ reason: `record kind ${kind} is of a newer format: update this side` })
   }
-  // Not `slice`, which in a Buffer shares the memory.
-  return fromTrusted(new Uint8Array(row))
+  return fromTrusted(row)
 }
 
 /** Negative, zero or positive: which of two records of one key wins. A strict total order on the rows' bytes. */

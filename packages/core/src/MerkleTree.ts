@@ -75,6 +75,16 @@ export const writeHash = (target: Uint8Array, at: number, hi: number, lo: number
 export const readLane = (source: Uint8Array, at: number): number =>
   source[at]! << 24 | source[at + 1]! << 16 | source[at + 2]! << 8 | source[at + 3]!
 
+const digestInput = new Uint8Array(16)
+
+/** The digest of one row of a key, into `out`: over the key's hash and the hash of the whole row. */
+export const digestRow = (entry: TreeEntry, row: Uint8Array, out: Hash64): void => {
+  hashBytes(row, 0, row.length, 0, out)
+  writeHash(digestInput, 0, entry.keyHi, entry.keyLo)
+  writeHash(digestInput, 8, out.hi, out.lo)
+  hashBytes(digestInput, 0, 16, 0, out)
+}
+
 const rehash = (branch: Branch): void => {
   for (let i = 0; i < FANOUT; i++) {
     const child = branch.children[i]

@@ -273,4 +273,47 @@ describe("LwwMap", () => {
     assert.strictEqual(map.get("__proto__"), "__proto__")
     assert.isFalse(map.has("valueOf"))
   })
+
+  it("holds little more memory than its records need, however often and unevenly they are overwritten", () => {
+    const map = newMap()
+    const values = new Map<string, number>()
+    const write = (each: string, n: number, length: number) => {
+      values.set(each, n)
+      map.set(each, Value.encode([n, "x".repeat(length)]), at(n))
+    }
+    const held = () => {
+      const buffers = new Set<ArrayBufferLike>()
+      let live = 0
+      for (const [, record] of map.records()) {
+        buffers.add(record.row.buffer)
+        live += record.row.length
+      }
+      return { live, bytes: Array.from(buffers, (buffer) => buffer.byteLength).reduce((sum, bytes) => sum + bytes, 0) }
+    }
+    let n = 0
+    // Between any two keys that are written once, one is written again and again: what lies between them must go.
+    for (let i = 0; i < 2_000; i++) {
+      write(`k${i}`, ++n, 20)
+      for (let j = 0; j < 20; j++) write("hot", ++n, (i * 37 + j) % 1_100)
+    }
+    for (let i = 0; i < 20_000; i++) write(`k${i % 100}`, ++n, 10 + i % 200)
+    const { bytes, live } = held()
+    assert.isAtMost(bytes, 3 * live + 2 * 64 * 1024)
+    for (const [each, expected] of values) assert.strictEqual((map.get(each) as ReadonlyArray<unknown>)[0], expected)
+    const again = newMap()
+    for (const [each, record] of map.records()) again.merge(each, LwwRecord.decode(record.row))
+    assert.strictEqual(map.digest, again.digest)
+  })
+
+  it("keeps no frame that a record came in", () => {
+    const map = newMap()
+    const frame = new Uint8Array(100_000)
+    for (const [each, value] of [["small", "x"], ["large", "x".repeat(5_000)]] as const) {
+      const { row } = put(1, value)
+      frame.set(row, 10)
+      map.merge(each, LwwRecord.decodeInPlace(frame.subarray(10, 10 + row.length)))
+      frame.fill(0)
+      assert.strictEqual(map.get(each), value)
+    }
+  })
 })

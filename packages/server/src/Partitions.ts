@@ -131,7 +131,7 @@ const make = Effect.gen(function*() {
     let record: LwwRecord.LwwRecord
     try {
       Value.checkKey(key)
-      record = LwwRecord.decode(row)
+      record = LwwRecord.decodeInPlace(row)
     } catch (fault) {
       if (isRefusal(fault)) return fault
       throw fault
@@ -150,7 +150,7 @@ const make = Effect.gen(function*() {
       let count = 0
       const load = persistence.load((name, kind, key, partition, row) => {
         if (!maps.has(name)) makeMap(name, kind)
-        const record = LwwRecord.decode(row)
+        const record = LwwRecord.decodeInPlace(row)
         hlc.unsafeRaise(record)
         storeOf(partition).lwwMap(name).merge(key, record)
         count++

@@ -6,6 +6,11 @@ const core = (file: string, test: string) => ({
   test: `packages/core/test/${test}.test.ts`
 })
 
+const client = (file: string, test: string) => ({
+  file: `packages/client/src/${file}.ts`,
+  test: `packages/client/test/${test}.test.ts`
+})
+
 export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-1",
@@ -107,9 +112,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "SYNC-1",
     breaks: "the digest leaves the row's content out",
-    ...core("LwwMap", "LwwMap"),
-    find: "  hashBytes(record.row, 0, record.row.length, 0, out)",
-    replace: "  hashBytes(record.row, 0, 25, 0, out)",
+    ...core("MerkleTree", "LwwMap"),
+    find: "  hashBytes(row, 0, row.length, 0, out)",
+    replace: "  hashBytes(row, 0, 25, 0, out)",
     fails: "digests values, not only stamps and keys"
   },
   {
@@ -271,5 +276,253 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "record.expiresAt > this.#now())",
     replace: "record.expiresAt >= this.#now())",
     fails: "hides a value from the moment that it expires"
+  },
+  {
+    id: "CLK-1",
+    breaks: "a writer that starts again forgets how far its stamps may have come",
+    ...client("Replica", "Journal"),
+    find: "  hlc.unsafeAdopt(nodeId, reserved.millis)",
+    replace: "  hlc.unsafeAdopt(nodeId, 0)",
+    fails: "never issues a stamp again, be there nothing left of it but the reservation"
+  },
+  {
+    id: "CLK-1",
+    breaks: "what is sent again leaves before its stamps are reserved",
+    ...client("SyncEngine", "Journal"),
+    find: "        yield* reservedFor(operations)",
+    replace: "        void reservedFor",
+    fails: "lets nothing leave beyond what is reserved, on no later connection either"
+  },
+  {
+    id: "CONV-3",
+    breaks: "a change that a listener makes is told of before the one it hears of",
+    ...client("Replica", "Replica"),
+    find: "    if (telling) return",
+    replace: "    void telling",
+    fails: "hear of changes in their order, though one of them writes"
+  },
+  {
+    id: "OPL-2",
+    breaks: "an operation ends with its acknowledgement, durable or not",
+    ...client("Outbox", "Outbox"),
+    find: "        if (isFinal || operation.offered) {",
+    replace: "        if (isFinal || operation.stage === \"flight\") {",
+    fails: "lets an operation go for its own durable acknowledgement or rejection, and for nothing else"
+  },
+  {
+    id: "OPL-2",
+    breaks: "a durable mark ends what was never acknowledged",
+    ...client("Outbox", "Outbox"),
+    find: "        if (operation.sequence > sequence || !operation.acked) continue",
+    replace: "        if (operation.sequence > sequence) continue",
+    fails: "lets an operation go for its own durable acknowledgement or rejection, and for nothing else"
+  },
+  {
+    id: "OPL-4",
+    breaks: "one map that is refused ends the connection each time",
+    ...client("SyncEngine", "SyncEngine"),
+    find: "      Effect.catchTag(walk, \"Refusal\",",
+    replace: "      Effect.catchTag(walk, \"\" as never,",
+    fails: "doesn't depend on one map that the server refuses to open"
+  },
+  {
+    id: "OPL-4",
+    breaks: "a connection that went silent is kept",
+    ...client("SyncEngine", "SyncEngine"),
+    find: "      silentMillis += Protocol.pingMillis",
+    replace: "      silentMillis += 0",
+    fails: "that went silent is noticed though the wall clock was set back"
+  },
+  {
+    id: "OPL-5",
+    breaks: "a refused write stays visible",
+    ...client("Replica", "Outbox"),
+    find: "mapOf(map).crdt.revert(key, remaining?.record)",
+    replace: "undefined",
+    fails: "gives way to a refusal anywhere: told of once, undone, and the others go on"
+  },
+  {
+    id: "OPL-5",
+    breaks: "a refusal takes the writes before it along",
+    ...client("Outbox", "Outbox"),
+    find: "    listener.onUndone(operation, latestOf(operation.map, operation.key), failure)",
+    replace: "    listener.onUndone(operation, undefined, failure)",
+    fails: "drops back to the write before, where that one is still on its way"
+  },
+  {
+    id: "FLOW-2",
+    breaks: "who waits for room when the client closes waits for ever",
+    ...client("Outbox", "Outbox"),
+    find: "      line.close()",
+    replace: "      void line.close",
+    fails: "refuses those who wait for room when the client closes"
+  },
+  {
+    id: "FLOW-2",
+    breaks: "an update that throws when there is room takes the operations before it along",
+    ...client("Replica", "Outbox"),
+    find: "          write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))",
+    replace: "          throw fault",
+    fails: "sends what it took, though an update that waited for room throws"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a state has no exit",
+    ...client("SyncState", "SyncEngine"),
+    find: "  ERROR: { disconnect: \"DISCONNECTED\" }",
+    replace: "  ERROR: {}",
+    fails: "leads from every state to every other"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "who wants a connection while one is being ended gets none",
+    ...client("SyncEngine", "SyncEngine"),
+    find: "    connect: inTurn(connect),",
+    replace: "    connect,",
+    fails: "comes back when it's ended and wanted again at once"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a client is CONNECTED before its log is drained",
+    ...client("SyncEngine", "Outbox"),
+    find: "          yield* progress.until(() => outbox.isDrained(bound))",
+    replace: "          yield* progress.until(() => true || outbox.isDrained(bound))",
+    fails: "lets an operation go for its own durable acknowledgement or rejection, and for nothing else"
+  },
+  {
+    id: "ACK-2",
+    breaks: "a write that was sent is taken for one that never was",
+    ...client("Outbox", "TopGunClient"),
+    find: "    flight.has(waiter.sequence)",
+    replace: "    !flight.has(waiter.sequence)",
+    fails: "of a write that was sent and not answered: indeterminate"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "a removal leaves all tags of the value but one",
+    ...core("OrMap", "OrMap"),
+    find: "    for (const tombstone of tombstones) this.merge(key, tombstone)",
+    replace: "    for (const tombstone of tombstones.slice(0, 1)) this.merge(key, tombstone)",
+    fails: "removes all tags of a value that it has seen, and nothing of another value or key"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "a removal takes all values of the key",
+    ...core("OrMap", "OrMap"),
+    find: "      if (record.isTombstone || Value.compareBytes(record.valueBytes, valueBytes) !== 0) continue",
+    replace: "      if (record.isTombstone) continue",
+    fails: "shows the additions less the removals that a replica has seen"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "an addition that comes after its removal undoes it",
+    ...core("OrMap", "OrMap"),
+    find: "    if (order <= 0) return undefined",
+    replace: "    if (order === 0) return undefined",
+    fails: "whatever the order and repetition of its operations"
+  },
+  {
+    id: "CRDT-3",
+    breaks: "of two additions under one tag the one that came first stays",
+    ...core("OrMap", "OrMap"),
+    find: "    const order = LwwRecord.compare(record, previous)",
+    replace: "    const order = record.isTombstone ? 1 : 0",
+    fails: "decides between two additions under one tag by their bytes, and counts them"
+  },
+  {
+    id: "CRDT-3",
+    breaks: "a tag that is used twice isn't counted",
+    ...core("OrMap", "OrMap"),
+    find: " this.#reusedTags++",
+    replace: " this.#reusedTags += 0",
+    fails: "decides between two additions under one tag by their bytes, and counts them"
+  },
+  {
+    id: "CRDT-3",
+    breaks: "two nodes' tags of one moment are taken for one",
+    ...core("OrMap", "OrMap"),
+    find: "  for (let at = NODE_ID_AT; at < NODE_ID_END; at++) {",
+    replace: "  for (let at = NODE_ID_AT; at < NODE_ID_AT; at++) {",
+    fails: "keeps the tags of one moment by different nodes apart"
+  },
+  {
+    id: "CRDT-4",
+    breaks: "fields are encoded in the order in which an object has them",
+    ...core("Value", "Value"),
+    find: "  if (names.length < 2) return names",
+    replace: "  if (names.length < 9) return names",
+    fails: "has the same bytes whatever the order of its fields"
+  },
+  {
+    id: "CRDT-4",
+    breaks: "-0 comes back as 0",
+    ...core("Value", "Value"),
+    find: "  if (value >= 0 && value <= 0xffffffff && value >>> 0 === value && !Object.is(value, -0)) {",
+    replace: "  if (value >= 0 && value <= 0xffffffff && value >>> 0 === value) {",
+    fails: "comes back as it was"
+  },
+  {
+    id: "CRDT-4",
+    breaks: "a set holds equal objects of another order of fields twice",
+    ...core("Value", "OrMap"),
+    find: "  if (names.length < 2) return names",
+    replace: "  if (names.length < 9) return names",
+    fails: "takes values for one when their canonical bytes are, whatever the order of their fields"
+  },
+  {
+    id: "CRDT-4",
+    breaks: "a counter's totals lose the bits above the 32nd",
+    ...core("PnCounter", "PnCounter"),
+    find: "    rest = Math.floor(rest / 256)",
+    replace: "    rest = rest >>> 8",
+    fails: "comes back from its row as it was"
+  },
+  {
+    id: "CRDT-1",
+    breaks: "of a node's rows one with more decrements alone doesn't win",
+    ...core("PnCounter", "PnCounter"),
+    find: "    if (previous !== undefined && compare(row, previous) <= 0) return undefined",
+    replace: "    if (previous !== undefined && row.increments <= previous.increments) return undefined",
+    fails: "counts each change that a replica has heard of once"
+  },
+  {
+    id: "CRDT-1",
+    breaks: "a counter's row is refused for what the sum of all rows is by then",
+    ...core("PnCounter", "PnCounter"),
+    find: "    this.#rows.set(row.nodeId, row)",
+    replace: "    if (this.#value + netOf(row) > VALUE_MAX) return undefined; else this.#rows.set(row.nodeId, row)",
+    fails: "whatever the order and repetition of its operations"
+  },
+  {
+    id: "SYNC-1",
+    breaks: "a removed tag's addition stays in its key's digest",
+    ...core("OrMap", "OrMap"),
+    find: "      digestRow(entry, previous.row, hash)",
+    replace: "      digestRow(entry, record.row, hash)",
+    fails: "has the digest and counts of a map built anew, after any records and prunings"
+  },
+  {
+    id: "TTL-1",
+    breaks: "a value of a set is shown at the moment that it expires",
+    ...core("OrMap", "OrMap"),
+    find: "record.expiresAt > now)",
+    replace: "record.expiresAt >= now)",
+    fails: "hides a value from the moment that it expires, and keeps its record and digest"
+  },
+  {
+    id: "IN-1",
+    breaks: "a counter's row with a bad node id is accepted",
+    ...core("PnCounter", "PnCounter"),
+    find: "  if (!Timestamp.isNodeId(read.nodeId)) {",
+    replace: "  if (read.nodeId === \"\") {",
+    fails: "refuses rows of another length, kind or node id, and totals beyond the safe integers"
+  },
+  {
+    id: "IN-2",
+    breaks: "a field named __proto__ becomes the value's prototype",
+    ...core("Value", "OrMap"),
+    find: "      if (name in Object.prototype) {",
+    replace: "      if (name === \"\") {",
+    fails: "keeps names of Object.prototype as plain keys, values and fields"
   }
 ]

@@ -1,0 +1,153 @@
+import { describe, it } from "@effect/vitest"
+import type * as ClientConfig from "@topgun/client/ClientConfig"
+import * as Storage from "@topgun/core/Storage"
+import * as Network from "@topgun/testing/SimulatedNetwork"
+import * as VirtualClock from "@topgun/testing/VirtualClock"
+import * as World from "@topgun/testing/World"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import { expect } from "vitest"
+import * as Journal from "../src/Journal.ts"
+
+const inWorld = (seed = 1) => World.provide({ seed })
+
+const connected = Effect.fnUntraced(function*(
+  options: ClientConfig.Options = {},
+  device: Storage.StorageAdapter = Storage.memory()
+) {
+  const clock = yield* VirtualClock.VirtualClock
+  const network = yield* Network.SimulatedNetwork
+  const server = yield* World.startServer()
+  const client = yield* World.startClient("alice", options, device)
+  yield* clock.runUntil(() => client.status.current.state === "CONNECTED")
+  return { clock, network, server, client }
+})
+
+/** Memory that can be told to fail. */
+const fragile = () => {
+  const memory = Storage.memory()
+  const state = { broken: false }
+  const device: Storage.StorageAdapter = {
+    ...memory,
+    commit: (writes) => state.broken ? Promise.reject(new Error("the disk is full")) : memory.commit(writes)
+  }
+  return { memory, device, state }
+}
+
+describe("the journal", () => {
+  it.live("never issues a stamp again, be there nothing left of it but the reservation", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const options = { autoConnect: false, backpressure: { strategy: "drop-oldest", capacity: 1 } } as const
+      const first = yield* World.startClient("alice", options)
+      const map = yield* first.map<number>("m")
+      yield* map.set("k", 1)
+      const { millis } = map.getRecord("k")!
+      yield* clock.advance("1 second")
+      clock.unsafeStep(-60_000)
+      yield* first.close
+      const written = (yield* Effect.promise(() => first.device.scan("records/m", undefined, 10)))
+        .map(({ key }) => ({ space: "records/m", key, value: undefined }))
+      yield* Effect.promise(() => first.device.commit(written))
+      const second = yield* World.startClient("alice", options, first.device)
+      const again = yield* second.map<number>("m")
+      yield* again.set("other", 1)
+      expect(again.getRecord("other")!.millis).toBeGreaterThan(millis)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("lets nothing leave beyond what is reserved, on no later connection either", () =>
+    Effect.gen(function*() {
+      const { device, state } = fragile()
+      const { client, clock, network, server } = yield* connected({}, device)
+      const map = yield* client.map<number>("m")
+      yield* clock.advance("1 second")
+      state.broken = true
+      yield* clock.advance("10 seconds")
+      yield* Effect.ignore(map.set("k", 1))
+      yield* clock.advance("1 second")
+      network.reset("alice")
+      yield* clock.advance("30 seconds")
+      expect((yield* server.status).maps).toEqual([])
+      state.broken = false
+      yield* clock.runUntil(() => client.status.current.pending === 0 && client.status.current.state === "CONNECTED")
+      expect((yield* server.status).maps).toMatchObject([{ size: 1 }])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("tells a write that it is durable, however much is merged from the server meanwhile", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const memory = Storage.memory()
+      let commits = 0
+      let open = () => {}
+      const gate = new Promise<void>((resolve) => {
+        open = resolve
+      })
+      const storage = yield* Storage.make({
+        ...memory,
+        commit: async (writes) => {
+          if (++commits > 1) await gate
+          await memory.commit(writes)
+        }
+      }, "m")
+      const journal = yield* Journal.make({ millis: 1e15, sequence: 1e9 }, {
+        keyWrites: (space, key) => [{ space, key, value: new Uint8Array(1) }],
+        inUse: () => ({ millis: 0, sequence: 0 }),
+        onCommit: () => {}
+      }).pipe(Effect.provideService(Storage.Storage, storage))
+      for (let n = 0; n < 12_000; n++) journal.stageKey("m", `k${n}`, "remote")
+      journal.stageKey("m", "mine", "local")
+      const local = journal.flushed()
+      yield* clock.settle
+      const told = yield* Deferred.isDone(local)
+      const begun = commits
+      open()
+      yield* clock.settle
+      expect({ told, begun, commits }).toEqual({ told: true, begun: 2, commits: 3 })
+    }).pipe(Effect.scoped, inWorld()))
+})
+
+describe("what storage holds", () => {
+  const corrupted = Effect.fnUntraced(function*(space: (row: string) => boolean) {
+    const faults: Array<unknown> = []
+    const device = Storage.memory()
+    const written: Array<Storage.StorageWrite> = []
+    const first = yield* World.startClient("alice", { autoConnect: false }, {
+      ...device,
+      commit: (writes) => {
+        written.push(...writes)
+        return device.commit(writes)
+      }
+    })
+    const map = yield* first.map<number>("m")
+    yield* map.set("a", 1)
+    yield* map.set("b", 2)
+    yield* first.close
+    const victim = written.find((row) => space(row.space))!
+    yield* Effect.promise(() => device.commit([{ ...victim, value: Uint8Array.of(1, 2, 3) }]))
+    const client = yield* World.startClient("alice", {
+      autoConnect: false,
+      onError: (fault) => void faults.push(fault)
+    }, device)
+    return { client, faults, map: yield* client.map<number>("m") }
+  })
+
+  it.live("and can't be read is told of; the rest is there", () =>
+    Effect.gen(function*() {
+      const { client, faults, map } = yield* corrupted((space) => space === "records/m")
+      expect(Object.fromEntries(map)).toEqual({ b: 2 })
+      expect(faults).toMatchObject([{ _tag: "StorageUnavailable" }])
+      expect(client.status.current.pending).toBe(2)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("of a write whose operation can't be read is sent nevertheless", () =>
+    Effect.gen(function*() {
+      const { client, faults, map } = yield* corrupted((space) => space === "outbox")
+      const clock = yield* VirtualClock.VirtualClock
+      expect(Object.fromEntries(map)).toEqual({ a: 1, b: 2 })
+      expect(faults).toMatchObject([{ _tag: "StorageUnavailable" }])
+      const server = yield* World.startServer()
+      yield* client.connect
+      yield* clock.runUntil(() => client.status.current.state === "CONNECTED" && client.status.current.pending === 0)
+      expect((yield* server.status).maps).toMatchObject([{ size: 2, root: map.digest }])
+    }).pipe(Effect.scoped, inWorld()))
+})

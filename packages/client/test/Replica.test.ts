@@ -1,0 +1,59 @@
+import { describe, it } from "@effect/vitest"
+import * as Storage from "@topgun/core/Storage"
+import * as VirtualClock from "@topgun/testing/VirtualClock"
+import * as World from "@topgun/testing/World"
+import * as Effect from "effect/Effect"
+import { expect } from "vitest"
+
+const inWorld = (seed = 1) => World.provide({ seed })
+
+/** Memory that can be told to fail. */
+const fragile = () => {
+  const memory = Storage.memory()
+  const state = { broken: false }
+  const device: Storage.StorageAdapter = {
+    ...memory,
+    commit: (writes) => state.broken ? Promise.reject(new Error("the disk is full")) : memory.commit(writes)
+  }
+  return { memory, device, state }
+}
+
+describe("listeners", () => {
+  it.live("hear of changes in their order, though one of them writes", () =>
+    Effect.gen(function*() {
+      const client = yield* World.startClient("alice", { autoConnect: false })
+      const map = yield* client.map<number>("m")
+      const seen: Array<unknown> = []
+      map.subscribe((changes) => {
+        if (changes[0]!.value === 1) Effect.runFork(map.set("k", 2))
+      })
+      map.subscribe((changes) => seen.push(...changes.map(({ previous, value }) => [previous, value])))
+      const watched: Array<unknown> = []
+      map.live("k").subscribe((value) => watched.push(value))
+      yield* map.set("k", 1)
+      expect(seen).toEqual([[undefined, 1], [1, 2]])
+      expect(watched).toEqual([1, 2])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("may throw, and so may the one who is told of it", () =>
+    Effect.gen(function*() {
+      const { device, state } = fragile()
+      const clock = yield* VirtualClock.VirtualClock
+      const client = yield* World.startClient("alice", {
+        autoConnect: false,
+        onError: () => {
+          throw new Error("the last one")
+        }
+      }, device)
+      const map = yield* client.map<number>("m")
+      map.subscribe(() => {
+        throw new Error("mine")
+      })
+      state.broken = true
+      yield* Effect.ignore(map.set("k", 1))
+      state.broken = false
+      yield* clock.runUntil(() => client.status.current.storage.fault === undefined)
+      yield* map.set("k", 2)
+      expect(map.get("k")).toBe(2)
+    }).pipe(Effect.scoped, inWorld()))
+})

@@ -1,0 +1,137 @@
+import { describe, it } from "@effect/vitest"
+import type * as ClientConfig from "@topgun/client/ClientConfig"
+import * as Storage from "@topgun/core/Storage"
+import * as Network from "@topgun/testing/SimulatedNetwork"
+import * as VirtualClock from "@topgun/testing/VirtualClock"
+import * as World from "@topgun/testing/World"
+import * as Effect from "effect/Effect"
+import { PCGRandom } from "effect/Utils"
+import { expect } from "vitest"
+import * as SyncState from "../src/SyncState.ts"
+
+const inWorld = (seed = 1) => World.provide({ seed })
+
+const connected = Effect.fnUntraced(function*(
+  options: ClientConfig.Options = {},
+  device: Storage.StorageAdapter = Storage.memory()
+) {
+  const clock = yield* VirtualClock.VirtualClock
+  const network = yield* Network.SimulatedNetwork
+  const server = yield* World.startServer()
+  const client = yield* World.startClient("alice", options, device)
+  yield* clock.runUntil(() => client.status.current.state === "CONNECTED")
+  return { clock, network, server, client }
+})
+
+describe("the table of states", () => {
+  const states = Object.keys(SyncState.transitions) as ReadonlyArray<SyncState.SyncState>
+  const reachable = (from: SyncState.SyncState): ReadonlySet<SyncState.SyncState> => {
+    const seen = new Set([from])
+    for (const state of seen) for (const next of Object.values(SyncState.transitions[state])) seen.add(next)
+    return seen
+  }
+
+  it("leads from every state to every other", () => {
+    expect(states).toHaveLength(7)
+    for (const state of states) expect([...reachable(state)].sort(), state).toEqual([...states].sort())
+  })
+
+  it("lets the application end every state, and lead to CONNECTED only what is synced", () => {
+    for (const state of states) {
+      expect(SyncState.next(state, "disconnect")).toBe("DISCONNECTED")
+      const ways = Object.entries(SyncState.transitions[state]).filter(([, next]) => next === "CONNECTED")
+      expect(ways.map(([event]) => event)).toEqual(state === "SYNCING" ? ["synced"] : [])
+    }
+  })
+})
+
+describe("the connection", () => {
+  it.live("comes back when it's ended and wanted again at once", () =>
+    Effect.gen(function*() {
+      const { client, clock } = yield* connected()
+      yield* Effect.all([client.disconnect, client.connect], { concurrency: 2 })
+      yield* clock.advance("1 minute")
+      expect(client.status.current.state).toBe("CONNECTED")
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("isn't failing when nobody wants one", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const client = yield* World.startClient("alice")
+      yield* clock.runUntil(() => client.status.current.failure !== undefined)
+      yield* client.disconnect
+      expect(client.status.current).toMatchObject({ state: "DISCONNECTED", failure: undefined })
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("that went silent is noticed though the wall clock was set back", () =>
+    Effect.gen(function*() {
+      const { client, clock, network } = yield* connected()
+      network.cut("alice")
+      clock.unsafeStep(-3_600_000)
+      yield* clock.runUntil(() => client.status.current.state !== "CONNECTED", { within: "16 seconds" })
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("doesn't depend on one map that the server refuses to open", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const faults: Array<unknown> = []
+      const server = yield* World.startServer({ subscriptionsMax: 2 } as never)
+      const client = yield* World.startClient("alice", {
+        autoConnect: false,
+        onError: (fault) => void faults.push(fault)
+      })
+      for (const name of ["a", "b", "c"]) yield* (yield* client.map<number>(name)).set("k", 1)
+      yield* client.connect
+      yield* clock.advance("1 minute")
+      expect(client.status.current).toMatchObject({ state: "CONNECTED", pending: 0 })
+      expect((yield* server.status).maps).toHaveLength(3)
+      expect(faults).toHaveLength(1)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("makes only moves of the table, leaks nothing, and comes back from whatever happens, in 30 seeded runs", () =>
+    Effect.gen(function*() {
+      for (let seed = 1; seed <= 30; seed++) {
+        yield* Effect.gen(function*() {
+          const faults: Array<unknown> = []
+          const { client, clock, network, server } = yield* connected({ onError: (fault) => void faults.push(fault) })
+          const sleepers = clock.sleepers()
+          let running = server
+          let stands = true
+          const random = new PCGRandom(seed)
+          const map = yield* client.map<number>("m")
+          const happenings = [
+            client.connect,
+            client.disconnect,
+            client.resetConnection,
+            Effect.all([client.disconnect, client.connect], { concurrency: 2 }),
+            Effect.ignore(map.set("k", seed)),
+            Effect.sync(() => network.cut("alice")),
+            Effect.sync(() => network.cut("alice", "toClient")),
+            Effect.sync(() => network.heal()),
+            Effect.sync(() => network.reset("alice")),
+            Effect.gen(function*() {
+              if (stands) yield* running.stop
+              else running = yield* World.startServer()
+              stands = !stands
+            })
+          ]
+          for (let n = 0; n < 40; n++) {
+            yield* happenings[random.integer(happenings.length)]!
+            yield* clock.advance(random.integer(3) * random.integer(4_000))
+            expect(client.status.current.state, `seed ${seed}`).not.toBe("ERROR")
+          }
+          network.heal()
+          if (!stands) running = yield* World.startServer()
+          yield* client.connect
+          yield* clock.runUntil(() =>
+            client.status.current.state === "CONNECTED" && client.status.current.pending === 0
+          )
+          yield* clock.advance("1 minute")
+          expect(faults, `seed ${seed}`).toEqual([])
+          expect(network.connections("alice"), `seed ${seed}`).toBe(1)
+          expect(clock.sleepers(), `seed ${seed}`).toBeLessThanOrEqual(sleepers + 2)
+          expect((yield* running.status).connections, `seed ${seed}`).toBe(1)
+        }).pipe(Effect.scoped, inWorld(seed))
+      }
+    }))
+})
