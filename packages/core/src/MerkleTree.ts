@@ -107,7 +107,11 @@ const refresh = (node: Node): void => {
 const hex = (hash: Hash64): string =>
   (hash.hi >>> 0).toString(16).padStart(8, "0") + (hash.lo >>> 0).toString(16).padStart(8, "0")
 
-const nibblesOf = (path: string): ReadonlyArray<number> => Array.from(path, (digit) => Number.parseInt(digit, 16))
+/** The hex digit at `depth` of a path: `0`..`9`, `a`..`f`. */
+const digitAt = (path: string, depth: number): number => {
+  const code = path.charCodeAt(depth)
+  return code < 0x3a ? code - 0x30 : code - 0x57
+}
 
 /** What a node looks like from outside: nothing below it, a leaf with its keys, or a branch with its children's hashes. */
 export type NodeView =
@@ -172,14 +176,13 @@ export class MerkleTree {
   /** The node at a path. A path that goes on below a leaf shows that leaf's keys under the path. */
   view(path: string): NodeView {
     let node = this.#root
-    const nibbles = nibblesOf(path)
-    for (let depth = 0; depth < nibbles.length; depth++) {
+    for (let depth = 0; depth < path.length; depth++) {
       if (node === undefined) break
       if (isLeaf(node)) {
-        const entries = node.entries.filter((entry) => isUnder(entry, nibbles, depth))
+        const entries = node.entries.filter((entry) => isUnder(entry, path, depth))
         return entries.length === 0 ? { _tag: "Empty" } : { _tag: "Leaf", entries }
       }
-      node = node.children[nibbles[depth]!]
+      node = node.children[digitAt(path, depth)]
     }
     if (node === undefined) return { _tag: "Empty" }
     refresh(node)
@@ -215,7 +218,6 @@ export class MerkleTree {
   visit(path: string, after: Hash64 | undefined, visit: (entry: TreeEntry) => boolean): void {
     const view = this.view(path)
     if (view._tag === "Empty") return
-    const nibbles = nibblesOf(path)
     const walk = (node: Node): boolean => {
       if (isLeaf(node)) return visitLeaf(node.entries, after, visit)
       for (const child of node.children) if (child !== undefined && !walk(child)) return false
@@ -237,19 +239,18 @@ export class MerkleTree {
       }
       return true
     }
-    walkFrom(view.children, nibbles.length, after !== undefined && pathIsPrefixOf(nibbles, after))
+    walkFrom(view.children, path.length, after !== undefined && isUnderPath(after.hi, after.lo, path, 0))
   }
 }
 
-const pathIsPrefixOf = (nibbles: ReadonlyArray<number>, hash: Hash64): boolean =>
-  nibbles.every((digit, depth) => digit === nibble(hash.hi, hash.lo, depth))
-
-const isUnder = (entry: TreeEntry, nibbles: ReadonlyArray<number>, from: number): boolean => {
-  for (let depth = from; depth < nibbles.length; depth++) {
-    if (nibble(entry.keyHi, entry.keyLo, depth) !== nibbles[depth]) return false
-  }
+/** Whether a hash goes on as the path does, from a depth on. */
+const isUnderPath = (hi: number, lo: number, path: string, from: number): boolean => {
+  for (let depth = from; depth < path.length; depth++) if (nibble(hi, lo, depth) !== digitAt(path, depth)) return false
   return true
 }
+
+const isUnder = (entry: TreeEntry, path: string, from: number): boolean =>
+  isUnderPath(entry.keyHi, entry.keyLo, path, from)
 
 /** The order of hashes, unsigned. */
 export const compareHashes = (aHi: number, aLo: number, bHi: number, bLo: number): number =>
