@@ -1,38 +1,12 @@
 import { describe, it } from "@effect/vitest"
-import type * as ClientConfig from "@topgun/client/ClientConfig"
 import * as Storage from "@topgun/core/Storage"
-import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { expect } from "vitest"
 import * as Journal from "../src/Journal.ts"
-
-const inWorld = (seed = 1) => World.provide({ seed })
-
-const connected = Effect.fnUntraced(function*(
-  options: ClientConfig.Options = {},
-  device: Storage.StorageAdapter = Storage.memory()
-) {
-  const clock = yield* VirtualClock.VirtualClock
-  const network = yield* Network.SimulatedNetwork
-  const server = yield* World.startServer()
-  const client = yield* World.startClient("alice", options, device)
-  yield* clock.runUntil(() => client.status.current.state === "CONNECTED")
-  return { clock, network, server, client }
-})
-
-/** Memory that can be told to fail. */
-const fragile = () => {
-  const memory = Storage.memory()
-  const state = { broken: false }
-  const device: Storage.StorageAdapter = {
-    ...memory,
-    commit: (writes) => state.broken ? Promise.reject(new Error("the disk is full")) : memory.commit(writes)
-  }
-  return { memory, device, state }
-}
+import { connected, fragile, inWorld } from "./worlds.ts"
 
 describe("the journal", () => {
   it.live("never issues a stamp again, be there nothing left of it but the reservation", () =>

@@ -1,7 +1,5 @@
 import { describe, it } from "@effect/vitest"
-import type * as ClientConfig from "@topgun/client/ClientConfig"
 import * as Protocol from "@topgun/core/Protocol"
-import * as Storage from "@topgun/core/Storage"
 import type { Connection } from "@topgun/core/Transport"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
@@ -12,20 +10,7 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { expect } from "vitest"
-
-const inWorld = (seed = 1) => World.provide({ seed })
-
-const connected = Effect.fnUntraced(function*(
-  options: ClientConfig.Options = {},
-  device: Storage.StorageAdapter = Storage.memory()
-) {
-  const clock = yield* VirtualClock.VirtualClock
-  const network = yield* Network.SimulatedNetwork
-  const server = yield* World.startServer()
-  const client = yield* World.startClient("alice", options, device)
-  yield* clock.runUntil(() => client.status.current.state === "CONNECTED")
-  return { clock, network, server, client }
-})
+import { connected, inWorld } from "./worlds.ts"
 
 /** A server that answers nothing by itself beyond opening maps; what it says of operations is for the test to say. */
 const scripted = Effect.gen(function*() {

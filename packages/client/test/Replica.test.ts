@@ -1,22 +1,9 @@
 import { describe, it } from "@effect/vitest"
-import * as Storage from "@topgun/core/Storage"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Effect from "effect/Effect"
 import { expect } from "vitest"
-
-const inWorld = (seed = 1) => World.provide({ seed })
-
-/** Memory that can be told to fail. */
-const fragile = () => {
-  const memory = Storage.memory()
-  const state = { broken: false }
-  const device: Storage.StorageAdapter = {
-    ...memory,
-    commit: (writes) => state.broken ? Promise.reject(new Error("the disk is full")) : memory.commit(writes)
-  }
-  return { memory, device, state }
-}
+import { fragile, inWorld } from "./worlds.ts"
 
 describe("listeners", () => {
   it.live("hear of changes in their order, though one of them writes", () =>

@@ -1,27 +1,11 @@
 import { describe, it } from "@effect/vitest"
-import type * as ClientConfig from "@topgun/client/ClientConfig"
-import * as Storage from "@topgun/core/Storage"
-import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Effect from "effect/Effect"
 import { PCGRandom } from "effect/Utils"
 import { expect } from "vitest"
 import * as SyncState from "../src/SyncState.ts"
-
-const inWorld = (seed = 1) => World.provide({ seed })
-
-const connected = Effect.fnUntraced(function*(
-  options: ClientConfig.Options = {},
-  device: Storage.StorageAdapter = Storage.memory()
-) {
-  const clock = yield* VirtualClock.VirtualClock
-  const network = yield* Network.SimulatedNetwork
-  const server = yield* World.startServer()
-  const client = yield* World.startClient("alice", options, device)
-  yield* clock.runUntil(() => client.status.current.state === "CONNECTED")
-  return { clock, network, server, client }
-})
+import { connected, inWorld } from "./worlds.ts"
 
 describe("the table of states", () => {
   const states = Object.keys(SyncState.transitions) as ReadonlyArray<SyncState.SyncState>

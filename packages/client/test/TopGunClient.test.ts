@@ -1,5 +1,4 @@
 import { describe, it } from "@effect/vitest"
-import type * as ClientConfig from "@topgun/client/ClientConfig"
 import * as Grid from "@topgun/core/Grid"
 import * as Storage from "@topgun/core/Storage"
 import * as Network from "@topgun/testing/SimulatedNetwork"
@@ -13,20 +12,10 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { expect } from "vitest"
+import { connected, inWorld } from "./worlds.ts"
 
 const Todo = Schema.Struct({ text: Schema.String, done: Schema.Boolean })
 const Todos = Grid.map("todos", Todo)
-
-const inWorld = (seed = 1) => World.provide({ seed })
-
-/** A client that is connected, and the server it is connected to. */
-const connected = Effect.fnUntraced(function*(options: ClientConfig.Options = {}) {
-  const clock = yield* VirtualClock.VirtualClock
-  const server = yield* World.startServer()
-  const client = yield* World.startClient("alice", options)
-  yield* clock.runUntil(() => client.status.current.state === "CONNECTED")
-  return { clock, server, client }
-})
 
 describe("a map", () => {
   it.live("is written and read without a server", () =>

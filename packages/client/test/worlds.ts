@@ -1,0 +1,33 @@
+/** What the client's tests begin with. */
+import type * as ClientConfig from "@topgun/client/ClientConfig"
+import * as Storage from "@topgun/core/Storage"
+import * as Network from "@topgun/testing/SimulatedNetwork"
+import * as VirtualClock from "@topgun/testing/VirtualClock"
+import * as World from "@topgun/testing/World"
+import * as Effect from "effect/Effect"
+
+export const inWorld = (seed = 1) => World.provide({ seed })
+
+/** A client that is connected, the server it is connected to, and what lies between them. */
+export const connected = Effect.fnUntraced(function*(
+  options: ClientConfig.Options = {},
+  device: Storage.StorageAdapter = Storage.memory()
+) {
+  const clock = yield* VirtualClock.VirtualClock
+  const network = yield* Network.SimulatedNetwork
+  const server = yield* World.startServer()
+  const client = yield* World.startClient("alice", options, device)
+  yield* clock.runUntil(() => client.status.current.state === "CONNECTED")
+  return { clock, network, server, client }
+})
+
+/** Memory that can be told to fail. */
+export const fragile = () => {
+  const memory = Storage.memory()
+  const state = { broken: false }
+  const device: Storage.StorageAdapter = {
+    ...memory,
+    commit: (writes) => state.broken ? Promise.reject(new Error("the disk is full")) : memory.commit(writes)
+  }
+  return { memory, device, state }
+}
