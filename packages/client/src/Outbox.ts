@@ -166,16 +166,26 @@ export const make = Effect.fnUntraced(function*(options: {
     onLowWater: listener.onLowWater
   })
 
-  const add = (
-    fields: Pick<Pending, "sequence" | "map" | "key" | "record" | "concern" | "since" | "offered">
-  ): Pending => ({ ...fields, outcome: undefined, stage: "line", acked: false, earlier: undefined })
+  const pending = (stored: StoredOperation, isOffer = false): Pending => ({
+    ...stored,
+    offered: isOffer,
+    outcome: undefined,
+    stage: "line",
+    acked: false,
+    earlier: undefined
+  })
+
+  /** The next operation of this device. */
+  const issue = (map: string, key: string, record: LwwRecord, concern: WriteConcern, isOffer = false): Pending =>
+    pending({ sequence: nextSequence++, map, key, record, concern, since: options.now() }, isOffer)
 
   const log = (operation: Pending): void =>
     journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: encode(operation) })
 
-  const restore = (operation: Pending): void => {
+  /** Puts an operation in flight that never stood in the line. */
+  const launch = (operation: Pending): void => {
     operation.stage = "flight"
-    live++
+    if (!operation.offered) live++
     track(operation)
     flight.set(operation.sequence, operation)
     setRoom()
@@ -194,18 +204,8 @@ export const make = Effect.fnUntraced(function*(options: {
     for (const [map, key] of offers.splice(0, Math.min(max, inFlightMax - flight.size))) {
       const record = confirmed(map, key)
       if (record === undefined || latestOf(map, key) !== undefined) continue
-      const operation = add({
-        sequence: nextSequence++,
-        map,
-        key,
-        record,
-        concern: "APPLIED",
-        since: options.now(),
-        offered: true
-      })
-      operation.stage = "flight"
-      track(operation)
-      flight.set(operation.sequence, operation)
+      const operation = issue(map, key, record, "APPLIED", true)
+      launch(operation)
       taken.push(operation)
     }
     if (offers.length === 0) offered.unsafeClose()
@@ -268,7 +268,7 @@ export const make = Effect.fnUntraced(function*(options: {
         operation.record = record
         operation.concern = stronger(operation.concern, concern)
       } else {
-        operation = add({ sequence: nextSequence++, map, key, record, concern, since: options.now(), offered: false })
+        operation = issue(map, key, record, concern)
         live++
         track(operation)
         line.offer(operation)
@@ -280,20 +280,12 @@ export const make = Effect.fnUntraced(function*(options: {
     },
 
     /** Takes back an operation that storage kept. It may have been sent before, so it is in flight. */
-    restore: (stored: StoredOperation): void => restore(add({ ...stored, offered: false })),
+    restore: (stored: StoredOperation): void => launch(pending(stored)),
 
     /** Makes an operation again of a record that storage kept without its own. */
     remake: (map: string, key: string, record: LwwRecord): void => {
-      const operation = add({
-        sequence: nextSequence++,
-        map,
-        key,
-        record,
-        concern: "APPLIED",
-        since: options.now(),
-        offered: false
-      })
-      restore(operation)
+      const operation = issue(map, key, record, "APPLIED")
+      launch(operation)
       log(operation)
     },
 

@@ -453,7 +453,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
         () => closed ? Effect.interrupt : Effect.void
       )
     }),
-    isSynced: (map: string): boolean => state.current === "CONNECTED" && synced.has(map),
     skewMillis: () => skewMillis,
     lastSyncedAt: () => lastSyncedAt,
     /** Why there is no connection, where there should be one. */
