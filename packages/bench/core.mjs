@@ -7,6 +7,7 @@ import * as Hlc from "@topgun/core/Hlc"
 import { LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import * as MerkleSync from "@topgun/core/MerkleSync"
+import * as MerkleTree from "@topgun/core/MerkleTree"
 import * as OrMaps from "@topgun/core/OrMap"
 import * as Partition from "@topgun/core/Partition"
 import * as Protocol from "@topgun/core/Protocol"
@@ -110,12 +111,12 @@ measure("MerkleTree update", count * 10, () => {
   const map = filled()
   const entries = []
   for (let partition = 0; partition < Partition.partitionCount; partition++) {
-    map.tree.tree(partition)?.visit("", undefined, (entry) => entries.push([partition, entry]) > 0)
+    for (const slot of map.tree.tree(partition)?.slotsBelow(MerkleTree.rootPath) ?? []) entries.push([partition, slot])
   }
   return { tree: map.tree, entries }
 }, ({ entries, tree }) => {
   for (let i = 0; i < 10; i++) {
-    for (const [partition, entry] of entries) tree.update(partition, entry, i, entry.digestLo)
+    for (const [partition, slot] of entries) tree.update(partition, slot, i, slot)
   }
   return tree.getRootHash()
 })
@@ -132,15 +133,18 @@ measure("MerkleTree update", count * 10, () => {
   const peer = MerkleSync.peerOf({
     root: (root) => {
       const packed = answers.root(root)
-      bytes += packed?.length ?? 0
+      bytes += root.length + (packed?.length ?? 0)
       return packed
     },
-    buckets: (nodes) => {
-      const buckets = answers.buckets(nodes)
-      for (const bucket of buckets) bytes += bucket.length
+    buckets: (nodes, lane) => {
+      const buckets = answers.buckets(nodes, lane)
+      bytes += nodes.length + buckets.length
       return buckets
     },
-    fetch: answers.fetch,
+    fetch: (hashes) => {
+      bytes += hashes.length
+      return answers.fetch(hashes)
+    },
     pull: answers.pull
   })
   const walks = 20
@@ -160,7 +164,7 @@ measure("MerkleTree update", count * 10, () => {
     }
     return wanted
   }, (_state, wanted) => check(wanted === 100 * walks, "each walk finds 100 keys"))
-  rows.at(-1).note = `${(bytes / walks / 1000).toFixed(1)} kB of hashes`
+  rows.at(-1).note = `${(bytes / walks / 1000).toFixed(1)} kB of questions and hashes`
 }
 measure("canonical encode", count, () => 0, () => {
   for (let n = 0; n < count; n++) Value.encodeTransient(records[n])

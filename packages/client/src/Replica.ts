@@ -396,10 +396,11 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
           onFault(received.left)
           continue
         }
-        const before = crdt.getBase(key)
+        const before = crdt.revision
         const change = crdt.merge(key, record)
         if (change !== undefined) changes.push(change)
-        if (change !== undefined || crdt.getBase(key) !== before) journal.stageKey(name, key, "remote")
+        // What was confirmed may have changed behind a write that hides it.
+        if (crdt.revision !== before) journal.stageKey(name, key, "remote")
       }
       if (changes.length > 0) emit(name, changes, "remote")
     },

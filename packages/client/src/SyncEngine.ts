@@ -268,8 +268,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
           ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: "lww", root })),
           ({ partitions }) => partitions ?? undefined
         ),
-      buckets: (nodes) =>
-        Effect.map(ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, nodes })), ({ buckets }) => buckets),
+      buckets: (nodes, lane) =>
+        Effect.map(
+          ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, lane, nodes })),
+          ({ buckets }) => buckets
+        ),
       fetch: (hashes) => Effect.flatMap(ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, hashes })), pageOf),
       pull: (node, after) =>
         Effect.flatMap(

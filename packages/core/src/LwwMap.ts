@@ -6,43 +6,26 @@
  * live record, and the Merkle tree digests confirmed records only: so equal roots mean equal confirmed state while
  * writes are on their way. `revert` goes back to the base; it isn't a merge, and only a client uses it.
  *
- * Values are held as canonical bytes and decoded, deeply frozen, when they are first read.
+ * **In memory** a key is a slot of a table and a record its row in a slab: nothing for the collector to visit, and half of
+ * what objects take. An `LwwRecord` is made when it is asked for, as a view of the row. Values are decoded, deeply frozen,
+ * when they are first read.
  */
 import type { Hash64 } from "./internal/hash.ts"
-import { hashKey } from "./internal/hash.ts"
-import { RowSlabs } from "./internal/RowSlabs.ts"
+import { DIGEST_HI, DIGEST_LO, FIELDS_LOG2, KEY_HI, KEY_LO, KeyTable, OWN_A, OWN_B, PARTITION } from "./internal/KeyTable.ts"
+import { type Address, compareRanges, RowSlabs, startOf } from "./internal/RowSlabs.ts"
 import * as LwwRecord from "./LwwRecord.ts"
-import type { TreeEntry } from "./MerkleTree.ts"
 import { digestRow, MerkleForest } from "./MerkleTree.ts"
-import * as Partition from "./Partition.ts"
+import type { Timestamp } from "./Timestamp.ts"
 import * as Value from "./Value.ts"
 
 type Row = LwwRecord.LwwRecord
 
-class Entry implements TreeEntry {
-  readonly key: string
-  readonly keyHi: number
-  readonly keyLo: number
-  readonly partition: number
-  digestHi = 0
-  digestLo = 0
-  /** The record that reads see. */
-  live: Row
-  /** What the server has confirmed: `undefined` when that is `live` itself, `null` when it has confirmed nothing. */
-  base: Row | null | undefined
-  /** The decoded value of `live`; `undefined` until it is first read. */
-  value: unknown
-
-  constructor(key: string, hash: Hash64, live: Row, base: Row | null | undefined) {
-    this.key = key
-    this.keyHi = hash.hi
-    this.keyLo = hash.lo
-    this.partition = Partition.ofHash(hash.hi, hash.lo)
-    this.live = live
-    this.base = base
-    this.value = undefined
-  }
-}
+/** The address of a key's live row. */
+const ROW = OWN_A
+/** What the server has confirmed: the address of that row, `SAME` when it is the live one, `NOTHING` when none is. */
+const BASE = OWN_B
+const SAME = 0
+const NOTHING = -1
 
 /** A key's visible change: the record before, where there was one, and the record now; `undefined` when reverted away. */
 export interface Change {
@@ -51,6 +34,28 @@ export interface Change {
   readonly record: Row | undefined
 }
 
+/** A change whose previous record is only made when somebody looks at it: few do. */
+class Replacement implements Change {
+  readonly key: string
+  readonly record: Row | undefined
+  readonly #bytes: Uint8Array
+  readonly #start: number
+  readonly #end: number
+
+  constructor(key: string, record: Row | undefined, bytes: Uint8Array, start: number, end: number) {
+    this.key = key
+    this.record = record
+    this.#bytes = bytes
+    this.#start = start
+    this.#end = end
+  }
+
+  get previous(): Row {
+    return LwwRecord.fromTrusted(this.#bytes.subarray(this.#start, this.#end))
+  }
+}
+
+/** What a map is made with. */
 export interface Options {
   /** The time that expiry is judged by, in ms. */
   readonly now: () => number
@@ -58,136 +63,177 @@ export interface Options {
   readonly tree?: MerkleForest
 }
 
-const hash = { hi: 0, lo: 0 }
+const hash: Hash64 = { hi: 0, lo: 0 }
 
-const later = (a: Row | null | undefined, b: Row): Row =>
-  a === null || a === undefined || LwwRecord.compare(b, a) > 0 ? b : a
-
+/** A last-writer-wins map of one replica; see the head of this file. Changed in place, by one writer at a time. */
 export class LwwMap {
+  /** Digests of the confirmed records. */
   readonly tree: MerkleForest
-  readonly #entries = new Map<string, Entry>()
   readonly #now: () => number
-  readonly #rows = new RowSlabs()
-  readonly #allocate: LwwRecord.Allocate = (bytes) => this.#rows.allocate(bytes)
-  /** Goes round the entries, whose rows are moved together as others die. */
-  #mover: Iterator<Entry> | undefined
+  readonly #keys = new KeyTable()
+  /** Rows move whenever one is added or freed: an address is read from its field after that, not before. */
+  readonly #rows = new RowSlabs((slot, from, to) => {
+    const at = slot << FIELDS_LOG2
+    this.#keys.fields[at + (this.#keys.fields[at + ROW] === from ? ROW : BASE)] = to
+  })
+  /** The decoded values of live records, by slot; `undefined` until first read. */
+  readonly #values: Array<unknown> = []
   #tombstones = 0
   #expiring = 0
+  #revision = 0
 
   constructor(options: Options) {
     this.#now = options.now
     this.tree = options.tree ?? new MerkleForest()
   }
 
+  /** Grows with each change of a live or of a confirmed record: as long as it is the same, nothing has changed. */
+  get revision(): number {
+    return this.#revision
+  }
+
   /** The number of keys that have a value now. */
   get size(): number {
-    if (this.#expiring === 0) return this.#entries.size - this.#tombstones
+    if (this.#expiring === 0) return this.#keys.slots.size - this.#tombstones
     let size = 0
-    for (const entry of this.#entries.values()) if (this.#isVisible(entry.live)) size++
+    for (const slot of this.#keys.slots.values()) if (this.#isVisible(slot)) size++
     return size
   }
 
   /** The number of records, tombstones included. */
   get recordCount(): number {
-    return this.#entries.size
+    return this.#keys.slots.size
   }
 
+  /** Whether a key has a value now. */
   has(key: string): boolean {
-    const entry = this.#entries.get(key)
-    return entry !== undefined && this.#isVisible(entry.live)
+    const slot = this.#keys.slots.get(key)
+    return slot !== undefined && this.#isVisible(slot)
   }
 
   /** The value of a key, deeply frozen, the same object at each read; `undefined` when there is none. */
   get(key: string): unknown {
-    const entry = this.#entries.get(key)
-    if (entry === undefined || !this.#isVisible(entry.live)) return undefined
-    return entry.value === undefined ? entry.value = Value.decode(entry.live.valueBytes) : entry.value
+    const slot = this.#keys.slots.get(key)
+    return slot === undefined ? undefined : this.#valueOf(slot)
   }
 
-  /** The live record of a key, tombstones and expired ones included. */
+  /** The live record of a key, tombstones and expired ones included. Its row is a view of the map's memory. */
   getRecord(key: string): Row | undefined {
-    return this.#entries.get(key)?.live
+    const slot = this.#keys.slots.get(key)
+    return slot === undefined ? undefined : this.#recordAt(this.#field(slot, ROW))
   }
 
   /** The record of a key that the server is known to have; on a server, the record. */
   getConfirmed(key: string): Row | undefined {
-    const entry = this.#entries.get(key)
-    return entry === undefined ? undefined : (entry.base === undefined ? entry.live : entry.base) ?? undefined
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) return undefined
+    const base = this.#field(slot, BASE)
+    return base === NOTHING ? undefined : this.#recordAt(base === SAME ? this.#field(slot, ROW) : base)
   }
 
   /** What the server has of a key that is ahead of it: its base, or `null` for nothing; `undefined` when it isn't ahead. */
   getBase(key: string): Row | null | undefined {
-    return this.#entries.get(key)?.base
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) return undefined
+    const base = this.#field(slot, BASE)
+    return base === SAME ? undefined : base === NOTHING ? null : this.#recordAt(base)
   }
 
+  /** The keys that have a value. The map may change meanwhile. */
   *keys(): IterableIterator<string> {
-    for (const entry of this.#entries.values()) if (this.#isVisible(entry.live)) yield entry.key
+    for (const [key, slot] of this.#keys.slots) if (this.#isVisible(slot)) yield key
   }
 
+  /** The values. The map may change meanwhile. */
   *values(): IterableIterator<unknown> {
-    for (const key of this.keys()) yield this.get(key)
+    for (const [, value] of this.entries()) yield value
   }
 
+  /** The keys that have a value, with it. The map may change meanwhile. */
   *entries(): IterableIterator<[key: string, value: unknown]> {
-    for (const key of this.keys()) yield [key, this.get(key)]
+    for (const [key, slot] of this.#keys.slots) {
+      const value = this.#valueOf(slot)
+      if (value !== undefined) yield [key, value]
+    }
   }
 
-  /** Every record with its key, tombstones and expired ones included. */
+  /** Every live record with its key, tombstones and expired ones included. The map may change meanwhile. */
   *records(): IterableIterator<[key: string, record: Row]> {
-    for (const entry of this.#entries.values()) yield [entry.key, entry.live]
+    for (const [key, slot] of this.#keys.slots) yield [key, this.#recordAt(this.#field(slot, ROW))]
   }
 
-  /** Joins a confirmed record. Answers the visible change, or `undefined` where the record lost. */
+  /**
+   * Joins a confirmed record. Answers the visible change, or `undefined` where the record lost. A key is one that
+   * `Value.checkKey` has passed. The row is copied.
+   */
   merge(key: string, record: Row): Change | undefined {
-    const entry = this.#entries.get(key)
-    if (entry === undefined) {
-      this.#insert(key, record, undefined)
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) {
+      this.#insert(key, record, SAME)
       return { key, previous: undefined, record }
     }
-    if (entry.base !== undefined) {
-      const confirmed = later(entry.base, record)
-      if (confirmed !== entry.base) this.#setBase(entry, confirmed)
-      const order = LwwRecord.compare(record, entry.live)
-      if (order < 0) return undefined
-      entry.base = undefined
-      if (order === 0) return undefined
-      const previous = entry.live
-      this.#setLive(entry, record)
-      return { key, previous, record }
+    const order = this.#compare(record, this.#field(slot, ROW))
+    const base = this.#field(slot, BASE)
+    if (order < 0) {
+      if (base === NOTHING || (base !== SAME && this.#compare(record, base) > 0)) this.#setBase(slot, record)
+      return undefined
     }
-    if (LwwRecord.compare(record, entry.live) <= 0) return undefined
-    const previous = entry.live
-    this.#setLive(entry, record)
-    this.#redigest(entry, record)
-    return { key, previous, record }
+    // The live record is confirmed too now, or gives way to this one that is.
+    if (base === SAME) {
+      if (order === 0) return undefined
+    } else {
+      this.#setField(slot, BASE, SAME)
+      if (base !== NOTHING) this.#rows.free(base)
+      this.#revision++
+    }
+    const change = order === 0 ? undefined : this.#setLive(slot, record)
+    this.#digest(slot, base === NOTHING)
+    return change
   }
 
-  /** Sets a value, given as canonical bytes, as of `stamp`. For maps whose every record is confirmed at once. */
-  set(key: string, valueBytes: Uint8Array, stamp: Parameters<typeof LwwRecord.put>[0], expiresAt = 0): Row {
-    const record = LwwRecord.put(stamp, valueBytes, expiresAt, this.#allocate)
-    if (this.merge(key, record) === undefined) this.#free(record)
-    return record
+  /**
+   * Sets a value, given as canonical bytes, as of `stamp`; answers whether it won. `expiresAt` in ms, 0 for never. A
+   * {@link merge} of a record that is written straight to its place.
+   */
+  set(key: string, valueBytes: Uint8Array, stamp: Timestamp, expiresAt = 0): boolean {
+    const known = this.#keys.slots.get(key)
+    if (known !== undefined && this.#field(known, BASE) !== SAME) {
+      return this.merge(key, LwwRecord.put(stamp, valueBytes, expiresAt)) !== undefined
+    }
+    const slot = known ?? this.#keys.add(key)
+    const length = LwwRecord.putBytes(valueBytes.length, expiresAt)
+    const address = this.#rows.reserve(slot, length)
+    const bytes = this.#rows.bytesOf(address)
+    const start = startOf(address)
+    LwwRecord.writePut(bytes, start, stamp, valueBytes, expiresAt)
+    if (known !== undefined) {
+      const live = this.#field(slot, ROW)
+      const liveStart = startOf(live)
+      const liveEnd = liveStart + this.#rows.lengthOf(live)
+      if (compareRanges(bytes, start, start + length, this.#rows.bytesOf(live), liveStart, liveEnd) <= 0) {
+        this.#rows.free(address)
+        return false
+      }
+    }
+    this.#place(slot, address)
+    this.#digest(slot, known === undefined)
+    return true
   }
 
-  /** Deletes a key as of `stamp`: a tombstone takes its place. For maps whose every record is confirmed at once. */
-  remove(key: string, stamp: Parameters<typeof LwwRecord.remove>[0]): Row {
-    const record = LwwRecord.remove(stamp, this.#allocate)
-    if (this.merge(key, record) === undefined) this.#free(record)
-    return record
+  /** Deletes a key as of `stamp`: a tombstone takes its place; answers whether it won. A {@link merge}, as {@link set} is. */
+  remove(key: string, stamp: Timestamp): boolean {
+    return this.merge(key, LwwRecord.remove(stamp)) !== undefined
   }
 
   /** Joins a local record that the server hasn't seen: visible, but outside the tree until {@link confirm}. */
   write(key: string, record: Row): Change | undefined {
-    const entry = this.#entries.get(key)
-    if (entry === undefined) {
-      this.#insert(key, record, null)
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) {
+      this.#insert(key, record, NOTHING)
       return { key, previous: undefined, record }
     }
-    if (LwwRecord.compare(record, entry.live) <= 0) return undefined
-    const previous = entry.live
-    if (entry.base === undefined) entry.base = previous
-    this.#setLive(entry, record)
-    return { key, previous, record }
+    if (this.#compare(record, this.#field(slot, ROW)) <= 0) return undefined
+    return this.#setLive(slot, record, true)
   }
 
   /** The server has this record now. Never a visible change when the record was written here before. */
@@ -200,38 +246,46 @@ export class LwwMap {
    * The opposite of {@link write}: with no confirmed record and nothing pending the key is gone, without a tombstone.
    */
   revert(key: string, pending?: Row): Change | undefined {
-    const entry = this.#entries.get(key)
-    if (entry === undefined || entry.base === undefined) return undefined
-    const previous = entry.live
-    const base = entry.base
-    const restored = pending === undefined ? base ?? undefined : later(base, pending)
-    if (restored === undefined) {
-      this.#count(previous, -1)
-      this.#entries.delete(key)
-      this.#free(previous)
-      return { key, previous, record: undefined }
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) return undefined
+    const base = this.#field(slot, BASE)
+    if (base === SAME) return undefined
+    if (pending !== undefined && (base === NOTHING || this.#compare(pending, base) > 0)) {
+      return this.#compare(pending, this.#field(slot, ROW)) === 0 ? undefined : this.#setLive(slot, pending)
     }
-    if (restored === base) entry.base = undefined
-    if (LwwRecord.compare(restored, previous) === 0) return undefined
-    this.#setLive(entry, restored)
-    return { key, previous, record: restored }
+    if (base === NOTHING) {
+      const change = this.#replacement(slot, undefined)
+      this.#forget(slot)
+      return change
+    }
+    const change = this.#replacement(slot, this.#recordAt(base))
+    this.#setField(slot, BASE, SAME)
+    this.#place(slot, base)
+    return change
   }
 
   /** Puts back what this node's storage kept of a key: its live record and, where it was ahead, its confirmed base. */
   restore(key: string, live: Row, base?: Row | null): void {
-    this.#insert(key, live, base)
+    const slot = this.#insert(key, live, NOTHING)
+    if (base === null) return
+    if (base === undefined) {
+      this.#setField(slot, BASE, SAME)
+      this.#digest(slot, true)
+    } else {
+      this.#setBase(slot, base)
+    }
   }
 
   /** Forgets confirmed tombstones with stamps below `beforeMillis`; answers their keys. */
   prune(beforeMillis: number): Array<string> {
     const pruned: Array<string> = []
-    for (const entry of this.#entries.values()) {
-      if (!entry.live.isTombstone || entry.live.millis >= beforeMillis || entry.base !== undefined) continue
-      this.tree.remove(entry.partition, entry)
-      this.#count(entry.live, -1)
-      this.#entries.delete(entry.key)
-      this.#free(entry.live)
-      pruned.push(entry.key)
+    for (const [key, slot] of this.#keys.slots) {
+      if (this.#field(slot, BASE) !== SAME) continue
+      const record = this.#recordAt(this.#field(slot, ROW))
+      if (!record.isTombstone || record.millis >= beforeMillis) continue
+      this.tree.remove(this.#field(slot, PARTITION), slot)
+      this.#forget(slot)
+      pruned.push(key)
     }
     return pruned
   }
@@ -241,75 +295,129 @@ export class LwwMap {
     return this.tree.getRootHash()
   }
 
-  #isVisible(record: Row): boolean {
-    return !record.isTombstone && (this.#expiring === 0 || record.expiresAt === 0 || record.expiresAt > this.#now())
+  #field(slot: number, field: number): number {
+    return this.#keys.fields[slot << FIELDS_LOG2 | field]!
   }
 
-  #count(record: Row, by: 1 | -1): void {
-    if (record.isTombstone) this.#tombstones += by
-    if (record.expiresAt !== 0) this.#expiring += by
+  #setField(slot: number, field: number, value: number): void {
+    this.#keys.fields[slot << FIELDS_LOG2 | field] = value
   }
 
-  #insert(key: string, live: Row, base: Row | null | undefined): void {
-    hashKey(key, hash)
-    const entry = new Entry(key, hash, live, base)
-    this.#settle(live)
-    if (base !== undefined && base !== null) this.#settle(base)
-    this.#entries.set(key, entry)
-    this.#count(live, 1)
-    const confirmed = base === undefined ? live : base
-    if (confirmed !== null) this.#plant(entry, confirmed)
+  #recordAt(address: Address): Row {
+    return LwwRecord.fromTrusted(this.#rows.rowAt(address))
   }
 
-  #plant(entry: Entry, confirmed: Row): void {
-    digestRow(entry, confirmed.row, hash)
-    entry.digestHi = hash.hi
-    entry.digestLo = hash.lo
-    this.tree.insert(entry.partition, entry)
+  #compare(record: Row, address: Address): number {
+    const start = startOf(address)
+    const end = start + this.#rows.lengthOf(address)
+    return compareRanges(record.row, 0, record.row.length, this.#rows.bytesOf(address), start, end)
   }
 
-  #redigest(entry: Entry, confirmed: Row): void {
-    digestRow(entry, confirmed.row, hash)
-    this.tree.update(entry.partition, entry, hash.hi, hash.lo)
+  #isVisible(slot: number): boolean {
+    const address = this.#field(slot, ROW)
+    const bytes = this.#rows.bytesOf(address)
+    if (LwwRecord.isTombstoneAt(bytes, startOf(address))) return false
+    if (this.#expiring === 0) return true
+    const expiresAt = LwwRecord.expiresAtAt(bytes, startOf(address))
+    return expiresAt === 0 || expiresAt > this.#now()
   }
 
-  #setBase(entry: Entry, confirmed: Row): void {
-    if (entry.base === null) this.#plant(entry, confirmed)
-    else this.#redigest(entry, confirmed)
-    this.#settle(confirmed)
-    if (entry.base !== null && entry.base !== undefined) this.#free(entry.base)
-    entry.base = confirmed
+  #valueOf(slot: number): unknown {
+    const value = this.#values[slot]
+    // What was decoded is a value, which only its expiry can hide.
+    if (value !== undefined && this.#expiring === 0) return value
+    if (!this.#isVisible(slot)) return undefined
+    if (value !== undefined) return value
+    const address = this.#field(slot, ROW)
+    const bytes = this.#rows.bytesOf(address)
+    const start = startOf(address)
+    return this.#values[slot] = Value.decodeTrusted(
+      bytes,
+      LwwRecord.valueAt(bytes, start),
+      start + this.#rows.lengthOf(address)
+    )
   }
 
-  #setLive(entry: Entry, record: Row): void {
-    this.#count(entry.live, -1)
-    this.#count(record, 1)
-    this.#settle(record)
-    const previous = entry.live
-    entry.live = record
-    entry.value = undefined
-    if (previous !== entry.base) this.#free(previous)
+  /** Counts a row that becomes, or ceases to be, a live one. */
+  #count(address: Address, by: 1 | -1): void {
+    const bytes = this.#rows.bytesOf(address)
+    const start = startOf(address)
+    if (LwwRecord.isTombstoneAt(bytes, start)) this.#tombstones += by
+    else if (LwwRecord.expiresAtAt(bytes, start) !== 0) this.#expiring += by
   }
 
-  /** Takes a record's row into this map's memory. */
-  #settle(record: Row): void {
-    if (!this.#rows.isSettled(record.row)) LwwRecord.relocate(record, this.#rows.copy(record.row))
+  #insert(key: string, record: Row, base: typeof SAME | typeof NOTHING): number {
+    const slot = this.#keys.add(key)
+    const address = this.#rows.add(slot, record.row, 0, record.row.length)
+    this.#setField(slot, BASE, base)
+    this.#place(slot, address)
+    if (base === SAME) this.#digest(slot, true)
+    return slot
   }
 
-  /** A record is held no longer: rows of others move, so that its memory can go. */
-  #free(record: Row): void {
-    for (let debt = this.#rows.freed(record.row); debt > 0 && this.#entries.size > 0;) {
-      this.#mover ??= this.#entries.values()
-      const next = this.#mover.next()
-      if (next.done === true) {
-        this.#mover = undefined
-        continue
-      }
-      const { base, live } = next.value
-      this.#settle(live)
-      if (base !== undefined && base !== null) this.#settle(base)
-      debt -= live.row.length
-      this.#rows.moved(live.row.length)
+  /** Forgets a key that has one row. */
+  #forget(slot: number): void {
+    const live = this.#field(slot, ROW)
+    this.#count(live, -1)
+    this.#keys.remove(slot)
+    this.#values[slot] = undefined
+    this.#revision++
+    this.#rows.free(live)
+  }
+
+  /** The change from the present live record of a key to another. */
+  #replacement(slot: number, record: Row | undefined): Change {
+    const live = this.#field(slot, ROW)
+    const start = startOf(live)
+    const end = start + this.#rows.lengthOf(live)
+    return new Replacement(this.#keys.keys[slot]!, record, this.#rows.bytesOf(live), start, end)
+  }
+
+  /** Takes in a live record; the one before it becomes the base where that is asked for and there is none. */
+  #setLive(slot: number, record: Row, keepsBase = false): Change {
+    const change = this.#replacement(slot, record)
+    const address = this.#rows.add(slot, record.row, 0, record.row.length)
+    if (keepsBase && this.#field(slot, BASE) === SAME) this.#setField(slot, BASE, this.#field(slot, ROW))
+    this.#place(slot, address)
+    return change
+  }
+
+  /** Makes a row the live one of its key, and frees the one before it unless that is the base. */
+  #place(slot: number, address: Address): void {
+    const live = this.#field(slot, ROW)
+    if (live !== 0) this.#count(live, -1)
+    this.#count(address, 1)
+    this.#setField(slot, ROW, address)
+    this.#values[slot] = undefined
+    this.#revision++
+    if (live !== 0 && live !== this.#field(slot, BASE)) this.#rows.free(live)
+  }
+
+  /** Takes in another confirmed record of a key that is ahead of it. */
+  #setBase(slot: number, record: Row): void {
+    const address = this.#rows.add(slot, record.row, 0, record.row.length)
+    const base = this.#field(slot, BASE)
+    this.#setField(slot, BASE, address)
+    this.#revision++
+    if (base !== NOTHING) this.#rows.free(base)
+    this.#digest(slot, base === NOTHING)
+  }
+
+  /** Brings the tree up to date with the confirmed record of a key, which is the first one or another one. */
+  #digest(slot: number, isFirst: boolean): void {
+    const { fields } = this.#keys
+    const at = slot << FIELDS_LOG2
+    const base = fields[at + BASE]!
+    const address = base === SAME ? fields[at + ROW]! : base
+    const start = startOf(address)
+    const end = start + this.#rows.lengthOf(address)
+    digestRow(fields[at + KEY_HI]!, fields[at + KEY_LO]!, this.#rows.viewOf(address), start, end, hash)
+    if (isFirst) {
+      fields[at + DIGEST_HI] = hash.hi
+      fields[at + DIGEST_LO] = hash.lo
+      this.tree.insert(fields[at + PARTITION]!, this.#keys, slot)
+    } else {
+      this.tree.update(fields[at + PARTITION]!, slot, hash.hi, hash.lo)
     }
   }
 }

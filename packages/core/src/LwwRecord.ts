@@ -29,6 +29,9 @@ const KIND_AT = 24
 const HEADER = 25
 const HEADER_EXPIRING = 31
 
+/** The bytes of a row that are its stamp. */
+export const stampBytes = KIND_AT
+
 /** The bytes of a record beside its value, at most. */
 export const overheadBytes = HEADER_EXPIRING
 
@@ -36,7 +39,7 @@ export const overheadBytes = HEADER_EXPIRING
 export class LwwRecord {
   readonly millis: number
   readonly counter: number
-  /** The whole record; see the table at the head of this file. Never written to; where it lies may change. */
+  /** The whole record; see the table at the head of this file. Never written to. */
   readonly row: Uint8Array
 
   /** @internal */
@@ -56,17 +59,17 @@ export class LwwRecord {
 
   /** Whether the record says that the key is deleted. */
   get isTombstone(): boolean {
-    return this.row[KIND_AT] === DELETE
+    return isTombstoneAt(this.row, 0)
   }
 
   /** When the value ceases to be, in ms; 0 for never. */
   get expiresAt(): number {
-    return this.row[KIND_AT] === PUT_EXPIRING ? readMillis(this.row, HEADER) : 0
+    return expiresAtAt(this.row, 0)
   }
 
   /** The value's canonical bytes; empty for a tombstone. */
   get valueBytes(): Uint8Array {
-    return this.row.subarray(this.row[KIND_AT] === PUT_EXPIRING ? HEADER_EXPIRING : HEADER)
+    return this.row.subarray(valueAt(this.row, 0))
   }
 }
 
@@ -91,47 +94,68 @@ const readNodeId = (row: Uint8Array): string => {
   return id
 }
 
-/** Gives room for a row of so many bytes. */
-export type Allocate = (bytes: number) => Uint8Array
+/** The bytes of a record that holds a value of so many canonical bytes. */
+export const putBytes = (valueBytes: number, expiresAt: number): number =>
+  (expiresAt === 0 ? HEADER : HEADER_EXPIRING) + valueBytes
 
-const fresh: Allocate = (bytes) => new Uint8Array(bytes)
+/** The bytes of a tombstone. */
+export const removeBytes = HEADER
 
-const make = (stamp: Timestamp.Timestamp, kind: number, bytes: number, allocate: Allocate): LwwRecord => {
-  const row = allocate(bytes)
-  writeMillis(row, 0, stamp.millis)
-  row[6] = stamp.counter >>> 8
-  row[7] = stamp.counter
-  for (let i = 0; i < Timestamp.nodeIdLength; i++) row[8 + i] = stamp.nodeId.charCodeAt(i)
-  row[KIND_AT] = kind
+const writeHeader = (target: Uint8Array, at: number, { counter, millis, nodeId }: Timestamp.Timestamp, kind: number) => {
+  writeMillis(target, at, millis)
+  target[at + 6] = counter >>> 8
+  target[at + 7] = counter
+  for (let i = 0; i < Timestamp.nodeIdLength; i++) target[at + 8 + i] = nodeId.charCodeAt(i)
+  target[at + KIND_AT] = kind
+}
+
+/** Writes the row of {@link put} where there is room for its {@link putBytes}. */
+export const writePut = (
+  target: Uint8Array,
+  at: number,
+  stamp: Timestamp.Timestamp,
+  valueBytes: Uint8Array,
+  expiresAt: number
+): void => {
+  writeHeader(target, at, stamp, expiresAt === 0 ? PUT : PUT_EXPIRING)
+  if (expiresAt !== 0) writeMillis(target, at + HEADER, expiresAt)
+  target.set(valueBytes, at + putBytes(0, expiresAt))
+}
+
+/** Writes the row of {@link remove} where there is room for its {@link removeBytes}. */
+export const writeRemove = (target: Uint8Array, at: number, stamp: Timestamp.Timestamp): void =>
+  writeHeader(target, at, stamp, DELETE)
+
+/** A record that holds a value, given as canonical bytes; `expiresAt` in ms, 0 for never. */
+export const put = (stamp: Timestamp.Timestamp, valueBytes: Uint8Array, expiresAt = 0): LwwRecord => {
+  const row = new Uint8Array(putBytes(valueBytes.length, expiresAt))
+  writePut(row, 0, stamp, valueBytes, expiresAt)
   return new LwwRecord(stamp.millis, stamp.counter, row)
 }
 
-/** A record that holds a value, given as canonical bytes; `expiresAt` in ms, 0 for never. */
-export const put = (
-  stamp: Timestamp.Timestamp,
-  valueBytes: Uint8Array,
-  expiresAt = 0,
-  allocate: Allocate = fresh
-): LwwRecord => {
-  const header = expiresAt === 0 ? HEADER : HEADER_EXPIRING
-  const record = make(stamp, expiresAt === 0 ? PUT : PUT_EXPIRING, header + valueBytes.length, allocate)
-  if (expiresAt !== 0) writeMillis(record.row, HEADER, expiresAt)
-  record.row.set(valueBytes, header)
-  return record
+/** A record that deletes its key: a tombstone. */
+export const remove = (stamp: Timestamp.Timestamp): LwwRecord => {
+  const row = new Uint8Array(removeBytes)
+  writeRemove(row, 0, stamp)
+  return new LwwRecord(stamp.millis, stamp.counter, row)
 }
 
-/** A record that deletes its key: a tombstone. */
-export const remove = (stamp: Timestamp.Timestamp, allocate: Allocate = fresh): LwwRecord =>
-  make(stamp, DELETE, HEADER, allocate)
+// Of a row that begins at `start` of a larger buffer, for the maps that keep many in one.
+
+/** Whether a row is a tombstone's. */
+export const isTombstoneAt = (bytes: Uint8Array, start: number): boolean => bytes[start + KIND_AT] === DELETE
+
+/** When a row's value ceases to be, in ms; 0 for never. */
+export const expiresAtAt = (bytes: Uint8Array, start: number): number =>
+  bytes[start + KIND_AT] === PUT_EXPIRING ? readMillis(bytes, start + HEADER) : 0
+
+/** Where a row's value begins. */
+export const valueAt = (bytes: Uint8Array, start: number): number =>
+  start + (bytes[start + KIND_AT] === PUT_EXPIRING ? HEADER_EXPIRING : HEADER)
 
 /** A record from bytes that this side wrote itself. The row is kept, not copied. */
 export const fromTrusted = (row: Uint8Array): LwwRecord =>
   new LwwRecord(readMillis(row, 0), row[6]! << 8 | row[7]!, row)
-
-/** The same record at another place: its own bytes, copied. For the map that holds it. */
-export const relocate = (record: LwwRecord, row: Uint8Array): void => {
-  ;(record as { row: Uint8Array }).row = row
-}
 
 /**
  * A record from foreign bytes: a well-formed stamp, a kind of this format, a canonical value within `valueBytesMax`.
@@ -139,12 +163,8 @@ export const relocate = (record: LwwRecord, row: Uint8Array): void => {
  *
  * @throws MalformedMessage
  */
-export const decode = (row: Uint8Array): LwwRecord => {
-  const record = decodeInPlace(row)
-  // Not `slice`, which in a Buffer shares the memory.
-  relocate(record, new Uint8Array(row))
-  return record
-}
+// Not `slice`, which in a Buffer shares the memory.
+export const decode = (row: Uint8Array): LwwRecord => decodeInPlace(new Uint8Array(row))
 
 /** {@link decode} for what goes into a map at once: the bytes are not copied, as the map that keeps them does that. */
 export const decodeInPlace = (row: Uint8Array): LwwRecord => {
@@ -162,7 +182,7 @@ export const decodeInPlace = (row: Uint8Array): LwwRecord => {
     const header = kind === PUT ? HEADER : HEADER_EXPIRING
     if (row.length <= header) throw new MalformedMessage({ reason: "a put has a value" })
     if (row.length - header > Value.valueBytesMax) throw new MalformedMessage({ reason: "the value is too large" })
-    Value.validate(row.subarray(header))
+    Value.validate(row, header)
   } else {
     throw new MalformedMessage({ reason: `record kind ${kind} is of a newer format: update this side` })
   }

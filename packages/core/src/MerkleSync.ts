@@ -8,22 +8,42 @@
  * | step | asked | answered |
  * |---|---|---|
  * | root | the initiator's root | equal, or the roots of the non-empty partitions |
- * | buckets | nodes, all of one level | for each its children's hashes, or a leaf's keys' hashes and digests |
+ * | buckets | nodes, all of one level, and a lane | for each its children's hashes, or a leaf's keys' hashes and digests |
  * | fetch | hashes of keys that are missing or differ | their records |
  * | pull | a node below which the initiator has nothing, and a cursor | records in the order of their keys' hashes |
  *
  * Equal replicas exchange one message. Otherwise there are as many rounds as levels on the way to the differences (3 to 5
  * up to a hundred million keys), each with one message of at most {@link nodesMax} nodes, and records in pages of about
  * {@link pageBytes}. Records that only the initiator has, or has newer, are named in the result: they travel as operations.
+ *
+ * **Half hashes.** Below the partitions' roots hashes travel as one of their two lanes, 32 bits, which halves the walk: 100
+ * differing keys of 100,000 take 16 kB. A difference stays unseen with a probability of 2^-32 a node. The lane is chosen by
+ * lot for each walk, so that it is found by another one; and where nothing at all is found though the roots differ, the
+ * walk is done at once with the other lane too.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
 import { MalformedMessage } from "./GridError.ts"
-import type { Hash64 } from "./internal/hash.ts"
+import { type Hash64, hex } from "./internal/hash.ts"
+import { DIGEST_HI, FIELDS_LOG2, KEY_HI, KEY_LO } from "./internal/KeyTable.ts"
 import * as LwwRecord from "./LwwRecord.ts"
-import type { MerkleForest, TreeEntry } from "./MerkleTree.ts"
-import { compareHashes, readLane, writeHash } from "./MerkleTree.ts"
+import {
+  childFields,
+  childPath,
+  compareHashes,
+  depthMax,
+  digitAt,
+  fanout,
+  isUnder,
+  leafKeysMax,
+  type MerkleForest,
+  type MerkleTree,
+  type Path,
+  pathOf,
+  rootPath
+} from "./MerkleTree.ts"
 import * as Partition from "./Partition.ts"
 
 /** Nodes asked for in one message. */
@@ -38,6 +58,9 @@ const pagesInFlight = 4
 /** A node of a map's trees: partition and path of hex digits. */
 export type NodeId = readonly [partition: number, path: string]
 
+/** Which half of the hashes a walk compares: 0 for the upper 32 bits, 1 for the lower. */
+export type Lane = 0 | 1
+
 /** A record with its key, as rows travel. */
 export type KeyedRecord = readonly [key: string, record: LwwRecord.LwwRecord]
 
@@ -49,9 +72,9 @@ export interface Page {
 
 /** The side that answers, bound to one map. */
 export interface SyncPeer<E> {
-  /** The peer's partitions' roots, packed as `MerkleForest.packRoots` does; `undefined` when the roots are equal. */
+  /** The peer's partitions' roots, packed; `undefined` when the map's roots are equal. */
   readonly root: (local: Uint8Array) => Effect.Effect<Uint8Array | undefined, E>
-  readonly buckets: (nodes: ReadonlyArray<NodeId>) => Effect.Effect<ReadonlyArray<Uint8Array>, E>
+  readonly buckets: (nodes: Uint8Array, lane: Lane) => Effect.Effect<Uint8Array, E>
   readonly fetch: (hashes: Uint8Array) => Effect.Effect<Page, E>
   readonly pull: (node: NodeId, after: Uint8Array | undefined) => Effect.Effect<Page, E>
 }
@@ -77,10 +100,10 @@ export interface Reconciled {
   readonly offers: ReadonlyArray<string>
 }
 
-/** Answers to an initiator's questions, straight from the trees. */
+/** Answers to an initiator's questions, straight from the trees. What has no known form is a MalformedMessage thrown. */
 export interface Answers {
   readonly root: (remote: Uint8Array) => Uint8Array | undefined
-  readonly buckets: (nodes: ReadonlyArray<NodeId>) => ReadonlyArray<Uint8Array>
+  readonly buckets: (nodes: Uint8Array, lane: Lane) => Uint8Array
   readonly fetch: (hashes: Uint8Array) => Page
   readonly pull: (node: NodeId, after: Uint8Array | undefined) => Page
 }
@@ -92,109 +115,270 @@ export class MerkleSync extends Context.Tag("@topgun/core/MerkleSync")<MerkleSyn
 }>() {}
 
 // --- Forms on the wire ---
-// A bucket is one byte of form and its content: nothing; the 16 bits of which children there are, then 8 bytes of hash for
-// each; or, for each key of a leaf, 8 bytes of its hash and 8 of its record's digest.
+// Numbers are big-endian. Hashes are 8 bytes, the upper lane first.
+//
+// The partitions' roots: a bit for each partition, from the lowest of the first byte on, that says whether it has keys; then
+// the lowest 6 bytes of each such root.
+// Nodes: a byte of depth, then of each node its partition, as the distance from the one before (a byte; 255 says that it
+// follows in two), and the hex digits of its path, two to the byte.
+// A bucket is one byte of form and its content:
+//   EMPTY   nothing;
+//   FULL    4 bytes of hash of each of the 16 children;
+//   BRANCH  a bit for each child that says whether it has keys, then 4 bytes of each such child's hash;
+//   LEAF    a byte that says how many keys, then of each what follows its hash's first `depth >> 1` bytes, which the path
+//           has already, and 4 bytes of its record's digest;
+//   DENSE   nothing: there are too many keys, all of one hash, to list them; they are pulled.
 
 const EMPTY = 0
 const BRANCH = 1
 const LEAF = 2
+const DENSE = 3
+const FULL = 4
+const ALL_PRESENT = 0xffff
+const FAR = 0xff
+/** Keys that a leaf lists. There are more than `leafKeysMax` only where their hashes are equal. */
+const leafListMax = 64
 
-const packBucket = (forest: MerkleForest, [partition, path]: NodeId): Uint8Array => {
-  const view = forest.tree(partition)?.view(path) ?? { _tag: "Empty" }
-  switch (view._tag) {
-    case "Empty":
-      return Uint8Array.of(EMPTY)
-    case "Leaf": {
-      const packed = new Uint8Array(1 + view.entries.length * 16)
-      packed[0] = LEAF
-      view.entries.forEach((entry, i) => {
-        writeHash(packed, 1 + i * 16, entry.keyHi, entry.keyLo)
-        writeHash(packed, 9 + i * 16, entry.digestHi, entry.digestLo)
-      })
-      return packed
+const presenceBytes = (Partition.partitionCount + 7) >>> 3
+const rootBytes = 6
+
+/** Bytes of which a message is made, one after the other. */
+class Writer {
+  #bytes: Uint8Array
+  #view: DataView
+  #at = 0
+
+  constructor(capacity: number) {
+    this.#bytes = new Uint8Array(capacity)
+    this.#view = new DataView(this.#bytes.buffer)
+  }
+
+  uint8(value: number): void {
+    this.#room(1)
+    this.#view.setUint8(this.#at, value)
+    this.#at += 1
+  }
+
+  uint16(value: number): void {
+    this.#room(2)
+    this.#view.setUint16(this.#at, value)
+    this.#at += 2
+  }
+
+  lane(value: number): void {
+    this.#room(4)
+    this.#view.setInt32(this.#at, value)
+    this.#at += 4
+  }
+
+  done(): Uint8Array {
+    return this.#bytes.slice(0, this.#at)
+  }
+
+  #room(bytes: number): void {
+    if (this.#at + bytes <= this.#bytes.length) return
+    const grown = new Uint8Array(this.#bytes.length * 2 + bytes)
+    grown.set(this.#bytes)
+    this.#bytes = grown
+    this.#view = new DataView(grown.buffer)
+  }
+}
+
+/** Foreign bytes, read one after the other. */
+class Reader {
+  readonly #view: DataView
+  readonly #what: string
+  #at = 0
+
+  constructor(bytes: Uint8Array, what: string) {
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.#what = what
+  }
+
+  get isAtEnd(): boolean {
+    return this.#at === this.#view.byteLength
+  }
+
+  uint8(): number {
+    return this.#view.getUint8(this.#take(1))
+  }
+
+  uint16(): number {
+    return this.#view.getUint16(this.#take(2))
+  }
+
+  lane(): number {
+    return this.#view.getInt32(this.#take(4))
+  }
+
+  /** The bytes [from, to) of a hash that begins as another one does. */
+  hash(beginning: Hash64, from: number, to: number): Hash64 {
+    let { hi, lo } = beginning
+    for (let at = from; at < to; at++) {
+      const byte = this.uint8()
+      const mask = ~(0xff << (24 - 8 * (at & 3)))
+      if (at < 4) hi = hi & mask | byte << (24 - 8 * at)
+      else lo = lo & mask | byte << (56 - 8 * at)
     }
-    case "Branch": {
-      const present = view.children.filter((child) => child !== undefined)
-      const packed = new Uint8Array(3 + present.length * 8)
-      packed[0] = BRANCH
-      let at = 3
-      view.children.forEach((child, i) => {
-        if (child === undefined) return
-        packed[i < 8 ? 1 : 2]! |= 1 << (i & 7)
-        writeHash(packed, at, child.hi, child.lo)
-        at += 8
-      })
-      return packed
+    return { hi, lo }
+  }
+
+  refuse(): never {
+    throw new MalformedMessage({ reason: `${this.#what} of the tree walk have no known form` })
+  }
+
+  #take(bytes: number): number {
+    const at = this.#at
+    if (at + bytes > this.#view.byteLength) this.refuse()
+    this.#at += bytes
+    return at
+  }
+}
+
+/** A node of a walk. */
+interface Node {
+  readonly partition: number
+  readonly path: Path
+}
+
+const byteOf = (hi: number, lo: number, at: number): number =>
+  (at < 4 ? hi >>> (24 - 8 * at) : lo >>> (56 - 8 * at)) & 0xff
+
+/** Nodes of one level, in the order of their partitions. */
+const packNodes = (nodes: ReadonlyArray<Node>): Uint8Array => {
+  const writer = new Writer(1 + nodes.length * 6)
+  const { depth } = nodes[0]!.path
+  writer.uint8(depth)
+  let before = 0
+  for (const { partition, path } of nodes) {
+    if (partition - before < FAR) {
+      writer.uint8(partition - before)
+    } else {
+      writer.uint8(FAR)
+      writer.uint16(partition - before)
+    }
+    before = partition
+    for (let at = 0; at * 2 < depth; at++) writer.uint8(byteOf(path.hi, path.lo, at))
+  }
+  return writer.done()
+}
+
+const readNodes = (bytes: Uint8Array): ReadonlyArray<Node> => {
+  const reader = new Reader(bytes, "the nodes")
+  const nodes: Array<Node> = []
+  const depth = reader.uint8()
+  if (depth > depthMax) reader.refuse()
+  let partition = 0
+  while (!reader.isAtEnd) {
+    const distance = reader.uint8()
+    partition += distance === FAR ? reader.uint16() : distance
+    if (partition >= Partition.partitionCount || nodes.length === nodesMax) reader.refuse()
+    const { hi, lo } = reader.hash(rootPath, 0, (depth + 1) >>> 1)
+    // What follows the last digit is nothing.
+    if ((depth & 1) === 1 && digitAt(hi, lo, depth) !== 0) reader.refuse()
+    nodes.push({ partition, path: { hi, lo, depth } })
+  }
+  return nodes
+}
+
+const children = new Int32Array(fanout * childFields)
+
+const writeBucket = (writer: Writer, tree: MerkleTree | undefined, path: Path, lane: Lane): void => {
+  const count = tree === undefined ? 0 : tree.count(path)
+  if (tree === undefined || count === 0) {
+    writer.uint8(EMPTY)
+  } else if (count > leafKeysMax && path.depth < depthMax) {
+    tree.readChildren(path, children)
+    let present = 0
+    for (let digit = 0; digit < fanout; digit++) if (children[digit * childFields] !== 0) present |= 1 << digit
+    writer.uint8(present === ALL_PRESENT ? FULL : BRANCH)
+    if (present !== ALL_PRESENT) writer.uint16(present)
+    for (let digit = 0; digit < fanout; digit++) {
+      if ((present >>> digit & 1) === 1) writer.lane(children[digit * childFields + 1 + lane]!)
+    }
+  } else if (count > leafListMax) {
+    writer.uint8(DENSE)
+  } else {
+    writer.uint8(LEAF)
+    writer.uint8(count)
+    const { fields } = tree.keys
+    for (const slot of tree.slotsBelow(path)) {
+      const at = slot << FIELDS_LOG2
+      const hi = fields[at + KEY_HI]!
+      const lo = fields[at + KEY_LO]!
+      for (let byte = path.depth >>> 1; byte < 8; byte++) writer.uint8(byteOf(hi, lo, byte))
+      writer.lane(fields[at + DIGEST_HI + lane]!)
     }
   }
 }
 
-type Bucket =
-  | { readonly _tag: "Empty" }
-  | { readonly _tag: "Leaf"; readonly digests: ReadonlyMap<string, { readonly key: Hash64; readonly digest: Hash64 }> }
-  | { readonly _tag: "Branch"; readonly children: ReadonlyArray<Hash64 | undefined> }
+const packHash = (hi: number, lo: number): Uint8Array => {
+  const packed = new Uint8Array(8)
+  const view = new DataView(packed.buffer)
+  view.setInt32(0, hi)
+  view.setInt32(4, lo)
+  return packed
+}
 
-const readHash = (bytes: Uint8Array, at: number): Hash64 => ({ hi: readLane(bytes, at), lo: readLane(bytes, at + 4) })
-
-const hashText = (hash: Hash64): string => `${hash.hi}:${hash.lo}`
-const keyHash = (entry: TreeEntry): Hash64 => ({ hi: entry.keyHi, lo: entry.keyLo })
-
-const readBucket = (packed: Uint8Array | undefined): Bucket => {
-  const form = packed?.[0]
-  if (packed !== undefined && form === EMPTY && packed.length === 1) return { _tag: "Empty" }
-  if (packed !== undefined && form === LEAF && packed.length % 16 === 1) {
-    const digests = new Map<string, { readonly key: Hash64; readonly digest: Hash64 }>()
-    for (let at = 1; at < packed.length; at += 16) {
-      const key = readHash(packed, at)
-      digests.set(hashText(key), { key, digest: readHash(packed, at + 8) })
-    }
-    return { _tag: "Leaf", digests }
-  }
-  if (packed !== undefined && form === BRANCH && packed.length >= 3) {
-    let at = 3
-    const children = Array.from({ length: 16 }, (_, i) => {
-      if ((packed[i < 8 ? 1 : 2]! & (1 << (i & 7))) === 0) return undefined
-      const hash = at + 8 <= packed.length ? readHash(packed, at) : undefined
-      at += 8
-      return hash
-    })
-    if (at === packed.length) return { _tag: "Branch", children }
-  }
-  throw new MalformedMessage({ reason: "a bucket of the tree walk has none of the known forms" })
+const readHash = (bytes: Uint8Array, at: number): Hash64 => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at, 8)
+  return { hi: view.getInt32(0), lo: view.getInt32(4) }
 }
 
 /** A map's root as it travels: 8 bytes. */
 export const packRoot = (forest: MerkleForest): Uint8Array => {
   const { hi, lo } = forest.root()
-  const packed = new Uint8Array(8)
-  writeHash(packed, 0, hi, lo)
-  return packed
+  return packHash(hi, lo)
+}
+
+const packRoots = (forest: MerkleForest): Uint8Array => {
+  const present = new Uint8Array(presenceBytes)
+  const writer = new Writer(presenceBytes + Partition.partitionCount * rootBytes)
+  for (let partition = 0; partition < Partition.partitionCount; partition++) {
+    if (forest.tree(partition) !== undefined) present[partition >>> 3]! |= 1 << (partition & 7)
+  }
+  present.forEach((byte) => writer.uint8(byte))
+  for (let partition = 0; partition < Partition.partitionCount; partition++) {
+    const root = forest.tree(partition)?.root()
+    if (root === undefined) continue
+    writer.uint16(root.hi & 0xffff)
+    writer.lane(root.lo)
+  }
+  return writer.done()
 }
 
 // --- The answering side ---
 
 const makeAnswers = (source: Source): Answers => {
   const { tree } = source
+  /** Adds the record of a key to a page; answers its bytes. */
+  const add = (records: Array<KeyedRecord>, { keys }: MerkleTree, partition: number, slot: number): number => {
+    const key = keys.keys[slot]!
+    const record = source.record(key, partition)
+    if (record === undefined) return 0
+    records.push([key, record])
+    return record.row.length + key.length
+  }
   return {
     root: (remote) => {
       const { hi, lo } = tree.root()
-      return remote.length === 8 && readLane(remote, 0) === hi && readLane(remote, 4) === lo
-        ? undefined
-        : tree.packRoots()
+      const theirs = remote.length === 8 ? readHash(remote, 0) : undefined
+      return theirs?.hi === hi && theirs.lo === lo ? undefined : packRoots(tree)
     },
-    buckets: (nodes) => nodes.slice(0, nodesMax).map((node) => packBucket(tree, node)),
+    buckets: (packed, lane) => {
+      const nodes = readNodes(packed)
+      const writer = new Writer(nodes.length * (3 + 4 * fanout))
+      for (const { partition, path } of nodes) writeBucket(writer, tree.tree(partition), path, lane)
+      return writer.done()
+    },
     fetch: (hashes) => {
       const records: Array<KeyedRecord> = []
       let bytes = 0
       for (let at = 0; at + 8 <= hashes.length; at += 8) {
         const { hi, lo } = readHash(hashes, at)
         const partition = Partition.ofHash(hi, lo)
-        for (const entry of tree.tree(partition)?.find(hi, lo) ?? []) {
-          const record = source.record(entry.key, partition)
-          if (record === undefined) continue
-          records.push([entry.key, record])
-          bytes += record.row.length + entry.key.length
-        }
+        const part = tree.tree(partition)
+        if (part !== undefined) for (const slot of part.find(hi, lo)) bytes += add(records, part, partition, slot)
         if (bytes >= pageBytes && at + 8 < hashes.length) return { records, after: hashes.slice(at, at + 8) }
       }
       return { records, after: undefined }
@@ -202,27 +386,23 @@ const makeAnswers = (source: Source): Answers => {
     pull: ([partition, path], after) => {
       const records: Array<KeyedRecord> = []
       let bytes = 0
-      let last: TreeEntry | undefined
-      let full = false
+      let last: Hash64 | undefined
       let more = false
-      tree.tree(partition)?.visit(path, after === undefined ? undefined : readHash(after, 0), (entry) => {
-        if (full && (last?.keyHi !== entry.keyHi || last?.keyLo !== entry.keyLo)) {
+      const part = tree.tree(partition)
+      part?.visit(pathOf(path), after === undefined ? undefined : readHash(after, 0), (slot) => {
+        const at = slot << FIELDS_LOG2
+        const hi = part.keys.fields[at + KEY_HI]!
+        const lo = part.keys.fields[at + KEY_LO]!
+        // A cursor is a hash: keys that share one are never parted.
+        if (bytes >= pageBytes && (last?.hi !== hi || last.lo !== lo)) {
           more = true
           return false
         }
-        const record = source.record(entry.key, partition)
-        if (record !== undefined) {
-          records.push([entry.key, record])
-          bytes += record.row.length + entry.key.length
-        }
-        last = entry
-        full = bytes >= pageBytes
+        bytes += add(records, part, partition, slot)
+        last = { hi, lo }
         return true
       })
-      if (!more || last === undefined) return { records, after: undefined }
-      const cursor = new Uint8Array(8)
-      writeHash(cursor, 0, last.keyHi, last.keyLo)
-      return { records, after: cursor }
+      return { records, after: more && last !== undefined ? packHash(last.hi, last.lo) : undefined }
     }
   }
 }
@@ -230,7 +410,7 @@ const makeAnswers = (source: Source): Answers => {
 /** A replica of this process as the peer of another. */
 export const peerOf = (answers: Answers): SyncPeer<never> => ({
   root: (local) => Effect.sync(() => answers.root(local)),
-  buckets: (nodes) => Effect.sync(() => answers.buckets(nodes)),
+  buckets: (nodes, lane) => Effect.sync(() => answers.buckets(nodes, lane)),
   fetch: (hashes) => Effect.sync(() => answers.fetch(hashes)),
   pull: (node, after) => Effect.sync(() => answers.pull(node, after))
 })
@@ -240,84 +420,118 @@ export const peerOf = (answers: Answers): SyncPeer<never> => ({
 /** What a walk has found out so far. */
 interface Findings {
   /** Nodes of the next level whose two sides differ. */
-  nodes: Array<NodeId>
-  /** Nodes below which only the peer has records. */
-  readonly pulls: Array<NodeId>
+  nodes: Array<Node>
+  /** Nodes below which the peer has records that this side lacks, all of them or of a hash. */
+  readonly pulls: Array<Node>
   /** Keys to fetch, by hash. */
   readonly wants: Array<Hash64>
   readonly offers: Set<string>
 }
 
-const offerAll = (tree: MerkleForest, [partition, path]: NodeId, found: Findings): void => {
-  for (const key of tree.tree(partition)?.getKeysInBucket(path) ?? []) found.offers.add(key)
+const foundNothing = ({ offers, pulls, wants }: Findings): boolean =>
+  pulls.length === 0 && wants.length === 0 && offers.size === 0
+
+const offerAll = (tree: MerkleTree | undefined, path: Path, found: Findings): void => {
+  if (tree !== undefined) for (const slot of tree.slotsBelow(path)) found.offers.add(tree.keys.keys[slot]!)
 }
 
-const sameHash = (a: Hash64, b: Hash64): boolean => a.hi === b.hi && a.lo === b.lo
-
-const compareRoots = (tree: MerkleForest, packed: Uint8Array, found: Findings): void => {
-  if (packed.length % 10 !== 0 || packed.length > Partition.partitionCount * 10) {
-    throw new MalformedMessage({ reason: "the partitions' roots have no known form" })
-  }
-  const remote = new Map<number, Hash64>()
-  for (let at = 0; at < packed.length; at += 10) {
-    remote.set(packed[at]! << 8 | packed[at + 1]!, readHash(packed, at + 2))
-  }
+const compareRoots = (forest: MerkleForest, packed: Uint8Array, found: Findings): void => {
+  const reader = new Reader(packed, "the partitions' roots")
+  const present = Array.from({ length: presenceBytes }, () => reader.uint8())
   for (let partition = 0; partition < Partition.partitionCount; partition++) {
-    const mine = tree.tree(partition)
-    const theirs = remote.get(partition)
-    if (mine === undefined) {
-      if (theirs !== undefined) found.pulls.push([partition, ""])
-    } else if (theirs === undefined) offerAll(tree, [partition, ""], found)
-    else if (!sameHash(mine.root(), theirs)) found.nodes.push([partition, ""])
+    const mine = forest.tree(partition)
+    if ((present[partition >>> 3]! >>> (partition & 7) & 1) === 0) {
+      offerAll(mine, rootPath, found)
+      continue
+    }
+    const hi = reader.uint16()
+    const lo = reader.lane()
+    const root = mine?.root()
+    if (root === undefined) found.pulls.push({ partition, path: rootPath })
+    else if ((root.hi & 0xffff) !== hi || root.lo !== lo) found.nodes.push({ partition, path: rootPath })
   }
-}
-
-const compareLeaf = (
-  tree: MerkleForest,
-  [partition, path]: NodeId,
-  digests: ReadonlyMap<string, { readonly key: Hash64; readonly digest: Hash64 }>,
-  found: Findings
-): void => {
-  const missing = new Map(digests)
-  tree.tree(partition)?.visit(path, undefined, (entry) => {
-    const hash = keyHash(entry)
-    const theirs = digests.get(hashText(hash))
-    missing.delete(hashText(hash))
-    if (theirs === undefined) found.offers.add(entry.key)
-    else if (theirs.digest.hi !== entry.digestHi || theirs.digest.lo !== entry.digestLo) found.wants.push(hash)
-    return true
-  })
-  for (const { key } of missing.values()) found.wants.push(key)
+  if (!reader.isAtEnd) reader.refuse()
 }
 
 const compareBranch = (
-  tree: MerkleForest,
-  [partition, path]: NodeId,
-  children: ReadonlyArray<Hash64 | undefined>,
+  tree: MerkleTree | undefined,
+  { partition, path }: Node,
+  present: number,
+  lane: Lane,
+  reader: Reader,
   found: Findings
 ): void => {
-  const mine = tree.tree(partition)
-  const view = mine?.view(path)
-  for (let i = 0; i < 16; i++) {
-    const child: NodeId = [partition, path + i.toString(16)]
-    const theirs = children[i]
-    const empty = view === undefined || view._tag === "Empty" ||
-      (view._tag === "Branch" ? view.children[i] === undefined : mine?.view(child[1])._tag === "Empty")
-    if (empty) {
-      if (theirs !== undefined) found.pulls.push(child)
-    } else if (theirs === undefined) offerAll(tree, child, found)
-    else if (view._tag === "Leaf" || !sameHash(view.children[i]!, theirs)) found.nodes.push(child)
+  if (path.depth === depthMax) reader.refuse()
+  children.fill(0)
+  tree?.readChildren(path, children)
+  for (let digit = 0; digit < fanout; digit++) {
+    const mine = children[digit * childFields]!
+    if ((present >>> digit & 1) === 0) {
+      if (mine > 0) offerAll(tree, childPath(path, digit), found)
+      continue
+    }
+    const theirs = reader.lane()
+    if (mine === 0) found.pulls.push({ partition, path: childPath(path, digit) })
+    else if (children[digit * childFields + 1 + lane] !== theirs) {
+      found.nodes.push({ partition, path: childPath(path, digit) })
+    }
   }
 }
 
-const compareBucket = (tree: MerkleForest, node: NodeId, bucket: Bucket, found: Findings): void => {
-  switch (bucket._tag) {
-    case "Empty":
-      return offerAll(tree, node, found)
-    case "Leaf":
-      return compareLeaf(tree, node, bucket.digests, found)
-    case "Branch":
-      return compareBranch(tree, node, bucket.children, found)
+interface ListedKey extends Hash64 {
+  readonly digest: number
+  /** Whether this side has just this record, or has asked for it. */
+  done: boolean
+}
+
+const compareLeaf = (tree: MerkleTree | undefined, path: Path, lane: Lane, reader: Reader, found: Findings): void => {
+  const listed = reader.uint8()
+  if (listed > leafListMax) reader.refuse()
+  const theirs = Array.from({ length: listed }, (): ListedKey => {
+    const { hi, lo } = reader.hash(path, path.depth >>> 1, 8)
+    if (!isUnder(hi, lo, path)) reader.refuse()
+    return { hi, lo, digest: reader.lane(), done: false }
+  })
+  const unlike: Array<number> = []
+  if (tree !== undefined) {
+    for (const slot of tree.slotsBelow(path)) {
+      const at = slot << FIELDS_LOG2
+      const { fields } = tree.keys
+      const same = theirs.find(({ digest, done, hi, lo }) =>
+        !done && hi === fields[at + KEY_HI] && lo === fields[at + KEY_LO] && digest === fields[at + DIGEST_HI + lane]
+      )
+      if (same === undefined) unlike.push(slot)
+      else same.done = true
+    }
+    for (const slot of unlike) {
+      const { fields, keys } = tree.keys
+      const hi = fields[slot << FIELDS_LOG2 | KEY_HI]!
+      const lo = fields[slot << FIELDS_LOG2 | KEY_LO]!
+      const others = theirs.filter((each) => each.hi === hi && each.lo === lo)
+      // Keys of one hash can't be told apart here: then both sides give what they have.
+      if (others.length !== 1 || tree.find(hi, lo).length > 1) found.offers.add(keys[slot]!)
+      if (others.length > 0) found.wants.push({ hi, lo })
+      for (const each of others) each.done = true
+    }
+  }
+  for (const { done, hi, lo } of theirs) if (!done) found.wants.push({ hi, lo })
+}
+
+const compareBucket = (tree: MerkleTree | undefined, node: Node, lane: Lane, reader: Reader, found: Findings): void => {
+  switch (reader.uint8()) {
+    case EMPTY:
+      return offerAll(tree, node.path, found)
+    case LEAF:
+      return compareLeaf(tree, node.path, lane, reader, found)
+    case FULL:
+      return compareBranch(tree, node, ALL_PRESENT, lane, reader, found)
+    case BRANCH:
+      return compareBranch(tree, node, reader.uint16(), lane, reader, found)
+    case DENSE:
+      found.pulls.push(node)
+      return offerAll(tree, node.path, found)
+    default:
+      return reader.refuse()
   }
 }
 
@@ -328,10 +542,17 @@ const chunksOf = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<Reado
 }
 
 const packHashes = (hashes: ReadonlyArray<Hash64>): Uint8Array => {
-  const packed = new Uint8Array(hashes.length * 8)
-  hashes.forEach((hash, i) => writeHash(packed, i * 8, hash.hi, hash.lo))
-  return packed
+  const writer = new Writer(hashes.length * 8)
+  for (const { hi, lo } of hashes) {
+    writer.lane(hi)
+    writer.lane(lo)
+  }
+  return writer.done()
 }
+
+const sameHash = (a: Hash64, b: Hash64): boolean => a.hi === b.hi && a.lo === b.lo
+
+const digitsOf = ({ depth, hi, lo }: Path): string => hex({ hi, lo }).slice(0, depth)
 
 /** Comparisons read what a peer sent; what is malformed in it is the peer's failure, anything else is ours and dies. */
 const compare = (run: () => void): Effect.Effect<void, MalformedMessage> =>
@@ -349,16 +570,26 @@ const reconcile = Effect.fnUntraced(function*<E>(local: Replica, peer: SyncPeer<
   const found: Findings = { nodes: [], pulls: [], wants: [], offers: new Set() }
   const roots = yield* peer.root(packRoot(tree))
   if (roots === undefined) return { equal: true, received: 0, offers: [] } satisfies Reconciled
-  yield* compare(() => compareRoots(tree, roots, found))
 
-  for (let depth = 0; depth <= 16 && found.nodes.length > 0; depth++) {
-    const level = found.nodes
-    found.nodes = []
-    for (const nodes of chunksOf(level, nodesMax)) {
-      const buckets = yield* peer.buckets(nodes)
-      yield* compare(() => nodes.forEach((node, i) => compareBucket(tree, node, readBucket(buckets[i]), found)))
+  const walk = Effect.fnUntraced(function*(lane: Lane) {
+    yield* compare(() => compareRoots(tree, roots, found))
+    // A level more than there are, as the last one has the leaves.
+    for (let depth = 0; depth <= depthMax && found.nodes.length > 0; depth++) {
+      const level = found.nodes
+      found.nodes = []
+      for (const nodes of chunksOf(level, nodesMax)) {
+        const buckets = yield* peer.buckets(packNodes(nodes), lane)
+        yield* compare(() => {
+          const reader = new Reader(buckets, "the buckets")
+          for (const node of nodes) compareBucket(tree.tree(node.partition), node, lane, reader, found)
+          if (!reader.isAtEnd) reader.refuse()
+        })
+      }
     }
-  }
+  })
+  const first: Lane = (yield* Random.nextBoolean) ? 1 : 0
+  yield* walk(first)
+  if (foundNothing(found)) yield* walk(first === 0 ? 1 : 0)
 
   let received = 0
   const receive = (records: ReadonlyArray<KeyedRecord>) => {
@@ -370,10 +601,10 @@ const reconcile = Effect.fnUntraced(function*<E>(local: Replica, peer: SyncPeer<
     local.receive(records)
     for (const [key] of losers) found.offers.add(key)
   }
-  const pullAll = Effect.fnUntraced(function*(node: NodeId) {
+  const pullAll = Effect.fnUntraced(function*({ partition, path }: Node) {
     let after: Uint8Array | undefined
     do {
-      const page = yield* peer.pull(node, after)
+      const page = yield* peer.pull([partition, digitsOf(path)], after)
       receive(page.records)
       const before = after
       after = page.after
@@ -402,8 +633,11 @@ const reconcile = Effect.fnUntraced(function*<E>(local: Replica, peer: SyncPeer<
   return { equal: false, received, offers: Array.from(found.offers) } satisfies Reconciled
 })
 
-const isBeyond = (a: Uint8Array, b: Uint8Array): boolean =>
-  compareHashes(readLane(a, 0), readLane(a, 4), readLane(b, 0), readLane(b, 4)) > 0
+const isBeyond = (a: Uint8Array, b: Uint8Array): boolean => {
+  const x = readHash(a, 0)
+  const y = readHash(b, 0)
+  return compareHashes(x.hi, x.lo, y.hi, y.lo) > 0
+}
 
 /** The walk as described at the head of this file. */
 export const layer: Layer.Layer<MerkleSync> = Layer.succeed(

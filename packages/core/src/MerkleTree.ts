@@ -6,133 +6,120 @@
  * at most {@link leafKeysMax} keys below it is a leaf; so the shape is a function of the set of keys alone and two
  * replicas of equal content have equal trees, whatever their histories.
  *
- * **Hashes.** A record's digest is 64 bits over its key's hash and its whole row. A leaf's hash is the lane-wise sum of
- * its records' digests, which makes an update O(depth) without touching its neighbours; a branch's hash is MurmurHash3
- * over its children's hashes. Hashes of branches are computed when asked for. The digest is not cryptographic: whoever
- * crafts colliding records hides his own records from his own replicas, and nobody else's.
+ * **Hashes.** A record's digest is 64 bits over its key's hash and its whole row. A node's hash is the lane-wise sum of the
+ * digests of all records below it (AdHash: Bellare & Micciancio 1997, "A new paradigm for collision-free hashing"), so a
+ * changed record is one addition a level, neighbours aren't looked at, and nothing is ever computed anew. Digests of
+ * different records are as good as random: edits that compensate each other as numbers don't compensate in their sum. The
+ * digest is not cryptographic: who may write to a map can craft records that hide others' changes from a walk.
  *
- * **Cost.** Update O(depth), about log16(n / 16) + 1. Comparing costs O(differences × depth): one hash of 8 bytes for
- * each of the 16 children of each node on the way to a difference.
+ * **Cost.** Update O(levels), about log16(n / 16) + 1. Comparing costs O(differences × levels): the hashes of the 16
+ * children of each node on the way to a difference.
+ *
+ * **In memory** the trie is a table: for each level down to where buckets have some 16 keys the counts and sums of all its
+ * nodes, and for each node of the last level the chain of its keys. What lies deeper is read off the chain when asked for.
  *
  * A map has one tree for each of the 271 partitions of its keys, allocated at the first key: {@link MerkleForest}.
  */
-import type { Hash64 } from "./internal/hash.ts"
-import { hashBytes } from "./internal/hash.ts"
+import { type Hash64, hashBytes, hex } from "./internal/hash.ts"
+import { DIGEST_HI, DIGEST_LO, FIELDS_LOG2, KEY_HI, KEY_LO, type KeyTable, NEXT } from "./internal/KeyTable.ts"
 import { partitionCount } from "./Partition.ts"
 
 /** A leaf with more keys than this becomes a branch. */
 export const leafKeysMax = 16
+/** Children of a branch. */
+export const fanout = 16
+/** Levels below the root, at most: those of a hash's hex digits. */
+export const depthMax = 16
 
-const FANOUT = 16
-const DEPTH_MAX = 16
-
-/** What the tree keeps of one key: its hash, and the digest of its record, each as two signed 32-bit lanes. */
-export interface TreeEntry {
-  readonly key: string
-  readonly keyHi: number
-  readonly keyLo: number
-  digestHi: number
-  digestLo: number
+/** A node's place: the first `depth` hex digits of its keys' hashes; what follows them in the lanes is 0. */
+export interface Path {
+  readonly hi: number
+  readonly lo: number
+  readonly depth: number
 }
 
-interface Leaf {
-  readonly entries: Array<TreeEntry>
-  hi: number
-  lo: number
-}
+export const rootPath: Path = { hi: 0, lo: 0, depth: 0 }
 
-interface Branch {
-  readonly children: Array<Node | undefined>
-  count: number
-  hi: number
-  lo: number
-  stale: boolean
-}
-
-type Node = Leaf | Branch
-
-const isLeaf = (node: Node): node is Leaf => "entries" in node
-
-/** The four bits of a key's hash that choose the child at `depth`. */
-const nibble = (hi: number, lo: number, depth: number): number =>
+/** The hex digit of a hash at `depth`. */
+export const digitAt = (hi: number, lo: number, depth: number): number =>
   depth < 8 ? (hi >>> (28 - 4 * depth)) & 15 : (lo >>> (28 - 4 * (depth - 8))) & 15
 
-const scratch = new Uint8Array(FANOUT * 8 > (partitionCount + 1) * 10 ? FANOUT * 8 : (partitionCount + 1) * 10)
+/** The path of a child. */
+export const childPath = ({ depth, hi, lo }: Path, digit: number): Path =>
+  depth < 8
+    ? { hi: hi | digit << (28 - 4 * depth), lo, depth: depth + 1 }
+    : { hi, lo: lo | digit << (28 - 4 * (depth - 8)), depth: depth + 1 }
 
-/** Writes a hash as 8 bytes, big-endian. */
-export const writeHash = (target: Uint8Array, at: number, hi: number, lo: number): void => {
-  target[at] = hi >>> 24
-  target[at + 1] = hi >>> 16
-  target[at + 2] = hi >>> 8
-  target[at + 3] = hi
-  target[at + 4] = lo >>> 24
-  target[at + 5] = lo >>> 16
-  target[at + 6] = lo >>> 8
-  target[at + 7] = lo
+/** The path of hex digits, at most {@link depthMax} of them, the root's the empty text. */
+export const pathOf = (digits: string): Path => {
+  let path = rootPath
+  for (const digit of digits) path = childPath(path, Number.parseInt(digit, 16))
+  return path
 }
 
-/** Reads a lane of a hash: 4 bytes, big-endian, signed. */
-export const readLane = (source: Uint8Array, at: number): number =>
-  source[at]! << 24 | source[at + 1]! << 16 | source[at + 2]! << 8 | source[at + 3]!
+/** The bits of a lane that a path of so many digits in this lane fixes. */
+const maskOf = (digits: number): number => digits <= 0 ? 0 : digits >= 8 ? -1 : -1 << (32 - 4 * digits)
 
-const digestInput = new Uint8Array(16)
+/** Whether a hash begins as a path does. */
+export const isUnder = (hi: number, lo: number, path: Path): boolean =>
+  ((hi ^ path.hi) & maskOf(path.depth)) === 0 && ((lo ^ path.lo) & maskOf(path.depth - 8)) === 0
 
-/** The digest of one row of a key, into `out`: over the key's hash and the hash of the whole row. */
-export const digestRow = (entry: TreeEntry, row: Uint8Array, out: Hash64): void => {
-  hashBytes(row, 0, row.length, 0, out)
-  writeHash(digestInput, 0, entry.keyHi, entry.keyLo)
-  writeHash(digestInput, 8, out.hi, out.lo)
-  hashBytes(digestInput, 0, 16, 0, out)
+/** The order of hashes, unsigned. */
+export const compareHashes = (aHi: number, aLo: number, bHi: number, bLo: number): number =>
+  aHi !== bHi ? (aHi >>> 0) - (bHi >>> 0) : (aLo >>> 0) - (bLo >>> 0)
+
+/** The digest of one row of a key, into `out`: over the row's bytes in [start, end), seeded by the key's hash. */
+export const digestRow = (
+  keyHi: number,
+  keyLo: number,
+  row: DataView,
+  start: number,
+  end: number,
+  out: Hash64
+): void => hashBytes(row, start, end, keyHi, keyLo, out)
+
+// --- The table of nodes ---
+
+const COUNT = 0
+const SUM_HI = 1
+const SUM_LO = 2
+/** The first key of a node of the last level: a slot, or -1. */
+const HEAD = 3
+const NODE_LOG2 = 2
+
+/** Levels of the table below its root, at most: 16^5 chains. */
+const levelsMax = 5
+
+/** How many nodes are above a level. */
+const nodesAbove = [0, 1, 17, 273, 4369, 69905, 1118481]
+
+const tableOf = (levels: number): Int32Array => {
+  const table = new Int32Array(nodesAbove[levels + 1]! << NODE_LOG2)
+  for (let node = nodesAbove[levels]!; node < nodesAbove[levels + 1]!; node++) table[(node << NODE_LOG2) + HEAD] = -1
+  return table
 }
 
-const rehash = (branch: Branch): void => {
-  for (let i = 0; i < FANOUT; i++) {
-    const child = branch.children[i]
-    if (child === undefined) {
-      scratch.fill(0, i * 8, i * 8 + 8)
-      continue
-    }
-    writeHash(scratch, i * 8, child.hi, child.lo)
-  }
-  hashBytes(scratch, 0, FANOUT * 8, 0, branch)
-  branch.stale = false
-}
+/** The fields that a node's {@link MerkleTree.readChildren} gives of each child: how many keys, and the hash's lanes. */
+export const childFields = 3
 
-const refresh = (node: Node): void => {
-  if (isLeaf(node) || !node.stale) return
-  for (const child of node.children) if (child !== undefined) refresh(child)
-  rehash(node)
-}
-
-const hex = (hash: Hash64): string =>
-  (hash.hi >>> 0).toString(16).padStart(8, "0") + (hash.lo >>> 0).toString(16).padStart(8, "0")
-
-/** The hex digit at `depth` of a path: `0`..`9`, `a`..`f`. */
-const digitAt = (path: string, depth: number): number => {
-  const code = path.charCodeAt(depth)
-  return code < 0x3a ? code - 0x30 : code - 0x57
-}
-
-/** What a node looks like from outside: nothing below it, a leaf with its keys, or a branch with its children's hashes. */
-export type NodeView =
-  | { readonly _tag: "Empty" }
-  | { readonly _tag: "Leaf"; readonly entries: ReadonlyArray<TreeEntry> }
-  | { readonly _tag: "Branch"; readonly children: ReadonlyArray<Hash64 | undefined> }
-
-/** The tree of one partition. A path is a string of hex digits, one a level; the root's is the empty string. */
+/** The tree of one partition, over keys of a table. A slot may be in one tree at a time. */
 export class MerkleTree {
-  #root: Node | undefined
+  readonly keys: KeyTable
+  #levels = 0
+  #nodes = tableOf(0)
+
+  constructor(keys: KeyTable) {
+    this.keys = keys
+  }
 
   /** How many keys it holds. */
   get size(): number {
-    return this.#root === undefined ? 0 : isLeaf(this.#root) ? this.#root.entries.length : this.#root.count
+    return this.#nodes[COUNT]!
   }
 
   /** Two trees of equal content have equal root hashes. Both lanes are 0 for the empty tree. */
   root(): Hash64 {
-    if (this.#root === undefined) return { hi: 0, lo: 0 }
-    refresh(this.#root)
-    return this.#root
+    return { hi: this.#nodes[SUM_HI]!, lo: this.#nodes[SUM_LO]! }
   }
 
   /** {@link root} as 16 hex digits. */
@@ -140,251 +127,257 @@ export class MerkleTree {
     return hex(this.root())
   }
 
-  /** Adds an entry whose key isn't in the tree yet; its digest is read from it. */
-  insert(entry: TreeEntry): void {
-    this.#root = insertInto(this.#root, entry, 0)
+  /** Adds a key that isn't in the tree yet; its hash and digest are read from the table. */
+  insert(slot: number): void {
+    if (this.size === leafKeysMax << (4 * this.#levels) && this.#levels < levelsMax) this.#rebuild(this.#levels + 1)
+    const at = slot << FIELDS_LOG2
+    const { fields } = this.keys
+    this.#count(fields[at + KEY_HI]!, 1, fields[at + DIGEST_HI]!, fields[at + DIGEST_LO]!)
+    this.#link(slot)
   }
 
-  /** Gives an entry that is in the tree a new digest. */
-  update(entry: TreeEntry, digestHi: number, digestLo: number): void {
-    let node = this.#root
-    let depth = 0
-    while (node !== undefined && !isLeaf(node)) {
-      node.stale = true
-      node = node.children[nibble(entry.keyHi, entry.keyLo, depth)]
-      depth++
+  /** Gives a key that is in the tree a new digest. */
+  update(slot: number, digestHi: number, digestLo: number): void {
+    const at = slot << FIELDS_LOG2
+    const { fields } = this.keys
+    this.#count(fields[at + KEY_HI]!, 0, digestHi - fields[at + DIGEST_HI]!, digestLo - fields[at + DIGEST_LO]!)
+    fields[at + DIGEST_HI] = digestHi
+    fields[at + DIGEST_LO] = digestLo
+  }
+
+  /** Takes a key out that is in the tree. */
+  remove(slot: number): void {
+    const at = slot << FIELDS_LOG2
+    const { fields } = this.keys
+    const nodes = this.#nodes
+    const head = this.#chainOf(fields[at + KEY_HI]!)
+    if (nodes[head] === slot) {
+      nodes[head] = fields[at + NEXT]!
+    } else {
+      let before = nodes[head]!
+      while (fields[(before << FIELDS_LOG2) + NEXT] !== slot) before = fields[(before << FIELDS_LOG2) + NEXT]!
+      fields[(before << FIELDS_LOG2) + NEXT] = fields[at + NEXT]!
     }
-    if (node === undefined) return
-    node.hi = (node.hi - entry.digestHi + digestHi) | 0
-    node.lo = (node.lo - entry.digestLo + digestLo) | 0
-    entry.digestHi = digestHi
-    entry.digestLo = digestLo
+    this.#count(fields[at + KEY_HI]!, -1, -fields[at + DIGEST_HI]!, -fields[at + DIGEST_LO]!)
+    // A quarter of what made it grow, so that it doesn't grow again at once.
+    if (this.#levels > 0 && this.size * 4 < leafKeysMax << (4 * (this.#levels - 1))) this.#rebuild(this.#levels - 1)
   }
 
-  /** Takes an entry out. */
-  remove(entry: TreeEntry): void {
-    this.#root = removeFrom(this.#root, entry, 0)
+  /** How many keys are below a node. One with at most {@link leafKeysMax} is a leaf, and so is one of the last level. */
+  count(path: Path): number {
+    if (path.depth <= this.#levels) return this.#nodes[this.#nodeOf(path) + COUNT]!
+    let count = 0
+    this.#each(path, () => count++)
+    return count
   }
 
-  /** The entries of the keys with this hash: one, none, or the rare twins. */
-  find(hi: number, lo: number): ReadonlyArray<TreeEntry> {
-    let node = this.#root
-    for (let depth = 0; node !== undefined && !isLeaf(node); depth++) node = node.children[nibble(hi, lo, depth)]
-    return node === undefined ? [] : node.entries.filter((entry) => entry.keyHi === hi && entry.keyLo === lo)
-  }
-
-  /** The node at a path. A path that goes on below a leaf shows that leaf's keys under the path. */
-  view(path: string): NodeView {
-    let node = this.#root
-    for (let depth = 0; depth < path.length; depth++) {
-      if (node === undefined) break
-      if (isLeaf(node)) {
-        const entries = node.entries.filter((entry) => isUnder(entry, path, depth))
-        return entries.length === 0 ? { _tag: "Empty" } : { _tag: "Leaf", entries }
+  /** Writes of each of a branch's 16 children {@link childFields} numbers: its count of keys, and its hash's lanes. */
+  readChildren(path: Path, out: Int32Array): void {
+    const { depth } = path
+    if (depth < this.#levels) {
+      let node = this.#nodeOf(childPath(path, 0))
+      for (let at = 0; at < fanout * childFields; at += childFields) {
+        out[at] = this.#nodes[node + COUNT]!
+        out[at + 1] = this.#nodes[node + SUM_HI]!
+        out[at + 2] = this.#nodes[node + SUM_LO]!
+        node += 1 << NODE_LOG2
       }
-      node = node.children[digitAt(path, depth)]
+      return
     }
-    if (node === undefined) return { _tag: "Empty" }
-    refresh(node)
-    return isLeaf(node) ? { _tag: "Leaf", entries: node.entries } : { _tag: "Branch", children: node.children }
+    out.fill(0)
+    const { fields } = this.keys
+    this.#each(path, (at) => {
+      const child = digitAt(fields[at + KEY_HI]!, fields[at + KEY_LO]!, depth) * childFields
+      out[child]!++
+      out[child + 1]! += fields[at + DIGEST_HI]!
+      out[child + 2]! += fields[at + DIGEST_LO]!
+    })
+  }
+
+  /** The slots of all keys below a node, in no order. */
+  slotsBelow(path: Path): Array<number> {
+    const slots: Array<number> = []
+    this.#each(path, (at) => slots.push(at >>> FIELDS_LOG2))
+    return slots
+  }
+
+  /** The slots of the keys with this hash: one, none, or the rare twins. */
+  find(hi: number, lo: number): Array<number> {
+    return this.slotsBelow({ hi, lo, depth: depthMax })
+  }
+
+  /**
+   * Visits the slots below `path` in the order of their keys' hashes, from beyond the hash `after` on, until `visit`
+   * answers false. Keys of equal hash are never parted: `visit` isn't heeded between them.
+   */
+  visit(path: Path, after: Hash64 | undefined, visit: (slot: number) => boolean): void {
+    this.#visit(path, after, visit)
   }
 
   /** The hashes of a branch's children by hex digit; of a leaf and of nothing, none. */
-  getBuckets(path: string): Record<string, string> {
-    const view = this.view(path)
+  getBuckets(digits: string): Record<string, string> {
+    const path = pathOf(digits)
     const buckets: Record<string, string> = {}
-    if (view._tag === "Branch") {
-      view.children.forEach((child, i) => {
-        if (child !== undefined) buckets[i.toString(16)] = hex(child)
-      })
+    if (path.depth === depthMax || this.count(path) <= leafKeysMax) return buckets
+    const children = new Int32Array(fanout * childFields)
+    this.readChildren(path, children)
+    for (let digit = 0; digit < fanout; digit++) {
+      const at = digit * childFields
+      if (children[at] !== 0) buckets[digit.toString(16)] = hex({ hi: children[at + 1]!, lo: children[at + 2]! })
     }
     return buckets
   }
 
-  /** All keys below a path. */
-  getKeysInBucket(path: string): Array<string> {
-    const keys: Array<string> = []
-    this.visit(path, undefined, (entry) => {
-      keys.push(entry.key)
-      return true
-    })
-    return keys
+  /** All keys below a path of hex digits. */
+  getKeysInBucket(digits: string): Array<string> {
+    return this.slotsBelow(pathOf(digits)).map((slot) => this.keys.keys[slot]!)
   }
 
-  /**
-   * Visits the entries below `path` in the order of their keys' hashes, from beyond the hash `after` on, until `visit`
-   * answers false. Entries of equal hash are never parted: `visit` isn't heeded between them.
-   */
-  visit(path: string, after: Hash64 | undefined, visit: (entry: TreeEntry) => boolean): void {
-    const view = this.view(path)
-    if (view._tag === "Empty") return
-    const walk = (node: Node): boolean => {
-      if (isLeaf(node)) return visitLeaf(node.entries, after, visit)
-      for (const child of node.children) if (child !== undefined && !walk(child)) return false
-      return true
+  /** Adds to the counts and sums of all nodes on the way to a hash. */
+  #count(keyHi: number, by: number, digestHi: number, digestLo: number): void {
+    const nodes = this.#nodes
+    // What doesn't fit 32 bits is cut off by the array: sums are modulo 2^32.
+    nodes[COUNT]! += by
+    nodes[SUM_HI]! += digestHi
+    nodes[SUM_LO]! += digestLo
+    for (let level = 1; level <= this.#levels; level++) {
+      const node = (nodesAbove[level]! + (keyHi >>> (32 - 4 * level))) << NODE_LOG2
+      nodes[node]! += by
+      nodes[node + SUM_HI]! += digestHi
+      nodes[node + SUM_LO]! += digestLo
     }
-    if (view._tag === "Leaf") {
-      visitLeaf(view.entries, after, visit)
-      return
+  }
+
+  /** Where the table has the node of a path no deeper than its levels. */
+  #nodeOf({ depth, hi }: Path): number {
+    return (nodesAbove[depth]! + (depth === 0 ? 0 : hi >>> (32 - 4 * depth))) << NODE_LOG2
+  }
+
+  /** Where the table has the head of the chain that a hash belongs to. */
+  #chainOf(keyHi: number): number {
+    return ((nodesAbove[this.#levels]! + (this.#levels === 0 ? 0 : keyHi >>> (32 - 4 * this.#levels))) << NODE_LOG2) +
+      HEAD
+  }
+
+  #link(slot: number): void {
+    const { fields } = this.keys
+    const at = slot << FIELDS_LOG2
+    const head = this.#chainOf(fields[at + KEY_HI]!)
+    fields[at + NEXT] = this.#nodes[head]!
+    this.#nodes[head] = slot
+  }
+
+  #rebuild(levels: number): void {
+    const slots = this.slotsBelow(rootPath)
+    this.#levels = levels
+    this.#nodes = tableOf(levels)
+    const { fields } = this.keys
+    for (const slot of slots) {
+      const at = slot << FIELDS_LOG2
+      this.#count(fields[at + KEY_HI]!, 1, fields[at + DIGEST_HI]!, fields[at + DIGEST_LO]!)
+      this.#link(slot)
     }
-    // Children whose whole range lies at or before `after` are passed over without a look inside.
-    const walkFrom = (branch: ReadonlyArray<Hash64 | undefined>, depth: number, onEdge: boolean): boolean => {
-      const edge = onEdge && after !== undefined ? nibble(after.hi, after.lo, depth) : 0
-      for (let i = edge; i < FANOUT; i++) {
-        const child = branch[i] as Node | undefined
-        if (child === undefined) continue
-        const stillOnEdge = onEdge && after !== undefined && i === edge
-        const go = stillOnEdge && !isLeaf(child) ? walkFrom(child.children, depth + 1, true) : walk(child)
-        if (!go) return false
+  }
+
+  /** Gives `found` where the table of keys has the fields of each key below a path. The tree must not change meanwhile. */
+  #each(path: Path, found: (at: number) => void): void {
+    const nodes = this.#nodes
+    const { fields } = this.keys
+    const levels = this.#levels
+    const above = Math.max(0, levels - path.depth)
+    let head = this.#chainOf(path.hi)
+    const isDeeper = path.depth > levels
+    for (let chain = 0; chain < 1 << (4 * above); chain++) {
+      for (let slot = nodes[head]!; slot >= 0;) {
+        const at = slot << FIELDS_LOG2
+        slot = fields[at + NEXT]!
+        if (!isDeeper || isUnder(fields[at + KEY_HI]!, fields[at + KEY_LO]!, path)) found(at)
+      }
+      head += 1 << NODE_LOG2
+    }
+  }
+
+  /** {@link visit}; answers whether to go on. */
+  #visit(path: Path, after: Hash64 | undefined, visit: (slot: number) => boolean): boolean {
+    if (path.depth < this.#levels) {
+      const onEdge = after !== undefined && isUnder(after.hi, after.lo, path)
+      // Children whose whole range lies at or before `after` are passed over without a look inside.
+      const edge = onEdge ? digitAt(after.hi, after.lo, path.depth) : 0
+      for (let digit = edge; digit < fanout; digit++) {
+        const child = childPath(path, digit)
+        if (this.count(child) > 0 && !this.#visit(child, onEdge && digit > edge ? undefined : after, visit)) return false
       }
       return true
     }
-    walkFrom(view.children, path.length, after !== undefined && isUnderPath(after.hi, after.lo, path, 0))
-  }
-}
-
-/** Whether a hash goes on as the path does, from a depth on. */
-const isUnderPath = (hi: number, lo: number, path: string, from: number): boolean => {
-  for (let depth = from; depth < path.length; depth++) if (nibble(hi, lo, depth) !== digitAt(path, depth)) return false
-  return true
-}
-
-const isUnder = (entry: TreeEntry, path: string, from: number): boolean =>
-  isUnderPath(entry.keyHi, entry.keyLo, path, from)
-
-/** The order of hashes, unsigned. */
-export const compareHashes = (aHi: number, aLo: number, bHi: number, bLo: number): number =>
-  aHi !== bHi ? (aHi >>> 0) - (bHi >>> 0) : (aLo >>> 0) - (bLo >>> 0)
-
-const visitLeaf = (
-  entries: ReadonlyArray<TreeEntry>,
-  after: Hash64 | undefined,
-  visit: (entry: TreeEntry) => boolean
-): boolean => {
-  const inOrder = entries.length < 2
-    ? entries
-    : entries.slice().sort((a, b) => compareHashes(a.keyHi, a.keyLo, b.keyHi, b.keyLo))
-  for (let i = 0; i < inOrder.length; i++) {
-    const entry = inOrder[i]!
-    if (after !== undefined && compareHashes(entry.keyHi, entry.keyLo, after.hi, after.lo) <= 0) continue
-    const go = visit(entry)
-    const next = inOrder[i + 1]
-    const twin = next !== undefined && next.keyHi === entry.keyHi && next.keyLo === entry.keyLo
-    if (!go && !twin) return false
-  }
-  return true
-}
-
-const insertInto = (node: Node | undefined, entry: TreeEntry, depth: number): Node => {
-  if (node === undefined) return { entries: [entry], hi: entry.digestHi, lo: entry.digestLo }
-  if (isLeaf(node)) {
-    if (node.entries.length < leafKeysMax || depth === DEPTH_MAX) {
-      node.entries.push(entry)
-      node.hi = (node.hi + entry.digestHi) | 0
-      node.lo = (node.lo + entry.digestLo) | 0
-      return node
+    const { fields } = this.keys
+    const slots = this.slotsBelow(path).sort((a, b) => {
+      const x = a << FIELDS_LOG2
+      const y = b << FIELDS_LOG2
+      return compareHashes(fields[x + KEY_HI]!, fields[x + KEY_LO]!, fields[y + KEY_HI]!, fields[y + KEY_LO]!)
+    })
+    let stop = false
+    let hi = 0
+    let lo = 0
+    for (const slot of slots) {
+      const at = slot << FIELDS_LOG2
+      const keyHi = this.keys.fields[at + KEY_HI]!
+      const keyLo = this.keys.fields[at + KEY_LO]!
+      if (after !== undefined && compareHashes(keyHi, keyLo, after.hi, after.lo) <= 0) continue
+      if (stop && (keyHi !== hi || keyLo !== lo)) return false
+      stop = !visit(slot) || stop
+      hi = keyHi
+      lo = keyLo
     }
-    const branch: Branch = { children: Array.from({ length: FANOUT }), count: 0, hi: 0, lo: 0, stale: true }
-    for (const each of node.entries) insertInto(branch, each, depth)
-    return insertInto(branch, entry, depth)
+    return !stop
   }
-  const at = nibble(entry.keyHi, entry.keyLo, depth)
-  node.children[at] = insertInto(node.children[at], entry, depth + 1)
-  node.count++
-  node.stale = true
-  return node
-}
-
-const removeFrom = (node: Node | undefined, entry: TreeEntry, depth: number): Node | undefined => {
-  if (node === undefined) return undefined
-  if (isLeaf(node)) {
-    const at = node.entries.indexOf(entry)
-    if (at < 0) return node
-    if (node.entries.length === 1) return undefined
-    node.entries[at] = node.entries[node.entries.length - 1]!
-    node.entries.pop()
-    node.hi = (node.hi - entry.digestHi) | 0
-    node.lo = (node.lo - entry.digestLo) | 0
-    return node
-  }
-  const at = nibble(entry.keyHi, entry.keyLo, depth)
-  const before = node.children[at]
-  node.children[at] = removeFrom(before, entry, depth + 1)
-  node.count--
-  node.stale = true
-  return node.count > leafKeysMax ? node : collapse(node)
-}
-
-/** A branch that shrank to a leaf's size becomes that leaf, as the shape's definition asks. */
-const collapse = (branch: Branch): Leaf => {
-  const leaf: Leaf = { entries: [], hi: 0, lo: 0 }
-  const gather = (node: Node): void => {
-    if (isLeaf(node)) {
-      leaf.entries.push(...node.entries)
-      leaf.hi = (leaf.hi + node.hi) | 0
-      leaf.lo = (leaf.lo + node.lo) | 0
-    } else {
-      for (const child of node.children) if (child !== undefined) gather(child)
-    }
-  }
-  gather(branch)
-  return leaf
 }
 
 /** The trees of one map, one for each partition that has keys. */
 export class MerkleForest {
-  readonly #trees = new Map<number, MerkleTree>()
+  readonly #trees: Array<MerkleTree | undefined> = Array.from({ length: partitionCount })
 
   /** The tree of a partition, where it has keys. */
   tree(partition: number): MerkleTree | undefined {
-    return this.#trees.get(partition)
+    return this.#trees[partition]
   }
 
-  insert(partition: number, entry: TreeEntry): void {
-    let tree = this.#trees.get(partition)
-    if (tree === undefined) {
-      tree = new MerkleTree()
-      this.#trees.set(partition, tree)
-    }
-    tree.insert(entry)
+  /** Adds a key of a table to its partition's tree. All keys of a partition are of one table. */
+  insert(partition: number, keys: KeyTable, slot: number): void {
+    const tree = this.#trees[partition] ??= new MerkleTree(keys)
+    if (tree.keys !== keys) throw new Error(`partition ${partition} has a tree of another map already`)
+    tree.insert(slot)
   }
 
-  update(partition: number, entry: TreeEntry, digestHi: number, digestLo: number): void {
-    this.#trees.get(partition)?.update(entry, digestHi, digestLo)
+  update(partition: number, slot: number, digestHi: number, digestLo: number): void {
+    this.#trees[partition]!.update(slot, digestHi, digestLo)
   }
 
-  remove(partition: number, entry: TreeEntry): void {
-    const tree = this.#trees.get(partition)
-    if (tree === undefined) return
-    tree.remove(entry)
-    if (tree.size === 0) this.#trees.delete(partition)
+  remove(partition: number, slot: number): void {
+    const tree = this.#trees[partition]!
+    tree.remove(slot)
+    if (tree.size === 0) this.#trees[partition] = undefined
   }
 
   /** The number of keys in all trees. */
   get size(): number {
     let size = 0
-    for (const tree of this.#trees.values()) size += tree.size
+    for (const tree of this.#trees) if (tree !== undefined) size += tree.size
     return size
-  }
-
-  /** The non-empty partitions in ascending order, each with its root: 2 bytes of partition and 8 of hash apiece. */
-  packRoots(): Uint8Array {
-    const partitions = Array.from(this.#trees.keys()).sort((a, b) => a - b)
-    const packed = new Uint8Array(partitions.length * 10)
-    partitions.forEach((partition, i) => {
-      const { hi, lo } = this.#trees.get(partition)!.root()
-      packed[i * 10] = partition >>> 8
-      packed[i * 10 + 1] = partition
-      writeHash(packed, i * 10 + 2, hi, lo)
-    })
-    return packed
   }
 
   /** The map's root: one hash over the partitions' roots. Both lanes are 0 for the empty map. */
   root(): Hash64 {
-    const packed = this.packRoots()
     const out = { hi: 0, lo: 0 }
-    if (packed.length > 0) hashBytes(packed, 0, packed.length, 0, out)
+    let length = 0
+    this.#trees.forEach((tree, partition) => {
+      if (tree === undefined) return
+      const { hi, lo } = tree.root()
+      roots.setInt16(length, partition)
+      roots.setInt32(length + 2, hi)
+      roots.setInt32(length + 6, lo)
+      length += 10
+    })
+    if (length > 0) hashBytes(roots, 0, length, 0, 0, out)
     return out
   }
 
@@ -393,3 +386,5 @@ export class MerkleForest {
     return hex(this.root())
   }
 }
+
+const roots = new DataView(new ArrayBuffer(partitionCount * 10))

@@ -14,49 +14,24 @@
  *
  * **Digest.** A key's digest is the lane-wise sum of its rows' digests, which an addition changes in O(1).
  *
- * Values are held as canonical bytes and decoded, deeply frozen, when they are first read. Two values are one when their
- * canonical bytes are equal.
+ * **In memory** a key is a slot of a table and a tag its row in a slab, as in `LwwMap`; only a key of several tags has a list
+ * of their addresses. Values are decoded, deeply frozen, when they are first read. Two values are one when their canonical
+ * bytes are equal.
  */
 import type { Hash64 } from "./internal/hash.ts"
-import { hashKey } from "./internal/hash.ts"
+import { DIGEST_HI, DIGEST_LO, FIELDS_LOG2, KEY_HI, KEY_LO, KeyTable, OWN_A, OWN_B, PARTITION } from "./internal/KeyTable.ts"
+import { type Address, compareRanges, RowSlabs, startOf } from "./internal/RowSlabs.ts"
 import * as LwwRecord from "./LwwRecord.ts"
-import type { TreeEntry } from "./MerkleTree.ts"
 import { digestRow, MerkleForest } from "./MerkleTree.ts"
-import * as Partition from "./Partition.ts"
-import { nodeIdLength, type Timestamp } from "./Timestamp.ts"
+import type { Timestamp } from "./Timestamp.ts"
 import * as Value from "./Value.ts"
 
 type Row = LwwRecord.LwwRecord
 
-interface Tag {
-  record: Row
-  /** The decoded value of a put; `undefined` until it is first read. */
-  value: Value.Value | undefined
-}
-
-class Entry implements TreeEntry {
-  readonly key: string
-  readonly keyHi: number
-  readonly keyLo: number
-  readonly partition: number
-  digestHi = 0
-  digestLo = 0
-  /** In the order of their stamps. */
-  tags: Array<Tag> = []
-  /** How many of the tags are not removed, and how many of these expire one day. */
-  puts = 0
-  expiring = 0
-  /** What reads show, as of the last read; `undefined` since a change. */
-  values: ReadonlyArray<Value.Value> | undefined
-
-  constructor(key: string) {
-    hashKey(key, hash)
-    this.key = key
-    this.keyHi = hash.hi
-    this.keyLo = hash.lo
-    this.partition = Partition.ofHash(hash.hi, hash.lo)
-  }
-}
+/** The address of a key's only tag; 0 where the key has several, whose addresses are in a list. */
+const ONLY = OWN_A
+/** How many of a key's tags are not removed. */
+const PUTS = OWN_B
 
 /** The change of one tag: its record before, where there was one, and its record now. */
 export interface Change {
@@ -75,55 +50,26 @@ export interface Options {
 
 const hash: Hash64 = { hi: 0, lo: 0 }
 
-/** Where a row has the node id of its stamp: see the table in `LwwRecord`. */
-const NODE_ID_AT = 8
-const NODE_ID_END = NODE_ID_AT + nodeIdLength
-
-/** The order of tags: that of their stamps, which is that of the rows' first bytes. */
-const compareTags = (a: Row, b: Row): number => {
-  if (a.millis !== b.millis) return a.millis - b.millis
-  if (a.counter !== b.counter) return a.counter - b.counter
-  for (let at = NODE_ID_AT; at < NODE_ID_END; at++) {
-    if (a.row[at] !== b.row[at]) return a.row[at]! - b.row[at]!
-  }
-  return 0
-}
-
-/** Where a tag is, or would be, among the tags. Almost always it is the latest. */
-const placeOf = (tags: ReadonlyArray<Tag>, record: Row): number => {
-  let from = 0
-  let to = tags.length
-  if (to === 0 || compareTags(tags[to - 1]!.record, record) < 0) return to
-  while (from < to) {
-    const middle = (from + to) >>> 1
-    if (compareTags(tags[middle]!.record, record) < 0) from = middle + 1
-    else to = middle
-  }
-  return from
-}
-
-/** Of tags with equal values the earliest, in the order of the tags. */
-const distinct = (tags: ReadonlyArray<Tag>): ReadonlyArray<Tag> => {
-  if (tags.length < 2) return tags
-  // By sorting, not hashing: nobody can make it slow by values that collide. The sort is stable, so the earliest leads.
-  const byValue = tags.map((tag) => ({ tag, bytes: tag.record.valueBytes }))
-    .sort((a, b) => Value.compareBytes(a.bytes, b.bytes))
-  const first = new Set<Tag>()
-  byValue.forEach(({ bytes, tag }, i) => {
-    if (i === 0 || Value.compareBytes(byValue[i - 1]!.bytes, bytes) !== 0) first.add(tag)
-  })
-  return tags.filter((tag) => first.has(tag))
-}
-
-const decoded = (tag: Tag): Value.Value => tag.value ??= Value.decode(tag.record.valueBytes)
-
 const none: ReadonlyArray<never> = Object.freeze([])
 
 /** An observed-remove map of one replica; see the head of this file. Changed in place, by one writer at a time. */
 export class OrMap {
+  /** Digests of all records, summed for each key. */
   readonly tree: MerkleForest
-  readonly #entries = new Map<string, Entry>()
   readonly #now: () => number
+  readonly #keys = new KeyTable()
+  /** Rows move whenever one is added or freed: an address is read from its place after that, not before. */
+  readonly #rows = new RowSlabs((slot, from, to) => {
+    const tags = this.#tags[slot]
+    if (tags === undefined) this.#setField(slot, ONLY, to)
+    else tags[this.#placeOf(tags, this.#rows.bytesOf(from), startOf(from))] = to
+  })
+  /** Of a key with several tags, by slot: their addresses in the order of their stamps. */
+  readonly #tags: Array<Array<Address> | undefined> = []
+  /** What a key's tags decode to, by slot, each at the place of its tag: what was read once. */
+  readonly #decoded: Array<Array<Value.Value | undefined> | undefined> = []
+  /** What reads show of a key, by slot, as of the last read; `undefined` since a change. */
+  readonly #values: Array<ReadonlyArray<Value.Value> | undefined> = []
   #records = 0
   #keysWithPuts = 0
   #expiring = 0
@@ -139,7 +85,7 @@ export class OrMap {
     if (this.#expiring === 0) return this.#keysWithPuts
     const now = this.#now()
     let size = 0
-    for (const entry of this.#entries.values()) if (this.#hasValue(entry, now)) size++
+    for (const slot of this.#keys.slots.values()) if (this.#hasValue(slot, now)) size++
     return size
   }
 
@@ -158,12 +104,11 @@ export class OrMap {
 
   /** Whether a key has a value now or, where canonical bytes are given, has that value. */
   has(key: string, valueBytes?: Uint8Array): boolean {
-    const entry = this.#entries.get(key)
-    if (entry === undefined) return false
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) return false
     const now = this.#now()
-    return valueBytes === undefined ?
-      this.#hasValue(entry, now) :
-      entry.tags.some(({ record }) => isVisible(record, now) && Value.compareBytes(record.valueBytes, valueBytes) === 0)
+    if (valueBytes === undefined) return this.#hasValue(slot, now)
+    return this.#tagsOf(slot).some((tag) => this.#isVisible(tag, now) && this.#hasBytes(tag, valueBytes))
   }
 
   /**
@@ -171,70 +116,78 @@ export class OrMap {
    * until they change. Empty when there is none.
    */
   getValues(key: string): ReadonlyArray<Value.Value> {
-    const entry = this.#entries.get(key)
-    return entry === undefined ? none : this.#valuesOf(entry, this.#now())
+    const slot = this.#keys.slots.get(key)
+    return slot === undefined ? none : this.#valuesOf(slot, this.#now())
   }
 
-  /** The records of a key in the order of their stamps, tombstones and expired ones included. */
+  /** The records of a key in the order of their stamps, tombstones and expired ones included. Rows are views, as in `LwwMap`. */
   getRecords(key: string): Array<Row> {
-    return this.#entries.get(key)?.tags.map(({ record }) => record) ?? []
+    const slot = this.#keys.slots.get(key)
+    return slot === undefined ? [] : this.#tagsOf(slot).map((tag) => this.#recordAt(tag))
   }
 
   /** The keys that have a value. The map may change meanwhile. */
   *keys(): IterableIterator<string> {
-    for (const entry of this.#entries.values()) if (this.#hasValue(entry, this.#now())) yield entry.key
+    for (const [key, slot] of this.#keys.slots) if (this.#hasValue(slot, this.#now())) yield key
   }
 
   /** The keys that have a value, with their values as {@link getValues} has them. The map may change meanwhile. */
   *entries(): IterableIterator<[key: string, values: ReadonlyArray<Value.Value>]> {
-    for (const entry of this.#entries.values()) {
-      const values = this.#valuesOf(entry, this.#now())
-      if (values.length > 0) yield [entry.key, values]
+    for (const [key, slot] of this.#keys.slots) {
+      const values = this.#valuesOf(slot, this.#now())
+      if (values.length > 0) yield [key, values]
     }
   }
 
   /** Every record with its key, tombstones and expired ones included. The map may change meanwhile. */
   *records(): IterableIterator<[key: string, record: Row]> {
-    for (const entry of this.#entries.values()) {
-      for (const { record } of entry.tags.slice()) yield [entry.key, record]
+    for (const key of this.#keys.slots.keys()) {
+      for (const record of this.getRecords(key)) yield [key, record]
     }
   }
 
   /**
    * Joins the record of one tag: from here, a peer or storage. Answers the change, or `undefined` where the record lost or
-   * was known. A key is one that `Value.checkKey` has passed.
+   * was known. A key is one that `Value.checkKey` has passed. The row is copied.
    */
   merge(key: string, record: Row): Change | undefined {
-    const known = this.#entries.get(key)
-    const entry = known ?? new Entry(key)
-    const at = placeOf(entry.tags, record)
-    const tag = entry.tags[at]
-    if (tag === undefined || compareTags(tag.record, record) !== 0) {
-      const added = { record, value: undefined }
-      if (at === entry.tags.length) entry.tags.push(added)
-      else entry.tags.splice(at, 0, added)
-      this.#account(entry, undefined, record, known === undefined)
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) {
+      this.#insert(key, (added) => this.#rows.add(added, record.row, 0, record.row.length))
       return { key, previous: undefined, record }
     }
-    const previous = tag.record
+    const tags = this.#tagsOf(slot)
+    const place = this.#placeOf(tags, record.row, 0)
+    const known = tags[place]
+    if (known === undefined || !this.#isTag(known, record.row, 0)) {
+      this.#addTag(slot, place, this.#rows.add(slot, record.row, 0, record.row.length))
+      return { key, previous: undefined, record }
+    }
+    const previous = this.#recordAt(known)
     const order = LwwRecord.compare(record, previous)
     if (order !== 0 && !record.isTombstone && !previous.isTombstone) this.#reusedTags++
     if (order <= 0) return undefined
-    tag.record = record
-    tag.value = undefined
-    this.#account(entry, previous, record, false)
+    this.#replaceTag(slot, place, this.#rows.add(slot, record.row, 0, record.row.length))
     return { key, previous, record }
   }
 
   /**
    * Adds a value, given as canonical bytes, under a tag of its own. The stamp is a fresh one of this replica's clock;
    * `expiresAt` in ms, 0 for never. A value that the key has already gets one tag more: who removes it at the same time
-   * elsewhere hasn't seen that one. Answers the record, for storage and peers.
+   * elsewhere hasn't seen that one. Answers the record, for storage and peers: a view of the map's memory.
    */
   add(key: string, valueBytes: Uint8Array, stamp: Timestamp, expiresAt = 0): Row {
-    const record = LwwRecord.put(stamp, valueBytes, expiresAt)
-    this.merge(key, record)
-    return record
+    if (this.#keys.slots.has(key)) {
+      const record = LwwRecord.put(stamp, valueBytes, expiresAt)
+      this.merge(key, record)
+      return record
+    }
+    const slot = this.#insert(key, (added) => {
+      const address = this.#rows.reserve(added, LwwRecord.putBytes(valueBytes.length, expiresAt))
+      LwwRecord.writePut(this.#rows.bytesOf(address), startOf(address), stamp, valueBytes, expiresAt)
+      return address
+    })
+    return this.#recordAt(this.#field(slot, ONLY))
   }
 
   /**
@@ -243,11 +196,11 @@ export class OrMap {
    * since they may not be by a clock elsewhere.
    */
   remove(key: string, valueBytes: Uint8Array): Array<Row> {
-    const tombstones: Array<Row> = []
-    for (const { record } of this.#entries.get(key)?.tags ?? none) {
-      if (record.isTombstone || Value.compareBytes(record.valueBytes, valueBytes) !== 0) continue
-      tombstones.push(LwwRecord.remove(record.stamp))
-    }
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) return []
+    const tombstones = this.#tagsOf(slot)
+      .filter((tag) => !this.#isTombstone(tag) && this.#hasBytes(tag, valueBytes))
+      .map((tag) => LwwRecord.remove(this.#recordAt(tag).stamp))
     for (const tombstone of tombstones) this.merge(key, tombstone)
     return tombstones
   }
@@ -259,28 +212,19 @@ export class OrMap {
    */
   prune(beforeMillis: number): Array<[key: string, record: Row]> {
     const pruned: Array<[key: string, record: Row]> = []
-    for (const entry of this.#entries.values()) {
-      if (entry.puts === entry.tags.length) continue
-      const kept: Array<Tag> = []
-      let { digestHi, digestLo } = entry
-      for (const tag of entry.tags) {
-        if (!tag.record.isTombstone || tag.record.millis >= beforeMillis) {
-          kept.push(tag)
-          continue
+    for (const [key, slot] of this.#keys.slots) {
+      let tags = this.#tagsOf(slot)
+      if (this.#field(slot, PUTS) === tags.length) continue
+      for (let place = 0; place < tags.length;) {
+        const record = this.#recordAt(tags[place]!)
+        if (record.isTombstone && record.millis < beforeMillis) {
+          pruned.push([key, record])
+          this.#removeTag(slot, place, tags.length === 1)
+          if (tags.length === 1) break
+          tags = this.#tagsOf(slot)
+        } else {
+          place++
         }
-        digestRow(entry, tag.record.row, hash)
-        digestHi = (digestHi - hash.hi) | 0
-        digestLo = (digestLo - hash.lo) | 0
-        pruned.push([entry.key, tag.record])
-      }
-      if (kept.length === entry.tags.length) continue
-      this.#records -= entry.tags.length - kept.length
-      entry.tags = kept
-      if (kept.length > 0) {
-        this.tree.update(entry.partition, entry, digestHi, digestLo)
-      } else {
-        this.tree.remove(entry.partition, entry)
-        this.#entries.delete(entry.key)
       }
     }
     return pruned
@@ -291,55 +235,194 @@ export class OrMap {
     return this.tree.getRootHash()
   }
 
-  #hasValue(entry: Entry, now: number): boolean {
-    return entry.puts > entry.expiring ||
-      (entry.expiring > 0 && entry.tags.some(({ record }) => isVisible(record, now)))
+  #field(slot: number, field: number): number {
+    return this.#keys.fields[slot << FIELDS_LOG2 | field]!
   }
 
-  #valuesOf(entry: Entry, now: number): ReadonlyArray<Value.Value> {
-    const known = entry.values
-    if (known !== undefined && entry.expiring === 0) return known
-    const values = distinct(entry.tags.filter(({ record }) => isVisible(record, now))).map(decoded)
+  #setField(slot: number, field: number, value: number): void {
+    this.#keys.fields[slot << FIELDS_LOG2 | field] = value
+  }
+
+  #recordAt(tag: Address): Row {
+    return LwwRecord.fromTrusted(this.#rows.rowAt(tag))
+  }
+
+  #isTombstone(tag: Address): boolean {
+    return LwwRecord.isTombstoneAt(this.#rows.bytesOf(tag), startOf(tag))
+  }
+
+  #expiresAt(tag: Address): number {
+    return LwwRecord.expiresAtAt(this.#rows.bytesOf(tag), startOf(tag))
+  }
+
+  #isVisible(tag: Address, now: number): boolean {
+    if (this.#isTombstone(tag)) return false
+    const expiresAt = this.#expiresAt(tag)
+    return expiresAt === 0 || expiresAt > now
+  }
+
+  #hasBytes(tag: Address, valueBytes: Uint8Array): boolean {
+    const bytes = this.#rows.bytesOf(tag)
+    const start = startOf(tag)
+    const end = start + this.#rows.lengthOf(tag)
+    return compareRanges(bytes, LwwRecord.valueAt(bytes, start), end, valueBytes, 0, valueBytes.length) === 0
+  }
+
+  /** Whether a row that begins at `start` is one of this tag. */
+  #isTag(tag: Address, row: Uint8Array, start: number): boolean {
+    return this.#compareTags(tag, row, start) === 0
+  }
+
+  /** The order of tags: that of their stamps, which is that of the rows' first bytes. */
+  #compareTags(tag: Address, row: Uint8Array, start: number): number {
+    const from = startOf(tag)
+    const { stampBytes } = LwwRecord
+    return compareRanges(this.#rows.bytesOf(tag), from, from + stampBytes, row, start, start + stampBytes)
+  }
+
+  /** A key's tags in the order of their stamps. */
+  #tagsOf(slot: number): Array<Address> {
+    return this.#tags[slot] ?? [this.#field(slot, ONLY)]
+  }
+
+  #setTags(slot: number, tags: Array<Address>): void {
+    this.#tags[slot] = tags.length === 1 ? undefined : tags
+    this.#setField(slot, ONLY, tags.length === 1 ? tags[0]! : 0)
+    this.#values[slot] = undefined
+  }
+
+  /** Where a row's tag is, or would be, among the tags. Almost always it is the latest. */
+  #placeOf(tags: ReadonlyArray<Address>, row: Uint8Array, start: number): number {
+    let from = 0
+    let to = tags.length
+    if (this.#compareTags(tags[to - 1]!, row, start) < 0) return to
+    while (from < to) {
+      const middle = (from + to) >>> 1
+      if (this.#compareTags(tags[middle]!, row, start) < 0) from = middle + 1
+      else to = middle
+    }
+    return from
+  }
+
+  #insert(key: string, write: (slot: number) => Address): number {
+    const slot = this.#keys.add(key)
+    const tag = write(slot)
+    this.#setTags(slot, [tag])
+    this.#records++
+    this.#count(slot, tag, 1)
+    this.#digest(slot, tag, 1, true)
+    return slot
+  }
+
+  #addTag(slot: number, place: number, tag: Address): void {
+    const tags = this.#tagsOf(slot)
+    if (place === tags.length) tags.push(tag)
+    else tags.splice(place, 0, tag)
+    this.#decoded[slot]?.splice(place, 0, undefined)
+    this.#setTags(slot, tags)
+    this.#records++
+    this.#count(slot, tag, 1)
+    this.#digest(slot, tag, 1)
+  }
+
+  #replaceTag(slot: number, place: number, tag: Address): void {
+    const tags = this.#tagsOf(slot)
+    const previous = tags[place]!
+    this.#count(slot, previous, -1)
+    this.#digest(slot, previous, -1)
+    this.#count(slot, tag, 1)
+    this.#digest(slot, tag, 1)
+    tags[place] = tag
+    const decoded = this.#decoded[slot]
+    if (decoded !== undefined) decoded[place] = undefined
+    this.#setTags(slot, tags)
+    this.#rows.free(previous)
+  }
+
+  /** Forgets a tombstone, and with the last one its key. */
+  #removeTag(slot: number, place: number, isLast: boolean): void {
+    const tags = this.#tagsOf(slot).slice()
+    const [tag] = tags.splice(place, 1) as [Address]
+    this.#records--
+    this.#digest(slot, tag, -1)
+    if (isLast) {
+      this.tree.remove(this.#field(slot, PARTITION), slot)
+      this.#keys.remove(slot)
+      this.#decoded[slot] = undefined
+      this.#values[slot] = undefined
+    } else {
+      this.#decoded[slot]?.splice(place, 1)
+      this.#setTags(slot, tags)
+    }
+    this.#rows.free(tag)
+  }
+
+  /** Counts a tag that becomes, or ceases to be, one of its key's. */
+  #count(slot: number, tag: Address, by: 1 | -1): void {
+    if (this.#isTombstone(tag)) return
+    if (this.#expiresAt(tag) !== 0) this.#expiring += by
+    const puts = this.#field(slot, PUTS) + by
+    this.#setField(slot, PUTS, puts)
+    if (puts === 0) this.#keysWithPuts--
+    else if (puts === 1 && by === 1) this.#keysWithPuts++
+  }
+
+  /** Adds a tag's digest to its key's, or takes it away. The first tag of a key brings that into the tree. */
+  #digest(slot: number, tag: Address, by: 1 | -1, isFirst = false): void {
+    const { fields } = this.#keys
+    const at = slot << FIELDS_LOG2
+    const start = startOf(tag)
+    const end = start + this.#rows.lengthOf(tag)
+    digestRow(fields[at + KEY_HI]!, fields[at + KEY_LO]!, this.#rows.viewOf(tag), start, end, hash)
+    const partition = fields[at + PARTITION]!
+    if (isFirst) {
+      fields[at + DIGEST_HI] = hash.hi
+      fields[at + DIGEST_LO] = hash.lo
+      this.tree.insert(partition, this.#keys, slot)
+    } else {
+      this.tree.update(
+        partition,
+        slot,
+        (fields[at + DIGEST_HI]! + by * hash.hi) | 0,
+        (fields[at + DIGEST_LO]! + by * hash.lo) | 0
+      )
+    }
+  }
+
+  #hasValue(slot: number, now: number): boolean {
+    if (this.#field(slot, PUTS) === 0) return false
+    return this.#expiring === 0 || this.#tagsOf(slot).some((tag) => this.#isVisible(tag, now))
+  }
+
+  #valuesOf(slot: number, now: number): ReadonlyArray<Value.Value> {
+    const known = this.#values[slot]
+    if (known !== undefined && this.#expiring === 0) return known
+    const tags = this.#tagsOf(slot)
+    const decoded = this.#decoded[slot] ??= []
+    const values = this.#distinct(tags, now).map((place) => decoded[place] ??= this.#decode(tags[place]!))
     if (known?.length === values.length && values.every((value, i) => Object.is(value, known[i]))) return known
-    return entry.values = values.length === 0 ? none : Object.freeze(values)
+    return this.#values[slot] = values.length === 0 ? none : Object.freeze(values)
   }
 
-  /** Brings the counts, the digest and the tree up to date with one tag's new record. */
-  #account(entry: Entry, previous: Row | undefined, record: Row, isNewKey: boolean): void {
-    const hadPuts = entry.puts > 0
-    let { digestHi, digestLo } = entry
-    if (previous === undefined) {
-      this.#records++
-    } else {
-      this.#count(entry, previous, -1)
-      digestRow(entry, previous.row, hash)
-      digestHi = (digestHi - hash.hi) | 0
-      digestLo = (digestLo - hash.lo) | 0
-    }
-    this.#count(entry, record, 1)
-    digestRow(entry, record.row, hash)
-    digestHi = (digestHi + hash.hi) | 0
-    digestLo = (digestLo + hash.lo) | 0
-    entry.values = undefined
-    if (hadPuts !== entry.puts > 0) this.#keysWithPuts += hadPuts ? -1 : 1
-    if (isNewKey) {
-      entry.digestHi = digestHi
-      entry.digestLo = digestLo
-      this.#entries.set(entry.key, entry)
-      this.tree.insert(entry.partition, entry)
-    } else {
-      this.tree.update(entry.partition, entry, digestHi, digestLo)
-    }
+  #decode(tag: Address): Value.Value {
+    const bytes = this.#rows.bytesOf(tag)
+    const start = startOf(tag)
+    return Value.decodeTrusted(bytes, LwwRecord.valueAt(bytes, start), start + this.#rows.lengthOf(tag))
   }
 
-  #count(entry: Entry, record: Row, by: 1 | -1): void {
-    if (record.isTombstone) return
-    entry.puts += by
-    if (record.expiresAt === 0) return
-    entry.expiring += by
-    this.#expiring += by
+  /** The places of the visible tags, of those with equal values only the earliest. */
+  #distinct(tags: ReadonlyArray<Address>, now: number): ReadonlyArray<number> {
+    const places: Array<number> = []
+    tags.forEach((tag, place) => {
+      if (this.#isVisible(tag, now)) places.push(place)
+    })
+    if (places.length < 2) return places
+    // By sorting, not hashing: nobody can make it slow by values that collide. The sort is stable, so the earliest leads.
+    const byValue = places.map((place) => ({ place, bytes: this.#recordAt(tags[place]!).valueBytes }))
+      .sort((a, b) => Value.compareBytes(a.bytes, b.bytes))
+    return byValue
+      .filter(({ bytes }, i) => i === 0 || Value.compareBytes(byValue[i - 1]!.bytes, bytes) !== 0)
+      .map(({ place }) => place)
+      .sort((a, b) => a - b)
   }
 }
-
-const isVisible = (record: Row, now: number): boolean =>
-  !record.isTombstone && (record.expiresAt === 0 || record.expiresAt > now)

@@ -20,7 +20,7 @@
  */
 import { CounterOverflow, MalformedMessage, ValueNotSupported } from "./GridError.ts"
 import type { Hash64 } from "./internal/hash.ts"
-import { hashBytes } from "./internal/hash.ts"
+import { hashBytes, hex } from "./internal/hash.ts"
 import * as Timestamp from "./Timestamp.ts"
 import * as Value from "./Value.ts"
 
@@ -191,8 +191,8 @@ export class PnCounter {
     const packed = new Uint8Array(this.#rows.size * rowBytes)
     this.rows().forEach(({ row }, i) => packed.set(row, i * rowBytes))
     const hash: Hash64 = { hi: 0, lo: 0 }
-    if (packed.length > 0) hashBytes(packed, 0, packed.length, 0, hash)
-    return (hash.hi >>> 0).toString(16).padStart(8, "0") + (hash.lo >>> 0).toString(16).padStart(8, "0")
+    if (packed.length > 0) hashBytes(new DataView(packed.buffer), 0, packed.length, 0, 0, hash)
+    return hex(hash)
   }
 }
 

@@ -5,11 +5,26 @@
  * one after the other. Values and records are opaque byte strings in it (`LwwRecord`, `Value`), made once by the writer.
  * MessagePack suits because bytes travel as bytes, and because messages that were encoded apart can be sent together.
  *
+ * The operations of an `OpBatch`, and the records of a `ServerEvent` or `SyncLeaf`, are together one byte string of the
+ * message, whose content is MessagePack items again, one after the other and with nothing around them: for an operation
+ * an array of its sequence number, its key and its row, for a record an array of its key and its row. Each has one form:
+ *
+ * | part | form |
+ * |---|---|
+ * | array | fixarray: `93` for an operation, `92` for a record |
+ * | sequence, below 2^32 | the shortest of fixint, `cc cd ce` |
+ * | sequence, from 2^32 to 2^53 - 1 | float64, `cb`, as numbers in messages and values |
+ * | key | the shortest of fixstr, `d9 da`: well-formed UTF-8 of at most `Value.keyBytesMax` bytes |
+ * | row | the shortest of `c4 c5 c6` |
+ *
+ * Any other form spoils the frame, as everything here that is malformed. Of rows that are in form but whose content the
+ * receiver can't take, each is refused by itself.
+ *
  * | from the client | answered by | |
  * |---|---|---|
  * | `Auth` | `AuthAck` or `Fault` | first, and the only one before it is answered |
  * | `SyncInit` | `SyncRoot` | opens a map: its events follow from here on; compares roots |
- * | `SyncBuckets` | `SyncBucketsAck` | nodes of the tree walk (`MerkleSync`) |
+ * | `SyncBuckets` | `SyncBucketsAck` | nodes of the tree walk and what is below them, as `MerkleSync` packs them |
  * | `SyncFetch` | `SyncLeaf` | records of keys, by hash |
  * | `SyncPull` | `SyncLeaf` | records below a node, from a cursor |
  * | `OpBatch` | `OpAck`, `OpReject`, `Durable` | writes, in the order of their sequence numbers |
@@ -31,13 +46,13 @@
  * Versions: the client offers one, the server accepts its own and the one before, else `Fault` and 4426. Messages and
  * fields that a version doesn't know are refused.
  */
-import * as Either from "effect/Either"
-import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { Packr } from "msgpackr/pack"
 import { Unpackr } from "msgpackr/unpack"
 import { MalformedMessage } from "./GridError.ts"
+import * as Rows from "./internal/rows.ts"
 import { scanFrame } from "./internal/scan.ts"
+import { partitionCount } from "./Partition.ts"
 import { isNodeId } from "./Timestamp.ts"
 import { WriteConcern } from "./WriteConcern.ts"
 
@@ -52,6 +67,10 @@ export const frameBytesBeforeAuthMax = 16 * 1024
 /** Operations in one `OpBatch`, and bytes of their keys and records, at which a client begins another. */
 export const batchOperationsMax = 500
 export const batchBytesMax = 256 * 1024
+/** Operations and records in one frame, at most: no frame of records has room for more, so it bounds only hostile ones. */
+export const frameRowsMax = 40_000
+/** Bytes of the nodes that one `SyncBuckets` asks for, at most. */
+export const nodesBytesMax = 8 * 1024
 
 export const pingMillis = 5_000
 export const deadMillis = 10_000
@@ -69,80 +88,116 @@ export const closeCodes = {
 } as const
 
 // --- Parts ---
-// Arrays that grow with the data are checked by guards: the same types as by Schema's own combinators, at a hundredth of
-// the time.
+// Schemas say what messages are. Foreign bytes are judged by the guards that the fields are declared with: Schema's
+// interpreter takes 1 to 3 µs a message, and most of a second to put a misplaced megabyte into words.
 
+/** How a field is judged as it comes, and read where its form on the wire is another. */
+interface Field {
+  readonly identifier: string
+  readonly is: (value: unknown) => boolean
+  /** Reads at most `countMax` operations or records. @throws MalformedMessage */
+  readonly read?: (bytes: Uint8Array, countMax: number) => ReadonlyArray<unknown>
+}
+
+const fields = new WeakMap<object, Field>()
+
+const field = <A>(identifier: string, is: (value: unknown) => value is A): Schema.declare<A> => {
+  const schema = Schema.declare(is, { identifier })
+  fields.set(schema, { identifier, is })
+  return schema
+}
+
+const isText = (value: unknown): value is string => typeof value === "string"
 const isSequence = (value: unknown): value is number =>
-  typeof value === "number" && Number.isSafeInteger(value) && value >= 0
+  typeof value === "number" && Number.isSafeInteger(value) && value >= 0 && !Object.is(value, -0)
+const isBytes = (value: unknown): value is Uint8Array => value instanceof Uint8Array
+const isHash = (value: unknown): value is Uint8Array => isBytes(value) && value.length === 8
+const orNull = <A>(is: (value: unknown) => value is A) => (value: unknown): value is A | null =>
+  value === null || is(value)
 
-/** An operation on the wire: sequence, key, row. */
-export type OpTuple = readonly [sequence: number, key: string, row: Uint8Array]
-const isOps = (value: unknown): value is ReadonlyArray<OpTuple> =>
-  Array.isArray(value) && value.length <= batchOperationsMax &&
-  value.every((op) =>
-    Array.isArray(op) && op.length === 3 && isSequence(op[0]) && typeof op[1] === "string" &&
-    op[2] instanceof Uint8Array
-  )
-
-/** A record on the wire: key, row. */
-export type RecordTuple = readonly [key: string, row: Uint8Array]
-const isRecords = (value: unknown): value is ReadonlyArray<RecordTuple> =>
-  Array.isArray(value) &&
-  value.every((record) =>
-    Array.isArray(record) && record.length === 2 && typeof record[0] === "string" && record[1] instanceof Uint8Array
-  )
-
-const pathGrammar = /^[0-9a-f]{0,16}$/
-type NodeTuple = readonly [partition: number, path: string]
-const isNode = (node: unknown): node is NodeTuple =>
-  Array.isArray(node) && node.length === 2 && isSequence(node[0]) && node[0] < 271 && typeof node[1] === "string" &&
-  pathGrammar.test(node[1])
-const isNodes = (value: unknown): value is ReadonlyArray<NodeTuple> =>
-  Array.isArray(value) && value.length <= 512 && value.every(isNode)
-
-const isSequences = (value: unknown): value is ReadonlyArray<number> => Array.isArray(value) && value.every(isSequence)
-
-const Bytes = Schema.declare((value): value is Uint8Array => value instanceof Uint8Array, { identifier: "Bytes" })
-const isHash = (value: unknown): value is Uint8Array => value instanceof Uint8Array && value.length === 8
-const Hash = Schema.declare(isHash, { identifier: "Hash" })
-const Hashes = Schema.declare(
-  (value): value is Uint8Array => value instanceof Uint8Array && value.length % 8 === 0 && value.length <= 8 * 1024,
-  { identifier: "Hashes" }
+const Text = field("Text", isText)
+const TextOrNull = field("TextOrNull", orNull(isText))
+const Flag = field("Flag", (value): value is boolean => typeof value === "boolean")
+const Sequence = field("Sequence", isSequence)
+const SequenceOrNull = field("SequenceOrNull", orNull(isSequence))
+const Sequences = field(
+  "Sequences",
+  (value): value is ReadonlyArray<number> => Array.isArray(value) && value.every(isSequence)
 )
-const Sequence = Schema.declare(isSequence, { identifier: "Sequence" })
-const MapName = Schema.String.pipe(Schema.minLength(1), Schema.maxLength(256))
-const NodeIdText = Schema.declare(isNodeId, { identifier: "NodeId" })
+/** A wall clock's ms. */
+const Millis = field(
+  "Millis",
+  (value): value is number => typeof value === "number" && Number.isFinite(value) && !Object.is(value, -0)
+)
+const Bytes = field("Bytes", isBytes)
+const BytesOrNull = field("BytesOrNull", orNull(isBytes))
+const Hash = field("Hash", isHash)
+const HashOrNull = field("HashOrNull", orNull(isHash))
+const Hashes = field(
+  "Hashes",
+  (value): value is Uint8Array => isBytes(value) && value.length % 8 === 0 && value.length <= 8 * 1024
+)
+const Nodes = field("Nodes", (value): value is Uint8Array => isBytes(value) && value.length <= nodesBytesMax)
+const pathGrammar = /^[0-9a-f]{0,16}$/
+const Node = field(
+  "Node",
+  (node): node is readonly [partition: number, path: string] =>
+    Array.isArray(node) && node.length === 2 && isSequence(node[0]) && node[0] < partitionCount && isText(node[1]) &&
+    pathGrammar.test(node[1])
+)
+const Lane = field("Lane", (value): value is 0 | 1 => Object.is(value, 0) || value === 1)
+const MapName = field("MapName", (value): value is string => isText(value) && value.length > 0 && value.length <= 256)
+const NodeIdText = field("NodeId", isNodeId)
+const Kind = field("Kind", (value): value is "lww" => value === "lww")
+const Concern = field(
+  "WriteConcern",
+  (value): value is WriteConcern => WriteConcern.literals.includes(value as WriteConcern)
+)
+
+const rows = <A>(identifier: string, read: Rows.Form<A>["read"]): Schema.declare<ReadonlyArray<A>> => {
+  const schema = Schema.declare((value): value is ReadonlyArray<A> => Array.isArray(value), { identifier })
+  fields.set(schema, { identifier, is: isBytes, read })
+  return schema
+}
+
+export type { OpTuple, RecordTuple } from "./internal/rows.ts"
+const Operations = rows(
+  "Operations",
+  (bytes, countMax) => Rows.operations.read(bytes, Math.min(countMax, batchOperationsMax))
+)
+const Records = rows("Records", Rows.records.read)
 
 // --- From the client ---
 
 export const Auth = Schema.TaggedStruct("Auth", {
   protocol: Sequence,
   nodeId: NodeIdText,
-  token: Schema.NullOr(Schema.String)
+  token: TextOrNull
 })
 export const SyncInit = Schema.TaggedStruct("SyncInit", {
   id: Sequence,
   map: MapName,
-  kind: Schema.Literal("lww"),
+  kind: Kind,
   root: Hash
 })
 export const SyncBuckets = Schema.TaggedStruct("SyncBuckets", {
   id: Sequence,
   map: MapName,
-  nodes: Schema.declare(isNodes, { identifier: "Nodes" })
+  lane: Lane,
+  nodes: Nodes
 })
 export const SyncFetch = Schema.TaggedStruct("SyncFetch", { id: Sequence, map: MapName, hashes: Hashes })
 export const SyncPull = Schema.TaggedStruct("SyncPull", {
   id: Sequence,
   map: MapName,
-  node: Schema.declare(isNode, { identifier: "Node" }),
-  after: Schema.NullOr(Hash)
+  node: Node,
+  after: HashOrNull
 })
 export const OpBatch = Schema.TaggedStruct("OpBatch", {
   map: MapName,
-  kind: Schema.Literal("lww"),
-  concern: WriteConcern,
-  ops: Schema.declare(isOps, { identifier: "Operations" })
+  kind: Kind,
+  concern: Concern,
+  ops: Operations
 })
 export const Ping = Schema.TaggedStruct("Ping", { id: Sequence })
 export const Call = Schema.TaggedStruct("Call", { payload: Bytes })
@@ -155,47 +210,39 @@ export type ClientMessage = typeof ClientMessage.Type
 export const AuthAck = Schema.TaggedStruct("AuthAck", {
   protocol: Sequence,
   /** The server's clock, in ms. */
-  serverMillis: Schema.Number,
+  serverMillis: Millis,
   /** Which store the server serves: another one after a restore from a backup. */
-  generation: Schema.String,
+  generation: Text,
   /** Whether anything is durable there; if not, operations end with their `OpAck`. */
-  durable: Schema.Boolean
+  durable: Flag
 })
 export const SyncRoot = Schema.TaggedStruct("SyncRoot", {
   id: Sequence,
   /** The partitions' roots; null when the map's roots are equal. */
-  partitions: Schema.NullOr(Bytes)
+  partitions: BytesOrNull
 })
-export const SyncBucketsAck = Schema.TaggedStruct("SyncBucketsAck", {
-  id: Sequence,
-  buckets: Schema.declare(
-    (value): value is ReadonlyArray<Uint8Array> =>
-      Array.isArray(value) && value.every((bucket) => bucket instanceof Uint8Array),
-    { identifier: "Buckets" }
-  )
-})
-const Records = Schema.declare(isRecords, { identifier: "Records" })
-export const SyncLeaf = Schema.TaggedStruct("SyncLeaf", { id: Sequence, records: Records, after: Schema.NullOr(Hash) })
+export const SyncBucketsAck = Schema.TaggedStruct("SyncBucketsAck", { id: Sequence, buckets: Bytes })
+export const SyncLeaf = Schema.TaggedStruct("SyncLeaf", { id: Sequence, records: Records, after: HashOrNull })
 export const ServerEvent = Schema.TaggedStruct("ServerEvent", { map: MapName, records: Records })
 export const OpAck = Schema.TaggedStruct("OpAck", {
-  level: WriteConcern,
+  level: Concern,
   replicas: Sequence,
-  sequences: Schema.declare(isSequences, { identifier: "Sequences" })
+  sequences: Sequences
 })
 export const OpReject = Schema.TaggedStruct("OpReject", {
   sequence: Sequence,
   /** The `_tag` of the error in `GridError`. */
-  cause: Schema.String,
-  reason: Schema.String
+  cause: Text,
+  reason: Text
 })
 export const Durable = Schema.TaggedStruct("Durable", { sequence: Sequence })
-export const Pong = Schema.TaggedStruct("Pong", { id: Sequence, serverMillis: Schema.Number })
+export const Pong = Schema.TaggedStruct("Pong", { id: Sequence, serverMillis: Millis })
 export const Reply = Schema.TaggedStruct("Reply", { payload: Bytes })
 export const Fault = Schema.TaggedStruct("Fault", {
   /** The request that failed; null when the connection did. */
-  id: Schema.NullOr(Sequence),
-  cause: Schema.String,
-  reason: Schema.String
+  id: SequenceOrNull,
+  cause: Text,
+  reason: Text
 })
 
 export const ServerMessage = Schema.Union(
@@ -219,10 +266,42 @@ export type ServerMessage = typeof ServerMessage.Type
 const packr = new Packr({ useRecords: false, variableMapSize: true })
 const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true })
 
-/** A message's bytes, of their own: they may be kept, shared and sent many times. */
+/** Stands for a message's last field while the others are packed: one byte. */
+const PLACEHOLDER = 0
+
+/** A message whose last field, packed as the placeholder, is to be operations or records: they are written to their place. */
+const withRows = <A>(packed: Uint8Array, form: Rows.Form<A>, tuples: ReadonlyArray<A>): Uint8Array => {
+  const head = packed.length - 1
+  const length = form.bytes(tuples)
+  const message = new Uint8Array(head + Rows.binBytes(length))
+  for (let i = 0; i < head; i++) message[i] = packed[i]!
+  form.write(tuples, message, Rows.writeBinHeader(length, message, head))
+  return message
+}
+
+/**
+ * A message's bytes, of their own: they may be kept, shared and sent many times. Its keys are such as `Value.checkKey`
+ * lets pass.
+ */
 export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
-  const packed = packr.pack(message)
-  return new Uint8Array(packed.buffer, packed.byteOffset, packed.byteLength).slice()
+  switch (message._tag) {
+    case "OpBatch": {
+      const { _tag, concern, kind, map, ops } = message
+      return withRows(packr.pack({ _tag, map, kind, concern, ops: PLACEHOLDER }), Rows.operations, ops)
+    }
+    case "ServerEvent": {
+      const { _tag, map, records } = message
+      return withRows(packr.pack({ _tag, map, records: PLACEHOLDER }), Rows.records, records)
+    }
+    case "SyncLeaf": {
+      const { _tag, after, id, records } = message
+      return withRows(packr.pack({ _tag, id, after, records: PLACEHOLDER }), Rows.records, records)
+    }
+    default: {
+      const packed = packr.pack(message)
+      return new Uint8Array(packed.buffer, packed.byteOffset, packed.byteLength).slice()
+    }
+  }
 }
 
 /** Messages' bytes as one frame. */
@@ -241,6 +320,10 @@ export const frame = (messages: ReadonlyArray<Uint8Array>): Uint8Array => {
 
 const scanLimits = { depthMax: 16, elementsMax: 200_000, messagesMax: 10_000 }
 
+const refuse = (reason: string): never => {
+  throw new MalformedMessage({ reason }, { disableValidation: true })
+}
+
 /** Each message of a frame as plain data, once the frame is known to be harmless. */
 const unpack = (bytes: Uint8Array): ReadonlyArray<unknown> => {
   scanFrame(bytes, scanLimits)
@@ -250,28 +333,46 @@ const unpack = (bytes: Uint8Array): ReadonlyArray<unknown> => {
       messages.push(message)
     })
   } catch (cause) {
-    throw new MalformedMessage({ reason: cause instanceof Error ? cause.message : String(cause) })
+    return refuse(cause instanceof Error ? cause.message : String(cause))
   }
   return messages
 }
 
-const makeDecode = <A, I>(schema: Schema.Schema<A, I>) => {
-  const decode = Schema.decodeUnknownEither(schema, { onExcessProperty: "error" })
-  return (bytes: Uint8Array): ReadonlyArray<A> =>
-    unpack(bytes).map((message) =>
-      Either.getOrThrowWith(
-        decode(message),
-        (fault) =>
-          new MalformedMessage({
-            reason: ParseResult.ArrayFormatter.formatErrorSync(fault).slice(0, 3).map((issue) =>
-              `${issue.path.map(String).join(".")}: ${issue.message}`
-            ).join("; ").slice(0, 300)
-          })
-      )
-    )
+/** Decodes frames of the messages that `structs` are, by their tags. */
+const makeDecode = <A>(structs: { readonly [tag: string]: { readonly fields: Schema.Struct.Fields } }) => {
+  const known = new Map<unknown, ReadonlyArray<Field & { readonly name: string }>>()
+  for (const [tag, struct] of Object.entries(structs)) {
+    const { _tag, ...named } = struct.fields
+    known.set(tag, Object.entries(named).map(([name, schema]) => Object.assign({ name }, fields.get(schema)!)))
+  }
+  return (bytes: Uint8Array): ReadonlyArray<A> => {
+    const messages = unpack(bytes)
+    let rowsLeft = frameRowsMax
+    for (const message of messages as ReadonlyArray<Record<string, unknown>>) {
+      const expected = known.get(message?.["_tag"])
+      if (expected === undefined) return refuse("a message of no known type")
+      for (const { identifier, is, name, read } of expected) {
+        if (!is(message[name])) return refuse(`${message["_tag"]}: "${name}" is not ${identifier}`)
+        if (read === undefined) continue
+        const tuples = read(message[name] as Uint8Array, rowsLeft)
+        rowsLeft -= tuples.length
+        message[name] = tuples
+      }
+      const names = Object.keys(message)
+      if (names.length > expected.length + 1) {
+        const unknown = names.find((name) => name !== "_tag" && expected.every((each) => each.name !== name))
+        return refuse(`${message["_tag"]}: "${unknown}" is an unexpected field`)
+      }
+    }
+    return messages as ReadonlyArray<unknown> as ReadonlyArray<A>
+  }
 }
 
 /** The messages of a frame from a client. @throws MalformedMessage */
-export const decodeFromClient: (bytes: Uint8Array) => ReadonlyArray<ClientMessage> = makeDecode(ClientMessage)
+export const decodeFromClient: (bytes: Uint8Array) => ReadonlyArray<ClientMessage> = makeDecode(
+  { Auth, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call }
+)
 /** The messages of a frame from a server. @throws MalformedMessage */
-export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessage> = makeDecode(ServerMessage)
+export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessage> = makeDecode(
+  { AuthAck, SyncRoot, SyncBucketsAck, SyncLeaf, ServerEvent, OpAck, OpReject, Durable, Pong, Reply, Fault }
+)

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, TestClock } from "effect"
 import * as CrdtStore from "../src/CrdtStore.ts"
 import { MerkleForest } from "../src/MerkleTree.ts"
+import { partitionOf } from "../src/Partition.ts"
 import * as Value from "../src/Value.ts"
 import { nodeIds } from "./arbitraries.ts"
 
@@ -44,9 +45,11 @@ describe("CrdtStore", () => {
       const whole = stores.open().lwwMap("todos")
       const parts = [stores.open({ tree: () => forest }), stores.open({ tree: () => forest })]
       for (let i = 0; i < 100; i++) {
-        parts[i % 2]!.lwwMap("todos").set(`key ${i}`, Value.encode(i), stamp)
+        parts[partitionOf(`key ${i}`) % 2]!.lwwMap("todos").set(`key ${i}`, Value.encode(i), stamp)
         whole.set(`key ${i}`, Value.encode(i), stamp)
       }
       assert.strictEqual(forest.getRootHash(), whole.digest)
+      const other = parts[1 - partitionOf("key 0") % 2]!.lwwMap("todos")
+      assert.throws(() => other.set("key 0", Value.encode(0), stamp), /tree of another map/)
     }).pipe(Effect.provide(CrdtStore.layer)))
 })

@@ -7,6 +7,7 @@ import * as MerkleSync from "../src/MerkleSync.ts"
 import * as Partition from "../src/Partition.ts"
 import * as Value from "../src/Value.ts"
 import { closeRecord, nodeIds } from "./arbitraries.ts"
+import { twins } from "./twins.ts"
 
 const newMap = () => new LwwMap({ now: () => 0 })
 
@@ -25,7 +26,19 @@ interface Asked {
   readonly question: "root" | "buckets" | "fetch" | "pull"
   readonly nodes: number
   readonly records: number
+  /** Of hashes, or of records. */
   readonly bytes: number
+  /** Of the hashes of keys that were asked for. */
+  readonly hashes: number
+}
+
+/** The depth of each of packed nodes: a byte of it for all, then a byte of partition, seldom three, and the path. */
+const depthsOf = (nodes: Uint8Array): ReadonlyArray<number> => {
+  const depths: Array<number> = []
+  for (let at = 1; at < nodes.length; at += (nodes[at] === 0xff ? 3 : 1) + Math.ceil(nodes[0]! / 2)) {
+    depths.push(nodes[0]!)
+  }
+  return depths
 }
 
 const measurePage = ({ records }: MerkleSync.Page) => ({
@@ -45,13 +58,18 @@ const peerOf = (map: LwwMap, cutAt = Number.POSITIVE_INFINITY) =>
     ): Effect.Effect<A, "cut"> =>
       Effect.suspend(() => asked.length >= cutAt ? Effect.fail("cut" as const) : answer).pipe(
         Effect.tap((got) => {
-          asked.push({ question, nodes: 0, records: 0, bytes: 0, ...measure(got) })
+          asked.push({ question, nodes: 0, records: 0, bytes: 0, hashes: 0, ...measure(got) })
         })
       )
     const peer: MerkleSync.SyncPeer<"cut"> = {
-      root: (local) => note("root", answers.root(local), () => ({})),
-      buckets: (nodes) => note("buckets", answers.buckets(nodes), () => ({ nodes: nodes.length })),
-      fetch: (hashes) => note("fetch", answers.fetch(hashes), measurePage),
+      root: (local) => note("root", answers.root(local), (got) => ({ bytes: 8 + (got?.length ?? 0) })),
+      buckets: (nodes, lane) =>
+        note("buckets", answers.buckets(nodes, lane), (got) => ({
+          nodes: depthsOf(nodes).length,
+          bytes: nodes.length + got.length
+        })),
+      fetch: (hashes) =>
+        note("fetch", answers.fetch(hashes), (page) => ({ ...measurePage(page), hashes: hashes.length })),
       pull: (node, after) => note("pull", answers.pull(node, after), measurePage)
     }
     return { peer, asked }
@@ -172,6 +190,71 @@ describe("MerkleSync", () => {
       assert.strictEqual(local.digest, remote.digest)
     })))
 
+  it.effect("finds 100 differences among 100,000 keys by less than 17 kB of questions and hashes", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(100_000, 100_000)
+      for (let i = 0; i < 100; i++) remote.merge(`key ${i * 997}`, put(9, "changed"))
+      const { asked, received } = yield* complete(local, remote)
+      assert.strictEqual(received, 100)
+      const bytes = asked.reduce((sum, each) => sum + each.hashes + (each.question === "fetch" ? 0 : each.bytes), 0)
+      assert.isBelow(bytes, 17_000)
+      assert.strictEqual(local.digest, remote.digest)
+    })))
+
+  it.effect("finds by the other lane what one lane can't tell apart, even when nothing else differs", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = overlapping(1_000, 1_000)
+      remote.merge("key 7", put(9, "changed"))
+      const { peer } = yield* peerOf(remote)
+      const lanes: Array<MerkleSync.Lane> = []
+      /** Shows in the walk's first lane what this side has: as if the halves of all hashes were equal there. */
+      const blind = (yield* MerkleSync.MerkleSync).answers(replicaOf(local))
+      const { received } = yield* reconcile(local, {
+        ...peer,
+        buckets: (nodes, lane) => {
+          if (lanes.at(-1) !== lane) lanes.push(lane)
+          return lane === lanes[0] ? Effect.sync(() => blind.buckets(nodes, lane)) : peer.buckets(nodes, lane)
+        }
+      })
+      assert.strictEqual(lanes.length, 2)
+      assert.strictEqual(received, 1)
+      assert.strictEqual(local.digest, remote.digest)
+    })))
+
+  it.effect("takes over and offers keys of one hash, few or too many to be listed", () =>
+    program(Effect.gen(function*() {
+      const keys = twins(7)
+      for (const count of [3, 100]) {
+        const [local, remote] = [newMap(), newMap()]
+        for (let i = 0; i < count; i++) {
+          const twin = keys[i]!
+          if (i % 3 !== 0) local.merge(twin, put(1, i))
+          if (i % 3 !== 1) remote.merge(twin, put(i % 2, i))
+        }
+        const expected = joinOf(local, remote)
+        yield* complete(local, remote)
+        assert.deepStrictEqual([local.digest, remote.digest], [expected, expected])
+      }
+    })))
+
+  it("refuses questions of no known form", () => {
+    const answers = Effect.runSync(program(MerkleSync.MerkleSync)).answers(replicaOf(overlapping(100, 0)[0]))
+    for (
+      const nodes of [
+        [],
+        [17, 0],
+        [1, 0],
+        [1, 0, 0x11],
+        [0, 0xff],
+        [0, 0xff, 0],
+        [0, 0xff, 1, 15],
+        [0, 200, 71],
+        Array.from({ length: 1 + 513 }, () => 0)
+      ]
+    ) assert.throws(() => answers.buckets(Uint8Array.from(nodes), 0), MalformedMessage)
+    assert.deepStrictEqual(Array.from(answers.buckets(Uint8Array.from([1, 0, 0x10]), 0)).length > 0, true)
+  })
+
   it.effect("asks for at most 512 nodes in one message", () =>
     program(Effect.gen(function*() {
       const [local, remote] = overlapping(20_000, 0)
@@ -232,7 +315,7 @@ describe("MerkleSync", () => {
           }))
       const { offers } = yield* reconcile(local, {
         root: (root) => disturb(peer.root(root)),
-        buckets: (nodes) => disturb(peer.buckets(nodes)),
+        buckets: (nodes, lane) => disturb(peer.buckets(nodes, lane)),
         fetch: (hashes) => disturb(peer.fetch(hashes)),
         pull: (node, after) => disturb(peer.pull(node, after))
       })
@@ -256,12 +339,15 @@ describe("MerkleSync", () => {
       const [local, remote] = overlapping(400, 0)
       const { peer } = yield* peerOf(remote)
       const hostile: ReadonlyArray<Partial<MerkleSync.SyncPeer<"cut">>> = [
-        { root: () => Effect.succeed(new Uint8Array(9)) },
-        { root: () => Effect.succeed(new Uint8Array(10 * 272)) },
-        { buckets: () => Effect.succeed([]) },
-        ...[[], [3], [0, 0], [1], [1, 0xff, 0xff], [2, 0]].map((bucket) => ({
-          buckets: (nodes: ReadonlyArray<MerkleSync.NodeId>) => Effect.succeed(nodes.map(() => Uint8Array.from(bucket)))
-        })),
+        { root: () => Effect.succeed(new Uint8Array(33)) },
+        { root: () => Effect.succeed(new Uint8Array(35)) },
+        { root: () => Effect.succeed(new Uint8Array(39).fill(1, 0, 1)) },
+        { buckets: () => Effect.succeed(new Uint8Array(0)) },
+        ...[[], [5], [0, 0], [1], [1, 0xff, 0xff], [4], [2], [2, 1, 0], [2, 65], [2, 65, ...Array.from({ length: 65 * 12 }, () => 0)]]
+          .map((bucket) => ({
+            buckets: (nodes: Uint8Array) =>
+              Effect.succeed(Uint8Array.from(depthsOf(nodes).flatMap(() => bucket).concat(bucket.length === 0 ? [9] : [])))
+          })),
         { fetch: () => Effect.succeed({ records: [], after: new Uint8Array(8) }) }
       ]
       for (const answers of hostile) {
@@ -277,16 +363,20 @@ describe("MerkleSync", () => {
       const [local, remote] = overlapping(2_000, 0)
       const { peer } = yield* peerOf(remote)
       let questions = 0
-      const branch = Uint8Array.from([1, 0xff, 0xff, ...Array.from({ length: 128 }, () => 0xee)])
-      const { received } = yield* reconcile(local, {
+      const branch = [1, 0xff, 0xff, ...Array.from({ length: 64 }, () => 0xee)]
+      let deepest = 0
+      const walk = reconcile(local, {
         ...peer,
         buckets: (nodes) => {
           questions++
-          return Effect.succeed(nodes.map(() => branch))
+          deepest = Math.max(deepest, ...depthsOf(nodes))
+          return Effect.succeed(Uint8Array.from(depthsOf(nodes).flatMap(() => branch)))
         },
         pull: () => Effect.succeed({ records: [], after: undefined })
       })
-      assert.strictEqual(received, 0)
+      // Nothing can lie below the last digit of a hash.
+      assert.instanceOf(yield* Effect.flip(walk), MalformedMessage)
+      assert.strictEqual(deepest, 16)
       assert.isAtMost(questions, 17 * Math.ceil(2_000 / 512) + 17)
     })))
 })

@@ -79,6 +79,70 @@ const anyValue: FastCheck.Arbitrary<unknown> = FastCheck.letrec<{ value: unknown
   )
 })).value
 
+const tinyName = FastCheck.constantFrom(
+  ...hostileNames,
+  "a",
+  "aa",
+  "b",
+  "é",
+  "\uffff",
+  "\u{10000}",
+  "n".repeat(31),
+  "n".repeat(32)
+)
+
+/** The same kinds from a small domain, where names meet each other and every border is crossed often. */
+const tinyValue: FastCheck.Arbitrary<unknown> = FastCheck.letrec<{ value: unknown }>((tie) => ({
+  value: FastCheck.oneof(
+    { maxDepth: 3, depthSize: "small", withCrossShrink: true },
+    FastCheck.constantFrom<Array<unknown>>(
+      null,
+      true,
+      ...borderNumbers,
+      -1n,
+      2n ** 63n,
+      "",
+      "a",
+      "aé",
+      "€uro",
+      "x".repeat(31),
+      "x".repeat(32),
+      "é".repeat(32),
+      "x".repeat(64),
+      "x".repeat(65),
+      new Uint8Array(0),
+      Uint8Array.of(0xc1, 0),
+      new Date(-1)
+    ),
+    FastCheck.array(tie("value"), { maxLength: 3 }),
+    FastCheck.uniqueArray(FastCheck.tuple(tinyName, tie("value")), { maxLength: 4, selector: ([name]) => name })
+      .map(objectOf)
+  )
+})).value
+
+/** Mostly small values, so that ten thousand are made in a moment. */
+const manyValues = FastCheck.oneof({ weight: 29, arbitrary: tinyValue }, { weight: 1, arbitrary: anyValue })
+
+/** Bytes around a value that would be read as something, were they looked at. */
+const surroundings = FastCheck.tuple(
+  FastCheck.uint8Array({ maxLength: 3 }),
+  FastCheck.oneof(FastCheck.uint8Array({ maxLength: 3 }), FastCheck.constant(new Uint8Array(40).fill(0x61)))
+)
+
+/** The same value with the fields of every object in an order that the seed decides. */
+const shuffled = (value: unknown, seed: number): unknown => {
+  if (Array.isArray(value)) return value.map((element) => shuffled(element, seed))
+  if (value === null || typeof value !== "object" || Object.getPrototypeOf(value) !== Object.prototype) return value
+  const fields = Object.entries(value).map(([name, field]) => [name, shuffled(field, seed)] as const)
+  for (let i = fields.length - 1; i > 0; i--) {
+    const j = (seed >>> i % 16) % (i + 1)
+    const moved = fields[i]!
+    fields[i] = fields[j]!
+    fields[j] = moved
+  }
+  return objectOf(fields)
+}
+
 /** The same value with the fields of every object in the opposite order. */
 const reordered = (value: unknown): unknown =>
   Array.isArray(value)
@@ -91,8 +155,7 @@ const bytesOf = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, "he
 
 const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
 
-const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array =>
-  Uint8Array.from(parts.flatMap((part) => Array.from(part)))
+const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => new Uint8Array(Buffer.concat(parts))
 
 const nested = (levels: number): unknown => {
   let value: unknown = []
@@ -122,17 +185,70 @@ const refusalOf = (value: unknown): unknown => {
   return error instanceof ValueNotSupported ? error.path : error
 }
 
+/** Headers of every kind and lengths that fit them, so that some sequences of them are values. */
+const meaningfulBytes = [0, 1, 0x61, 0x7f, 0x80, 0x81, 0x82, 0x90, 0x91, 0x93, 0xa0, 0xa1, 0xa2, 0xc0, 0xc2, 0xc3, 0xc4]
+  .concat(0xc7, 0xcb, 0xcc, 0xcd, 0xd0, 0xd9, 0xdc, 0xde, 0xe0, 0xff)
+
+/** Bytes are refused by name wherever they lie, or are those that their value is encoded in. */
+const expectCanonicalOrRefused = (
+  bytes: Uint8Array,
+  [before, after]: readonly [Uint8Array, Uint8Array]
+): void => {
+  const larger = concat(before, bytes, after)
+  const start = before.length
+  const end = start + bytes.length
+  const isCanonical = Value.isCanonical(larger, start, end)
+  expect(Value.isCanonical(bytes)).toBe(isCanonical)
+  if (isCanonical) {
+    Value.validate(larger, start, end)
+    expect(hexOf(Value.encode(Value.decode(larger, start, end)))).toBe(hexOf(bytes))
+    expect(hexOf(Value.encode(Value.decode(bytes)))).toBe(hexOf(bytes))
+    expect(hexOf(Value.encode(Value.decodeTrusted(larger, start, end)))).toBe(hexOf(bytes))
+  } else {
+    expect(thrownBy(() => Value.validate(larger, start, end)) instanceof MalformedMessage).toBe(true)
+    expect(thrownBy(() => Value.decode(larger, start, end)) instanceof MalformedMessage).toBe(true)
+  }
+}
+
 // --- Laws -------------------------------------------------------------------------------------------------------------
 
 describe("a value", () => {
-  it.prop("comes back as it was", [anyValue], ([value]) => {
-    assert.deepStrictEqual(Value.decode(Value.encode(value)), value)
-  }, { fastCheck: { numRuns: 500 } })
+  it.prop("comes back as it was", [manyValues], ([value]) => {
+    const bytes = Value.encode(value)
+    const decoded = Value.decode(bytes)
+    assert.deepStrictEqual(decoded, value)
+    expect(hexOf(Value.encode(decoded))).toBe(hexOf(bytes))
+  }, { fastCheck: { numRuns: 10_000 } })
 
-  it.prop("has the same bytes whatever the order of its fields", [anyValue], ([value]) => {
-    assert.deepStrictEqual(Value.encode(reordered(value)), Value.encode(value))
-    expect(Value.equal(value, reordered(value))).toBe(true)
-  })
+  it.prop(
+    "has the same bytes whatever the order of its fields",
+    [manyValues, FastCheck.nat()],
+    ([value, seed]) => {
+      const hex = hexOf(Value.encode(value))
+      expect(hexOf(Value.encode(reordered(value)))).toBe(hex)
+      expect(hexOf(Value.encode(shuffled(value, seed)))).toBe(hex)
+      expect(Value.equal(value, reordered(value))).toBe(true)
+    },
+    { fastCheck: { numRuns: 10_000 } }
+  )
+
+  it.prop(
+    "is checked and decoded where it lies, whatever is around it",
+    [manyValues, surroundings],
+    ([value, [before, after]]) => {
+      const bytes = Value.encode(value)
+      const larger = concat(before, bytes, after)
+      const start = before.length
+      const end = start + bytes.length
+      Value.validate(larger, start, end)
+      expect(Value.isCanonical(larger, start, end)).toBe(true)
+      assert.deepStrictEqual(Value.decode(larger, start, end), value)
+      assert.deepStrictEqual(Value.decodeTrusted(larger, start, end), value)
+      expect(Value.isCanonical(larger, start, end - 1)).toBe(false)
+      if (after.length > 0) expect(Value.isCanonical(larger, start, end + 1)).toBe(false)
+    },
+    { fastCheck: { numRuns: 10_000 } }
+  )
 
   it.prop("has other bytes than any other value", [anyValue, anyValue], ([a, b]) => {
     const isSame = thrownBy(() => assert.deepStrictEqual(a, b)) === undefined
@@ -172,27 +288,46 @@ describe("a value", () => {
 
   it.prop(
     "is decoded from no other bytes than its own",
-    [anyValue, FastCheck.array(FastCheck.tuple(FastCheck.nat(), FastCheck.nat(255)), { minLength: 1, maxLength: 3 })],
-    ([value, changes]) => {
+    [
+      manyValues,
+      FastCheck.array(FastCheck.tuple(FastCheck.nat(), FastCheck.nat(255)), { minLength: 1, maxLength: 3 }),
+      surroundings
+    ],
+    ([value, changes, around]) => {
       const bytes = Value.encode(value)
       for (const [at, byte] of changes) bytes[at % bytes.length] = byte
-      const decoded = thrownBy(() => expect(hexOf(Value.encode(Value.decode(bytes)))).toBe(hexOf(bytes)))
-      expect(decoded === undefined || decoded instanceof MalformedMessage).toBe(true)
-      expect(decoded === undefined).toBe(Value.isCanonical(bytes))
+      expectCanonicalOrRefused(bytes, around)
     },
-    { fastCheck: { numRuns: 2000 } }
+    { fastCheck: { numRuns: 10_000 } }
+  )
+
+  it.prop(
+    "is decoded from no part of its bytes",
+    [manyValues, FastCheck.nat(), surroundings],
+    ([value, cut, around]) => {
+      const bytes = Value.encode(value)
+      const part = bytes.subarray(0, cut % bytes.length)
+      expectCanonicalOrRefused(part, around)
+      expect(Value.isCanonical(part)).toBe(false)
+    },
+    { fastCheck: { numRuns: 10_000 } }
   )
 
   it.prop(
     "is not made of arbitrary bytes, which are refused by name",
-    [FastCheck.uint8Array({ maxLength: 60 })],
-    ([bytes]) => {
-      const error = thrownBy(() => Value.decode(bytes))
-      if (error === undefined) expect(hexOf(Value.encode(Value.decode(bytes)))).toBe(hexOf(bytes))
-      else expect(error).toBeInstanceOf(MalformedMessage)
-      expect(Value.isCanonical(bytes)).toBe(error === undefined)
+    [
+      FastCheck.oneof(
+        FastCheck.uint8Array({ maxLength: 60 }),
+        FastCheck.array(FastCheck.constantFrom(...meaningfulBytes), { maxLength: 8 }).map((list) =>
+          Uint8Array.from(list)
+        )
+      ),
+      surroundings
+    ],
+    ([bytes, around]) => {
+      expectCanonicalOrRefused(bytes, around)
     },
-    { fastCheck: { numRuns: 2000 } }
+    { fastCheck: { numRuns: 10_000 } }
   )
 })
 
@@ -290,6 +425,31 @@ describe("the canonical form", () => {
   })
 })
 
+describe("a range of bytes", () => {
+  const bytes = bytesOf("c0930102a161c0")
+
+  it("is the whole of them where nothing else is said", () => {
+    expect(Value.decode(bytes.subarray(1, 6))).toEqual([1, 2, "a"])
+    expect(Value.decode(bytes.subarray(0, 6), 1)).toEqual([1, 2, "a"])
+    expect(Value.decodeTrusted(bytes.subarray(0, 6), 1)).toEqual([1, 2, "a"])
+  })
+
+  it.each([[1, 5], [1, 7], [0, 6], [6, 6], [6, 1], [-1, 0], [-1, 1], [6, 8], [7, 8], [Number.NaN, 1], [0, Number.NaN]])(
+    "is refused unless it is that of one value: [%d, %d)",
+    (start, end) => {
+      expect(Value.isCanonical(bytes, start, end)).toBe(false)
+      expect(thrownBy(() => Value.validate(bytes, start, end))).toBeInstanceOf(MalformedMessage)
+      expect(thrownBy(() => Value.decode(bytes, start, end))).toBeInstanceOf(MalformedMessage)
+    }
+  )
+
+  it("is noticed, even unchecked, where the value doesn't end with it", () => {
+    for (const end of [5, 7]) {
+      expect(thrownBy(() => Value.decodeTrusted(bytes, 1, end))).toBeInstanceOf(MalformedMessage)
+    }
+  })
+})
+
 // --- Refusals ---------------------------------------------------------------------------------------------------------
 
 describe("what has no canonical form", () => {
@@ -366,6 +526,26 @@ describe("what has no canonical form", () => {
     expect(runs).toBe(0)
   })
 
+  it("runs no getter of an array either", () => {
+    let runs = 0
+    const array = Object.defineProperty([1, 2], 1, { enumerable: true, get: () => ++runs })
+    expect(refusalOf({ a: array })).toBe("$.a[1]")
+    expect(refusalOf([Object.defineProperty([1], 0, { enumerable: true, set: () => {} })])).toBe("$[0][0]")
+    expect(runs).toBe(0)
+  })
+
+  it("is named by its own path after a Proxy encoded, or failed to, amid it", () => {
+    for (const other of [{ x: [{ y: 1 }] }, { x: [{ y: undefined }] }]) {
+      const proxy = new Proxy({ a: undefined }, {
+        getOwnPropertyDescriptor: (target, name) => {
+          thrownBy(() => Value.encode(other))
+          return Reflect.getOwnPropertyDescriptor(target, name)
+        }
+      })
+      expect(refusalOf({ outer: [0, proxy] })).toBe("$.outer[1].a")
+    }
+  })
+
   it("is told apart from what a Proxy encodes while it is read", () => {
     let inner = ""
     const proxy = new Proxy({ a: 1, b: 2 }, {
@@ -431,11 +611,28 @@ describe("the size of a value", () => {
     assert.deepStrictEqual(Value.decode(Value.encode(array)), array)
   })
 
-  it.each([15, 16, 33, 65_535, 65_536])("has no gap at %i fields", (count) => {
+  it.each([15, 16, 33, 128, 129, 32_767, 32_768])("has no gap at %i fields", (count) => {
     const object = objectOf(Array.from({ length: count }, (_, i) => [i.toString(36), null]))
     const bytes = Value.encode(object, 1_000_000)
     expect(Object.keys(Value.decode(bytes) as object).length).toBe(count)
     expect(hexOf(Value.encode(Value.decode(bytes), 1_000_000))).toBe(hexOf(bytes))
+  })
+
+  it("has at most 32,768 fields in one object", () => {
+    expect(Value.fieldsMax).toBe(32_768)
+    const fields = Array.from({ length: 32_769 }, (_, i) => [i.toString(36).padStart(4, "0"), null] as const)
+    const error = thrownBy(() => Value.encode({ a: [objectOf(fields)] }))
+    expect(error).toBeInstanceOf(ValueNotSupported)
+    expect(error).toMatchObject({ path: "$.a[0]" })
+    const bytes = Value.encode(objectOf(fields.slice(1)))
+    expect(Value.isCanonical(bytes)).toBe(true)
+    const oneMore = concat(bytesOf("de8001"), Value.encode(fields[0]![0]), bytesOf("c0"), bytes.subarray(3))
+    expect(Value.isCanonical(oneMore)).toBe(false)
+    expect(thrownBy(() => Value.decode(oneMore))).toMatchObject({
+      _tag: "MalformedMessage",
+      reason: "not a canonical value: an object has at most 32768 fields"
+    })
+    expect(Value.isCanonical(concat(bytesOf("df00008001"), oneMore.subarray(3)))).toBe(false)
   })
 
   it.each([31, 32, 255, 256, 65_535, 65_536])("has no gap at %i bytes", (count) => {
@@ -449,13 +646,19 @@ describe("the size of a value", () => {
 
 // --- Names are only names ---------------------------------------------------------------------------------------------
 
-const snapshot = (): ReadonlyArray<unknown> =>
-  [Object.prototype, Array.prototype, Function.prototype].flatMap((prototype) =>
-    Reflect.ownKeys(prototype).flatMap((name) => {
-      const property = Object.getOwnPropertyDescriptor(prototype, name)
-      return [name, property?.value, property?.get, property?.set, property?.writable]
-    })
-  )
+const prototypes: ReadonlyArray<object> = [Object.prototype, Array.prototype, Function.prototype]
+
+const snapshot = (): ReadonlyArray<unknown> => {
+  const parts: Array<unknown> = []
+  for (const prototype of prototypes) {
+    for (const name of Reflect.ownKeys(prototype)) {
+      const property = Object.getOwnPropertyDescriptor(prototype, name)!
+      const { configurable, enumerable, get, set, value, writable } = property
+      parts.push(name, configurable, enumerable, get, set, value, writable)
+    }
+  }
+  return parts
+}
 
 describe("a field's name", () => {
   it.each(hostileNames)("may be %j at every level and touches no prototype", (name) => {
@@ -471,6 +674,67 @@ describe("a field's name", () => {
     }
     expect(snapshot()).toEqual(before)
     expect("polluted" in {}).toBe(false)
+  })
+})
+
+describe("names", () => {
+  const hostile: FastCheck.Arbitrary<unknown> = FastCheck.letrec<{ object: unknown }>((tie) => ({
+    object: FastCheck.uniqueArray(
+      FastCheck.tuple(
+        FastCheck.constantFrom(...hostileNames),
+        FastCheck.oneof({ maxDepth: 4, depthSize: "small" }, FastCheck.constantFrom(1, "__proto__", []), tie("object"))
+      ),
+      { maxLength: 4, selector: ([name]) => name }
+    ).map(objectOf)
+  })).object
+  const before = snapshot()
+
+  it.prop("that objects inherit come back at every level, and no prototype changes", [hostile], ([value]) => {
+    const bytes = Value.encode(value)
+    const decoded = Value.decode(bytes)
+    assert.deepStrictEqual(decoded, value)
+    expect(hexOf(Value.encode(decoded))).toBe(hexOf(bytes))
+    const after = snapshot()
+    expect(after.length === before.length && after.every((part, i) => part === before[i])).toBe(true)
+  }, { fastCheck: { numRuns: 10_000 } })
+
+  it("come back from values that are full of new ones, and from objects with many", () => {
+    const objects = Array.from({ length: 600 }, (_, i) =>
+      objectOf([
+        [`new-${i}`, objectOf([["__proto__", { polluted: i }], ["", []]])],
+        [`${i}`, 0],
+        ["constructor", null],
+        ["é", i],
+        ["n".repeat(40), i]
+      ]))
+    const many = objectOf(
+      [...hostileNames, ...Array.from({ length: 300 }, (_, i) => `m${i}`)].map((name) => [name, {}])
+    )
+    for (let round = 0; round < 2; round++) {
+      for (const value of [objects, many, [many, ...objects, many]]) {
+        const bytes = Value.encode(value)
+        const decoded = Value.decode(bytes)
+        assert.deepStrictEqual(decoded, value)
+        expect(hexOf(Value.encode(decoded))).toBe(hexOf(bytes))
+        for (const object of [decoded, ...Object.values(decoded as object)]) expect(Object.isFrozen(object)).toBe(true)
+      }
+    }
+    expect(snapshot()).toEqual(before)
+  })
+
+  it("are told apart when the one is spelled with the bytes of the other", () => {
+    for (const name of ["\u00c3\u00a9", "\u00e9", "\u00c3\u00a9", "\u00e9"]) {
+      expect(Object.keys(Value.decode(Value.encode({ [name]: 1 })) as object)).toEqual([name])
+    }
+  })
+
+  it("are told apart when they are as long, and begin and end alike", () => {
+    const alike = Array.from({ length: 26 }, (_, i) => `ab${String.fromCharCode(97 + i)}cdefgh`)
+    for (let round = 0; round < 3; round++) {
+      for (const name of alike) {
+        assert.deepStrictEqual(Value.decode(Value.encode({ [name]: 1, z: 2 })), { [name]: 1, z: 2 })
+      }
+    }
   })
 })
 

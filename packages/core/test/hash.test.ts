@@ -5,9 +5,11 @@ import { type Hash64, hashBytes, hashKey } from "../src/internal/hash.ts"
 const hex = (hash: Hash64): string =>
   [hash.hi, hash.lo].map((lane) => (lane >>> 0).toString(16).padStart(8, "0")).join("")
 
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
 const ofBytes = (bytes: Uint8Array, seed = 0): string => {
   const out = { hi: 0, lo: 0 }
-  hashBytes(bytes, 0, bytes.length, seed, out)
+  hashBytes(viewOf(bytes), 0, bytes.length, seed, seed, out)
   return hex(out)
 }
 
@@ -53,7 +55,7 @@ describe("MurmurHash3_x86_128", () => {
     let hi = 0
     let lo = 0
     for (let length = 0; length < 256; length++) {
-      hashBytes(bytes, 0, length, 256 - length, out)
+      hashBytes(viewOf(bytes), 0, length, 256 - length, 256 - length, out)
       hi = Math.imul(hi, 31) + out.hi | 0
       lo = Math.imul(lo, 31) + out.lo | 0
     }
@@ -67,7 +69,7 @@ describe("MurmurHash3_x86_128", () => {
       const longer = new Uint8Array(before + bytes.length + 7).fill(0xa5)
       longer.set(bytes, before)
       const out = { hi: 0, lo: 0 }
-      hashBytes(longer, before, before + bytes.length, 7, out)
+      hashBytes(viewOf(longer), before, before + bytes.length, 7, 7, out)
       expect(hex(out)).toBe(ofBytes(bytes, 7))
     }
   )

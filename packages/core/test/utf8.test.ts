@@ -100,6 +100,17 @@ describe("strict UTF-8", () => {
     }
   )
 
+  it("reads texts of every length, with a wide character anywhere", () => {
+    for (let length = 0; length <= 140; length++) {
+      const ascii = Array.from({ length }, (_, i) => String.fromCharCode(0x20 + i % 90)).join("")
+      expect(utf8Read(utf8(ascii), 0, length)).toBe(ascii)
+      for (let at = 0; at <= length; at += 1 + (length >> 4)) {
+        const text = ascii.slice(0, at) + "€" + ascii.slice(at)
+        expect(utf8Read(utf8(text), 0, length + 3)).toBe(text)
+      }
+    }
+  })
+
   it("looks at nothing beyond the end", () => {
     const euro = utf8("€")
     expect([1, 2, 3].map((end) => utf8IsValid(euro, 0, end))).toEqual([false, false, true])

@@ -257,7 +257,7 @@ const make = Effect.gen(function*() {
         case "SyncBuckets": {
           const answers = this.#answers(message)
           if (answers !== undefined) {
-            this.send({ _tag: "SyncBucketsAck", id: message.id, buckets: answers.buckets(message.nodes) })
+            this.send({ _tag: "SyncBucketsAck", id: message.id, buckets: answers.buckets(message.nodes, message.lane) })
           }
           return
         }

@@ -27,9 +27,9 @@ const peerOver = (client: PlainClient, map: string): MerkleSync.SyncPeer<never> 
         client.send({ _tag: "SyncInit", id: id++, map, kind: "lww", root }),
         Effect.map(client.take("SyncRoot"), ({ partitions }) => partitions ?? undefined)
       ),
-    buckets: (nodes) =>
+    buckets: (nodes, lane) =>
       Effect.zipRight(
-        client.send({ _tag: "SyncBuckets", id: id++, map, nodes }),
+        client.send({ _tag: "SyncBuckets", id: id++, map, lane, nodes }),
         Effect.map(client.take("SyncBucketsAck"), ({ buckets }) => buckets)
       ),
     fetch: (hashes) =>
@@ -244,7 +244,7 @@ describe("Session", () => {
         expect((yield* recordsOf(client, "todos")).map(([key]) => key)).toEqual(["1", "3"])
       }).pipe(Effect.provide(layerMemory)))
 
-    it.effect("of a record or key that isn't well-formed is refused by itself", () =>
+    it.effect("of a record that isn't well-formed is refused by itself", () =>
       Effect.gen(function*() {
         const client = yield* inProcessReady
         const unknownKind = put("x")
@@ -252,13 +252,23 @@ describe("Session", () => {
         yield* client.send(batch("todos", "APPLIED", 0, [
           ["1", Uint8Array.of(1, 2, 3)],
           ["2", unknownKind],
-          ["k".repeat(2_000), put("x")],
-          ["4", put("fine")]
+          ["3", put("fine")]
         ]))
         expect((yield* client.take("OpReject")).cause).toBe("MalformedMessage")
         expect((yield* client.take("OpReject")).reason).toContain("newer format")
-        expect((yield* client.take("OpReject")).cause).toBe("RecordTooLarge")
-        expect((yield* client.take("OpAck")).sequences).toEqual([3])
+        expect((yield* client.take("OpAck")).sequences).toEqual([2])
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("of a key beyond the limit closes the connection, and nothing of its batch is merged", () =>
+      Effect.gen(function*() {
+        const bystander = yield* inProcessReady
+        const client = yield* inProcessReady
+        yield* client.send(batch("todos", "APPLIED", 0, [["1", put("fine")], ["k".repeat(1_025), put("x")]]))
+        expect((yield* client.take("Fault")).cause).toBe("MalformedMessage")
+        expect((yield* client.closed).code).toBe(codes.malformed)
+        yield* bystander.send(openMap("todos"))
+        yield* bystander.take("SyncRoot")
+        expect(yield* recordsOf(bystander, "todos")).toEqual([])
       }).pipe(Effect.provide(layerMemory)))
 
     it.effect("out of the order of sequence numbers closes the connection, because Durable is cumulative", () =>
@@ -306,6 +316,16 @@ describe("Session", () => {
         const second = yield* reconcile(replica, serial(peerOver(client, "todos")))
         expect(second.equal).toBe(true)
       }).pipe(Effect.provide(layerMemory), Effect.provide(MerkleSync.layer)))
+
+    it.effect("of nodes that have no known form closes the connection", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.send(openMap("todos"))
+        yield* client.take("SyncRoot")
+        yield* client.send({ _tag: "SyncBuckets", id: 2, map: "todos", lane: 0, nodes: Uint8Array.of(0xff) })
+        expect((yield* client.take("Fault")).cause).toBe("MalformedMessage")
+        expect((yield* client.closed).code).toBe(codes.malformed)
+      }).pipe(Effect.provide(layerMemory)))
   })
 
   describe("a slow reader", () => {
@@ -366,7 +386,7 @@ const serial = (peer: MerkleSync.SyncPeer<never>): MerkleSync.SyncPeer<never> =>
   const one = Effect.unsafeMakeSemaphore(1).withPermits(1)
   return {
     root: (root) => one(peer.root(root)),
-    buckets: (nodes) => one(peer.buckets(nodes)),
+    buckets: (nodes, lane) => one(peer.buckets(nodes, lane)),
     fetch: (hashes) => one(peer.fetch(hashes)),
     pull: (node, after) => one(peer.pull(node, after))
   }

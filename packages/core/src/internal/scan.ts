@@ -178,7 +178,8 @@ const NOT_NESTED = -1
 const CUT_SHORT = "cut short"
 
 const refuse = (reason: string): never => {
-  throw new MalformedMessage({ reason: `not a frame: ${reason}` })
+  // Unvalidated: its only field is made here.
+  throw new MalformedMessage({ reason: `not a frame: ${reason}` }, { disableValidation: true })
 }
 
 /** How many bytes the length behind a tag takes; 0 where it is part of the tag. */

@@ -82,39 +82,26 @@ export const utf8IsValid = (bytes: Uint8Array, start: number, end: number): bool
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /** Above this many bytes the native decoder, with its fixed cost per call, is the faster one. */
-const SHORT_BYTES_MAX = 24
+const SHORT_BYTES_MAX = 64
+
+/**
+ * For each length an array to put a text's code units in. `fromCharCode` makes one flat string of them all; texts put
+ * together of parts would be ropes, which whoever reads them has to flatten.
+ */
+const units: ReadonlyArray<Array<number>> = Array.from(
+  { length: SHORT_BYTES_MAX + 1 },
+  (_, length) => Array.from({ length }, () => 0)
+)
 
 /** The text of bytes known to be well-formed: see {@link utf8IsValid}. */
 export const utf8Read = (bytes: Uint8Array, start: number, end: number): string => {
-  if (end - start > SHORT_BYTES_MAX) return decoder.decode(bytes.subarray(start, end))
-  let text = ""
-  let at = start
-  while (at + 4 <= end) {
-    const a = bytes[at]!
-    const b = bytes[at + 1]!
-    const c = bytes[at + 2]!
-    const d = bytes[at + 3]!
-    if ((a | b | c | d) >= 0x80) return text + decoder.decode(bytes.subarray(at, end))
-    if (at + 8 <= end) {
-      const e = bytes[at + 4]!
-      const f = bytes[at + 5]!
-      const g = bytes[at + 6]!
-      const h = bytes[at + 7]!
-      if ((e | f | g | h) < 0x80) {
-        text += String.fromCharCode(a, b, c, d, e, f, g, h)
-        at += 8
-        continue
-      }
-    }
-    text += String.fromCharCode(a, b, c, d)
-    at += 4
+  const length = end - start
+  if (length > SHORT_BYTES_MAX) return decoder.decode(bytes.subarray(start, end))
+  const ascii = units[length]!
+  for (let i = 0; i < length; i++) {
+    const byte = bytes[start + i]!
+    if (byte >= 0x80) return decoder.decode(bytes.subarray(start, end))
+    ascii[i] = byte
   }
-  const left = end - at
-  if (left === 0) return text
-  const a = bytes[at]!
-  if (left === 1) return a < 0x80 ? text + String.fromCharCode(a) : text + decoder.decode(bytes.subarray(at, end))
-  const b = bytes[at + 1]!
-  const c = left === 3 ? bytes[at + 2]! : 0
-  if ((a | b | c) >= 0x80) return text + decoder.decode(bytes.subarray(at, end))
-  return text + (left === 3 ? String.fromCharCode(a, b, c) : String.fromCharCode(a, b))
+  return String.fromCharCode.apply(undefined, ascii)
 }
