@@ -11,7 +11,17 @@
  * when they are first read.
  */
 import type { Hash64 } from "./internal/hash.ts"
-import { DIGEST_HI, DIGEST_LO, FIELDS_LOG2, KEY_HI, KEY_LO, KeyTable, OWN_A, OWN_B, PARTITION } from "./internal/KeyTable.ts"
+import {
+  DIGEST_HI,
+  DIGEST_LO,
+  FIELDS_LOG2,
+  KEY_HI,
+  KEY_LO,
+  KeyTable,
+  OWN_A,
+  OWN_B,
+  PARTITION
+} from "./internal/KeyTable.ts"
 import { type Address, compareRanges, RowSlabs, startOf } from "./internal/RowSlabs.ts"
 import * as LwwRecord from "./LwwRecord.ts"
 import { digestRow, MerkleForest } from "./MerkleTree.ts"

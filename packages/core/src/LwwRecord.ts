@@ -101,7 +101,12 @@ export const putBytes = (valueBytes: number, expiresAt: number): number =>
 /** The bytes of a tombstone. */
 export const removeBytes = HEADER
 
-const writeHeader = (target: Uint8Array, at: number, { counter, millis, nodeId }: Timestamp.Timestamp, kind: number) => {
+const writeHeader = (
+  target: Uint8Array,
+  at: number,
+  { counter, millis, nodeId }: Timestamp.Timestamp,
+  kind: number
+) => {
   writeMillis(target, at, millis)
   target[at + 6] = counter >>> 8
   target[at + 7] = counter

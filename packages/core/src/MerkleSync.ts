@@ -378,7 +378,7 @@ const makeAnswers = (source: Source): Answers => {
         const { hi, lo } = readHash(hashes, at)
         const partition = Partition.ofHash(hi, lo)
         const part = tree.tree(partition)
-        if (part !== undefined) for (const slot of part.find(hi, lo)) bytes += add(records, part, partition, slot)
+        if (part !== undefined) { for (const slot of part.find(hi, lo)) bytes += add(records, part, partition, slot) }
         if (bytes >= pageBytes && at + 8 < hashes.length) return { records, after: hashes.slice(at, at + 8) }
       }
       return { records, after: undefined }
@@ -432,7 +432,7 @@ const foundNothing = ({ offers, pulls, wants }: Findings): boolean =>
   pulls.length === 0 && wants.length === 0 && offers.size === 0
 
 const offerAll = (tree: MerkleTree | undefined, path: Path, found: Findings): void => {
-  if (tree !== undefined) for (const slot of tree.slotsBelow(path)) found.offers.add(tree.keys.keys[slot]!)
+  if (tree !== undefined) { for (const slot of tree.slotsBelow(path)) found.offers.add(tree.keys.keys[slot]!) }
 }
 
 const compareRoots = (forest: MerkleForest, packed: Uint8Array, found: Findings): void => {

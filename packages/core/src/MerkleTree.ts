@@ -305,7 +305,9 @@ export class MerkleTree {
       const edge = onEdge ? digitAt(after.hi, after.lo, path.depth) : 0
       for (let digit = edge; digit < fanout; digit++) {
         const child = childPath(path, digit)
-        if (this.count(child) > 0 && !this.#visit(child, onEdge && digit > edge ? undefined : after, visit)) return false
+        if (this.count(child) > 0 && !this.#visit(child, onEdge && digit > edge ? undefined : after, visit)) {
+          return false
+        }
       }
       return true
     }

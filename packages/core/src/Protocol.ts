@@ -14,7 +14,7 @@
  * | array | fixarray: `93` for an operation, `92` for a record |
  * | sequence, below 2^32 | the shortest of fixint, `cc cd ce` |
  * | sequence, from 2^32 to 2^53 - 1 | float64, `cb`, as numbers in messages and values |
- * | key | the shortest of fixstr, `d9 da`: well-formed UTF-8 of at most `Value.keyBytesMax` bytes |
+ * | key | the shortest of fixstr, `d9 da`: well-formed UTF-8 |
  * | row | the shortest of `c4 c5 c6` |
  *
  * Any other form spoils the frame, as everything here that is malformed. Of rows that are in form but whose content the

@@ -343,10 +343,16 @@ describe("MerkleSync", () => {
         { root: () => Effect.succeed(new Uint8Array(35)) },
         { root: () => Effect.succeed(new Uint8Array(39).fill(1, 0, 1)) },
         { buckets: () => Effect.succeed(new Uint8Array(0)) },
-        ...[[], [5], [0, 0], [1], [1, 0xff, 0xff], [4], [2], [2, 1, 0], [2, 65], [2, 65, ...Array.from({ length: 65 * 12 }, () => 0)]]
+        ...[[], [5], [0, 0], [1], [1, 0xff, 0xff], [4], [2], [2, 1, 0], [2, 65], [
+          2,
+          65,
+          ...Array.from({ length: 65 * 12 }, () => 0)
+        ]]
           .map((bucket) => ({
             buckets: (nodes: Uint8Array) =>
-              Effect.succeed(Uint8Array.from(depthsOf(nodes).flatMap(() => bucket).concat(bucket.length === 0 ? [9] : [])))
+              Effect.succeed(
+                Uint8Array.from(depthsOf(nodes).flatMap(() => bucket).concat(bucket.length === 0 ? [9] : []))
+              )
           })),
         { fetch: () => Effect.succeed({ records: [], after: new Uint8Array(8) }) }
       ]

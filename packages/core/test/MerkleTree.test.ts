@@ -1,7 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { hashKey } from "../src/internal/hash.ts"
 import { DIGEST_HI, DIGEST_LO, FIELDS_LOG2, KEY_HI, KEY_LO, KeyTable } from "../src/internal/KeyTable.ts"
-import { childPath, compareHashes, leafKeysMax, MerkleForest, MerkleTree, type Path, pathOf } from "../src/MerkleTree.ts"
+import {
+  childPath,
+  compareHashes,
+  leafKeysMax,
+  MerkleForest,
+  MerkleTree,
+  type Path,
+  pathOf
+} from "../src/MerkleTree.ts"
 import { FastCheck as fc } from "effect"
 
 interface Entry {

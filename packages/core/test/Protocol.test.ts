@@ -391,8 +391,6 @@ describe("operations and records", () => {
     ["a key in str16 that needs str8", `93 01 da00ff${"6b".repeat(255)} c400`],
     ["a key in str32", "93 01 db000000016b c400"],
     ["a key in str32 that claims 2^32 - 1", "93 01 dbffffffff"],
-    ["a key of 1,025 bytes", `93 01 da0401${"6b".repeat(1025)} c400`],
-    ["a key of 65,535 bytes", `93 01 daffff${"6b".repeat(65_535)} c400`],
     ["bytes for a key", "93 01 c4016b c400"],
     ["a number for a key", "93 01 02 c400"],
     ["null for a key", "93 01 c0 c400"],
@@ -400,7 +398,6 @@ describe("operations and records", () => {
     ["a key with a surrogate", "93 01 a3eda080 c400"],
     ["a key with an overlong character", "93 01 a2c080 c400"],
     ["a key with half a character", "93 01 a1c3 c400"],
-    ["a key beyond the limit by its bytes, not its characters", `93 01 da0402${"c3a9".repeat(513)} c400`],
     ["a row in bin16 that needs bin8", `93 01 a16b c500ff${"00".repeat(255)}`],
     ["a row in bin32 that needs bin16", `93 01 a16b c60000ffff${"00".repeat(65_535)}`],
     ["a row that claims 2^32 - 1", "93 01 a16b c6ffffffff"],
@@ -419,9 +416,11 @@ describe("operations and records", () => {
     refused(() => Protocol.decodeFromServer(eventOf(bytesOf(hex))))
   })
 
-  it("are let through with a key of the greatest length", () => {
-    const [batch] = Protocol.decodeFromClient(batchOf(bytesOf(`93 01 ${key1024} c400`)))
-    assert.deepStrictEqual((batch as typeof Protocol.OpBatch.Type).ops, [[1, "k".repeat(1024), new Uint8Array(0)]])
+  it("are let through with a key of any length in str16: an operation with one that is too long is refused by itself", () => {
+    for (const [length, header] of [[1024, "da0400"], [1025, "da0401"], [65_535, "daffff"]] as const) {
+      const [batch] = Protocol.decodeFromClient(batchOf(bytesOf(`93 01 ${header}${"6b".repeat(length)} c400`)))
+      assert.deepStrictEqual((batch as typeof Protocol.OpBatch.Type).ops, [[1, "k".repeat(length), new Uint8Array(0)]])
+    }
   })
 })
 

@@ -58,7 +58,7 @@ export class RowSlabs {
     const { bytes } = this.#slabAt(address)
     let to = startOf(address)
     // Below this length a loop is faster than a view and a native copy.
-    if (end - start <= 48) for (let from = start; from < end; from++) bytes[to++] = source[from]!
+    if (end - start <= 48) { for (let from = start; from < end; from++) bytes[to++] = source[from]! }
     else bytes.set(start === 0 && end === source.length ? source : source.subarray(start, end), to)
     return address
   }

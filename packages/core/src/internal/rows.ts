@@ -3,10 +3,10 @@
  *
  * They are nearly all of what travels, so they have a writer and a reader of their own. A reader that judges while it
  * reads needs neither a scan before nor guards behind it, and costs a fraction of the three. Every tuple has exactly one
- * form, and whatever else comes is refused.
+ * form, and whatever else comes is refused. Whether a key is one that the grid takes is not asked here: an operation that it
+ * refuses is refused by itself, not with the connection.
  */
 import { MalformedMessage } from "../GridError.ts"
-import { keyBytesMax } from "../Value.ts"
 import { utf8IsValid, utf8Length, utf8Read, utf8Write } from "./utf8.ts"
 
 /** An operation on the wire: sequence, key, row. */
@@ -188,7 +188,6 @@ const read = (bytes: Uint8Array, countMax: number, form: typeof OPERATION | type
         if (end - at < 2) return refuse(CUT_SHORT)
         keyLength = bytes[at]! << 8 | bytes[at + 1]!
         if (keyLength < 0x100) return refuse(NOT_SHORTEST)
-        if (keyLength > keyBytesMax) return refuse(`a key of more than ${keyBytesMax} bytes`)
         at += 2
       } else return refuse("a key that is no string, or too long")
     }

@@ -82,7 +82,7 @@ export const utf8IsValid = (bytes: Uint8Array, start: number, end: number): bool
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 
 /** Above this many bytes the native decoder, with its fixed cost per call, is the faster one. */
-const SHORT_BYTES_MAX = 64
+const SHORT_BYTES_MAX = 48
 
 /**
  * For each length an array to put a text's code units in. `fromCharCode` makes one flat string of them all; texts put

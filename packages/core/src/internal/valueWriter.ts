@@ -125,7 +125,7 @@ const writeByte = (byte: number, at: number): number => {
 }
 
 /** Above this length the native encoder, with its fixed cost per call, is the faster one. */
-const SHORT_TEXT_LENGTH = 128
+const SHORT_TEXT_LENGTH = 96
 const encoder = new TextEncoder()
 
 const writeText = (text: string, depth: number, at: number): number => {
