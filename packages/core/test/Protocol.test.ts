@@ -353,7 +353,6 @@ describe("operations and records", () => {
     assert.throws(() => bytesOfRecords([["a\udc00", new Uint8Array(1)]]), TypeError)
   })
 
-  const key1024 = `da0400${"6b".repeat(1024)}`
   const wrong: ReadonlyArray<readonly [what: string, hex: string]> = [
     ["an array of two", "92 01 a16b"],
     ["an array of four", "94 01 a16b c400 c0"],

@@ -450,15 +450,15 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CRDT-4",
     breaks: "fields are encoded in the order in which an object has them",
-    ...core("Value", "Value"),
-    find: "  if (names.length < 2) return names",
-    replace: "  if (names.length < 9) return names",
+    ...core("internal/fieldOrder", "Value"),
+    find: "names.sort(compareNames)",
+    replace: "names",
     fails: "has the same bytes whatever the order of its fields"
   },
   {
     id: "CRDT-4",
     breaks: "-0 comes back as 0",
-    ...core("Value", "Value"),
+    ...core("internal/valueWriter", "Value"),
     find: "  if (value >= 0 && value <= 0xffffffff && value >>> 0 === value && !Object.is(value, -0)) {",
     replace: "  if (value >= 0 && value <= 0xffffffff && value >>> 0 === value) {",
     fails: "comes back as it was"
@@ -466,9 +466,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CRDT-4",
     breaks: "a set holds equal objects of another order of fields twice",
-    ...core("Value", "OrMap"),
-    find: "  if (names.length < 2) return names",
-    replace: "  if (names.length < 9) return names",
+    ...core("internal/fieldOrder", "OrMap"),
+    find: "names.sort(compareNames)",
+    replace: "names",
     fails: "takes values for one when their canonical bytes are, whatever the order of their fields"
   },
   {
@@ -522,9 +522,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "IN-2",
     breaks: "a field named __proto__ becomes the value's prototype",
-    ...core("Value", "OrMap"),
-    find: "      if (name in Object.prototype) {",
-    replace: "      if (name === \"\") {",
+    ...core("internal/valueReader", "OrMap"),
+    find: "    if (name.isInherited) {",
+    replace: "    if (name.text === \"\") {",
     fails: "keeps names of Object.prototype as plain keys, values and fields"
   },
   {
