@@ -7,7 +7,7 @@
  *
  * The last line is `N killed, N survived`.
  */
-import { spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import { dirname, join, resolve } from "node:path"
 import { runnerImport } from "vite"
 import { startVitest } from "vitest/node"
@@ -59,18 +59,37 @@ if (process.argv[2] === "--one") {
   process.exit(why === undefined ? 0 : 1)
 }
 
+/** In a group of processes of its own, so that the workers of one that hangs go with it. */
+const run = (mutant) =>
+  new Promise((settle, reject) => {
+    const child = spawn(process.execPath, [import.meta.filename, "--one", String(mutants.indexOf(mutant))], {
+      detached: true,
+      stdio: ["ignore", "ignore", "pipe"]
+    })
+    let stderr = ""
+    let hangs = false
+    child.stderr.setEncoding("utf8").on("data", (text) => {
+      stderr += text
+    })
+    const guard = setTimeout(() => {
+      hangs = true
+      process.kill(-child.pid, "SIGKILL")
+    }, guardMillis)
+    child.on("error", reject)
+    child.on("close", (status) => {
+      clearTimeout(guard)
+      settle({ hangs, status, stderr })
+    })
+  })
+
 const word = process.argv[2] ?? ""
 const chosen = mutants.filter(({ breaks, file, id }) => `${id} ${file} ${breaks}`.includes(word))
 let survived = 0
 for (const mutant of chosen) {
-  const run = spawnSync(process.execPath, [import.meta.filename, "--one", String(mutants.indexOf(mutant))], {
-    encoding: "utf8",
-    killSignal: "SIGKILL",
-    timeout: guardMillis
-  })
-  const killed = run.status === 0
+  const { hangs, status, stderr } = await run(mutant)
+  const killed = status === 0
   if (!killed) survived++
-  const why = killed ? "" : run.error === undefined ? `: ${run.stderr.trim()}` : `: it hangs`
+  const why = killed ? "" : hangs ? ": it hangs" : `: ${stderr.trim()}`
   console.log(`${killed ? "killed  " : "SURVIVED"} ${mutant.id} ${mutant.breaks}${why}`)
 }
 console.log(`${chosen.length - survived} killed, ${survived} survived`)

@@ -5,6 +5,7 @@ import * as Schedule from "effect/Schedule"
 /** When to try again after the n-th failure in a row; any Effect `Schedule`, whose end means to give up. */
 export type Backoff = Schedule.Schedule<unknown, unknown>
 
+/** How long to wait before the next attempt. */
 export interface Options {
   /** The first delay. Lower reconnects sooner after a blip, higher spares a server that restarts. @default "500 millis" */
   readonly initial?: Duration.DurationInput

@@ -10,8 +10,10 @@ import * as Effect from "effect/Effect"
 import * as MutableQueue from "effect/MutableQueue"
 import * as Queue from "effect/Queue"
 
+/** What happens to what comes when a line is full: it waits, is refused, or the oldest goes. */
 export type Strategy = "pause" | "throw" | "drop-oldest"
 
+/** The bounds of a line. */
 export interface Options {
   /** What to do with a write that finds the outbox full. @default "pause" */
   readonly strategy: Strategy
@@ -21,10 +23,12 @@ export interface Options {
   readonly waitingMax: number
 }
 
+/** 100,000 operations, and 1,000 who wait for room. */
 export const defaults: Options = { strategy: "pause", capacity: 100_000, waitingMax: 1_000 }
 
 /** Part of the capacity at which `onHighWater` and, after that, `onLowWater` are told, once per crossing. */
 export const highWaterMark = 0.8
+/** The low one. */
 export const lowWaterMark = 0.5
 
 /** Told of crossings of the water marks and of what a sliding queue let go. */

@@ -14,6 +14,7 @@ export interface Store {
   readonly mapNames: () => ReadonlyArray<string>
 }
 
+/** How a store is opened. */
 export interface OpenOptions {
   /** The forest that a map's digests go to; one of the map's own by default. Stores of disjoint partitions share it. */
   readonly tree?: (map: string) => MerkleForest
@@ -48,4 +49,5 @@ export const make = Effect.gen(function*() {
   })
 })
 
+/** Stores in this process's memory, whose values expire by Effect's `Clock`. */
 export const layer: Layer.Layer<CrdtStore> = Layer.effect(CrdtStore, make)

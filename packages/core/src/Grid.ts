@@ -36,6 +36,7 @@ export interface MapDeclaration<A> {
   readonly Type?: A
 }
 
+/** The declaration of any map. */
 export type Declaration = MapDeclaration<unknown>
 
 /** A map by its declaration or, untyped and unvalidated, by its name. */

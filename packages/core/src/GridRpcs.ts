@@ -25,6 +25,7 @@ export class ServerStatus extends Schema.Class<ServerStatus>("ServerStatus")({
   }))
 }) {}
 
+/** The calls that a client can make. */
 export class GridRpcs extends RpcGroup.make(
   Rpc.make("Status", { success: ServerStatus })
 ) {}

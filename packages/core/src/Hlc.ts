@@ -24,7 +24,11 @@ export class Hlc extends Context.Tag("@topgun/core/Hlc")<Hlc, {
   ) => Either.Either<void, ClockSkewTooLarge>
   /** Take note of a stamp of this node's own storage; never refused. */
   readonly unsafeRaise: (seen: { readonly millis: number; readonly counter: number }) => void
-  /** Become the writer `nodeId`, as its storage remembers it, above everything that writer may have issued. */
+  /**
+   * Become the writer `nodeId`, as its storage remembers it, above everything that writer may have issued. Another writer
+   * than before begins anew, below what the one before had come to: so a device whose clock was wrong goes on under a new
+   * id once the clock is right. What its storage holds it has to be told of again, by `unsafeRaise`.
+   */
   readonly unsafeAdopt: (nodeId: string, issuedUpToMillis: number) => void
   /** Correct wall time by this many ms (the server's clock minus this node's). */
   readonly unsafeCorrect: (millis: number) => void
@@ -59,7 +63,8 @@ export const make = Effect.fnUntraced(function*(options: { readonly nodeId?: str
       last = Timestamp.raise(last, seen)
     },
     unsafeAdopt: (nodeId, issuedUpToMillis) => {
-      last = Timestamp.raise({ ...last, nodeId }, { millis: issuedUpToMillis, counter: Timestamp.counterMax })
+      const start = { millis: issuedUpToMillis, counter: Timestamp.counterMax, nodeId }
+      last = nodeId === last.nodeId ? Timestamp.raise(last, start) : start
     },
     unsafeCorrect: (millis) => {
       correction = millis

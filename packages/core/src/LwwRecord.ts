@@ -49,10 +49,12 @@ export class LwwRecord {
     this.row = row
   }
 
+  /** Who wrote it. */
   get nodeId(): string {
     return readNodeId(this.row)
   }
 
+  /** When, by whom: its place in the order of writes. */
   get stamp(): Timestamp.Timestamp {
     return { millis: this.millis, counter: this.counter, nodeId: this.nodeId }
   }

@@ -64,6 +64,7 @@ export type Lane = 0 | 1
 /** A record with its key, as rows travel. */
 export type KeyedRecord = readonly [key: string, record: LwwRecord.LwwRecord]
 
+/** Some of the records that were asked for. */
 export interface Page {
   readonly records: ReadonlyArray<KeyedRecord>
   /** The hash of the last key served, 8 bytes, where more are to come. */
@@ -91,6 +92,7 @@ export interface Replica extends Source {
   readonly receive: (records: ReadonlyArray<KeyedRecord>) => void
 }
 
+/** What a walk has led to. */
 export interface Reconciled {
   /** Whether the roots were equal at once. */
   readonly equal: boolean

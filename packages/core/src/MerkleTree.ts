@@ -38,6 +38,7 @@ export interface Path {
   readonly depth: number
 }
 
+/** The path of a tree's root. */
 export const rootPath: Path = { hi: 0, lo: 0, depth: 0 }
 
 /** The hex digit of a hash at `depth`. */
@@ -350,10 +351,12 @@ export class MerkleForest {
     tree.insert(slot)
   }
 
+  /** Gives a key of a partition's tree a new digest. */
   update(partition: number, slot: number, digestHi: number, digestLo: number): void {
     this.#trees[partition]!.update(slot, digestHi, digestLo)
   }
 
+  /** Takes a key out of its partition's tree, and with its last key the tree. */
   remove(partition: number, slot: number): void {
     const tree = this.#trees[partition]!
     tree.remove(slot)

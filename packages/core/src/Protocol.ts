@@ -56,6 +56,7 @@ import { partitionCount } from "./Partition.ts"
 import { isNodeId } from "./Timestamp.ts"
 import { WriteConcern } from "./WriteConcern.ts"
 
+/** The version that this side speaks. */
 export const version = 1
 /** The versions that this side accepts from a client. */
 export const supportedVersions: ReadonlyArray<number> = [1]
@@ -64,17 +65,21 @@ export const supportedVersions: ReadonlyArray<number> = [1]
 export const frameBytesMax = 1024 * 1024
 /** Bytes of a frame before authentication, at most. */
 export const frameBytesBeforeAuthMax = 16 * 1024
-/** Operations in one `OpBatch`, and bytes of their keys and records, at which a client begins another. */
+/** Operations in one `OpBatch`, at most. */
 export const batchOperationsMax = 500
+/** Bytes of keys and records at which a client begins another `OpBatch`. */
 export const batchBytesMax = 256 * 1024
 /** Operations and records in one frame, at most: no frame of records has room for more, so it bounds only hostile ones. */
 export const frameRowsMax = 40_000
 /** Bytes of the nodes that one `SyncBuckets` asks for, at most. */
 export const nodesBytesMax = 8 * 1024
 
+/** How often a client sends `Ping`, in ms. */
 export const pingMillis = 5_000
+/** A side that has heard nothing for so many ms takes the connection for dead. */
 export const deadMillis = 10_000
 
+/** Why a connection is closed, by WebSocket's code. */
 export const closeCodes = {
   done: 1000,
   goingAway: 1001,
@@ -169,44 +174,55 @@ const Records = rows("Records", Rows.records.read)
 
 // --- From the client ---
 
+/** Who connects, and by which version of the protocol. */
 export const Auth = Schema.TaggedStruct("Auth", {
   protocol: Sequence,
   nodeId: NodeIdText,
   token: TextOrNull
 })
+/** Opens a map, and compares the roots of both sides. */
 export const SyncInit = Schema.TaggedStruct("SyncInit", {
   id: Sequence,
   map: MapName,
   kind: Kind,
   root: Hash
 })
+/** Asks for nodes of the tree walk: see `MerkleSync`. */
 export const SyncBuckets = Schema.TaggedStruct("SyncBuckets", {
   id: Sequence,
   map: MapName,
   lane: Lane,
   nodes: Nodes
 })
+/** Asks for the records of keys, by their hashes. */
 export const SyncFetch = Schema.TaggedStruct("SyncFetch", { id: Sequence, map: MapName, hashes: Hashes })
+/** Asks for the records below a node, from beyond a key's hash. */
 export const SyncPull = Schema.TaggedStruct("SyncPull", {
   id: Sequence,
   map: MapName,
   node: Node,
   after: HashOrNull
 })
+/** Operations of one map, in the order of their sequence numbers. */
 export const OpBatch = Schema.TaggedStruct("OpBatch", {
   map: MapName,
   kind: Kind,
   concern: Concern,
   ops: Operations
 })
+/** Asks whether the other side is there. */
 export const Ping = Schema.TaggedStruct("Ping", { id: Sequence })
+/** A message of @effect/rpc to the server. */
 export const Call = Schema.TaggedStruct("Call", { payload: Bytes })
 
+/** What a client may send. */
 export const ClientMessage = Schema.Union(Auth, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call)
+/** What a client may send. */
 export type ClientMessage = typeof ClientMessage.Type
 
 // --- From the server ---
 
+/** The client is let in. */
 export const AuthAck = Schema.TaggedStruct("AuthAck", {
   protocol: Sequence,
   /** The server's clock, in ms. */
@@ -216,28 +232,38 @@ export const AuthAck = Schema.TaggedStruct("AuthAck", {
   /** Whether anything is durable there; if not, operations end with their `OpAck`. */
   durable: Flag
 })
+/** Whether the roots are equal and, where not, those of the partitions. */
 export const SyncRoot = Schema.TaggedStruct("SyncRoot", {
   id: Sequence,
   /** The partitions' roots; null when the map's roots are equal. */
   partitions: BytesOrNull
 })
+/** The nodes' hashes: see `MerkleSync`. */
 export const SyncBucketsAck = Schema.TaggedStruct("SyncBucketsAck", { id: Sequence, buckets: Bytes })
+/** Records that were asked for; `after` is where the next page begins. */
 export const SyncLeaf = Schema.TaggedStruct("SyncLeaf", { id: Sequence, records: Records, after: HashOrNull })
+/** Records that others have written. */
 export const ServerEvent = Schema.TaggedStruct("ServerEvent", { map: MapName, records: Records })
+/** Operations that have reached a level. */
 export const OpAck = Schema.TaggedStruct("OpAck", {
   level: Concern,
   replicas: Sequence,
   sequences: Sequences
 })
+/** An operation that is refused, for good. */
 export const OpReject = Schema.TaggedStruct("OpReject", {
   sequence: Sequence,
   /** The `_tag` of the error in `GridError`. */
   cause: Text,
   reason: Text
 })
+/** All of the connection's operations up to this one survive a crash of the server. */
 export const Durable = Schema.TaggedStruct("Durable", { sequence: Sequence })
+/** The answer to `Ping`. */
 export const Pong = Schema.TaggedStruct("Pong", { id: Sequence, serverMillis: Millis })
+/** A message of @effect/rpc to the client. */
 export const Reply = Schema.TaggedStruct("Reply", { payload: Bytes })
+/** What was wrong. */
 export const Fault = Schema.TaggedStruct("Fault", {
   /** The request that failed; null when the connection did. */
   id: SequenceOrNull,
@@ -245,6 +271,7 @@ export const Fault = Schema.TaggedStruct("Fault", {
   reason: Text
 })
 
+/** What a server may send. */
 export const ServerMessage = Schema.Union(
   AuthAck,
   SyncRoot,
@@ -258,6 +285,7 @@ export const ServerMessage = Schema.Union(
   Reply,
   Fault
 )
+/** What a server may send. */
 export type ServerMessage = typeof ServerMessage.Type
 
 // --- Frames ---

@@ -17,8 +17,11 @@ export interface Timestamp {
   readonly nodeId: string
 }
 
+/** The greatest `millis`: of the year 10889. */
 export const millisMax = 2 ** 48 - 1
+/** The greatest `counter`. */
 export const counterMax = 0xffff
+/** Characters of a node id. */
 export const nodeIdLength = 16
 
 /** How far ahead of the receiver's clock a stamp from the network may lie, in ms. */
@@ -26,6 +29,7 @@ export const driftMillisMax = 60_000
 
 const nodeIdGrammar = /^[0-9a-z]{16}$/
 
+/** Whether a value is a node id: 16 characters of `[0-9a-z]`. */
 export const isNodeId = (value: unknown): value is string => typeof value === "string" && nodeIdGrammar.test(value)
 
 /** Whether the three fields are in their ranges and of their grammar. */
@@ -34,13 +38,22 @@ export const isValid = (value: Timestamp): boolean =>
   Number.isInteger(value.counter) && value.counter >= 0 && value.counter <= counterMax &&
   isNodeId(value.nodeId)
 
-/** The next local stamp. A counter that is used up moves on to the next millisecond, so no two stamps are ever equal. */
+/**
+ * The next local stamp. A counter that is used up moves on to the next millisecond, so no two stamps are ever equal.
+ *
+ * @throws RangeError after the greatest stamp there is, of the year 10889: only corrupt storage leads there.
+ */
 export const tick = (last: Timestamp, wallMillis: number): Timestamp =>
   wallMillis > last.millis
     ? { millis: wallMillis, counter: 0, nodeId: last.nodeId }
     : last.counter < counterMax
     ? { millis: last.millis, counter: last.counter + 1, nodeId: last.nodeId }
-    : { millis: last.millis + 1, counter: 0, nodeId: last.nodeId }
+    : { millis: millisAfter(last.millis), counter: 0, nodeId: last.nodeId }
+
+const millisAfter = (millis: number): number => {
+  if (millis >= millisMax) throw new RangeError("The clock has no stamps left: its storage holds one of the year 10889")
+  return millis + 1
+}
 
 /** How far a stamp is beyond what `wallMillis` allows, in ms; 0 when it is acceptable. */
 export const excessMillis = (millis: number, wallMillis: number): number => {

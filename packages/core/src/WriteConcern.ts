@@ -13,6 +13,7 @@ import type { WriteFailure } from "./GridError.ts"
  * - `PERSISTED`: committed by the server's database, and safe from a crash of its process and machine.
  */
 export const WriteConcern = Schema.Literal("FIRE_AND_FORGET", "MEMORY", "APPLIED", "REPLICATED", "PERSISTED")
+/** A level of acknowledgement. */
 export type WriteConcern = typeof WriteConcern.Type
 
 const ranks: Record<WriteConcern, number> = { FIRE_AND_FORGET: 0, MEMORY: 1, APPLIED: 2, REPLICATED: 3, PERSISTED: 4 }
@@ -65,6 +66,7 @@ export class AckQueue {
     this.capacity = capacity
   }
 
+  /** How many acknowledgements are waited for. */
   get size(): number {
     return this.#size
   }

@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Hlc from "../src/Hlc.ts"
+import { LwwMap } from "../src/LwwMap.ts"
+import * as LwwRecord from "../src/LwwRecord.ts"
 import * as Timestamp from "../src/Timestamp.ts"
+import * as Value from "../src/Value.ts"
 import { Effect, Either, FastCheck as fc, TestClock } from "effect"
 import { nodeIds } from "./arbitraries.ts"
 
@@ -100,6 +103,14 @@ describe("Hlc", () => {
       assert.isAbove(Timestamp.compare(next, issued), 0)
     }))
 
+  it.effect("takes no step back as the writer that it is already", () =>
+    Effect.gen(function*() {
+      const clock = yield* clockAt(start)
+      const before = clock.unsafeTick()
+      clock.unsafeAdopt(nodeId, start - 5_000)
+      assert.isAbove(Timestamp.compare(clock.unsafeTick(), before), 0)
+    }))
+
   it.effect("has a node id of its own where none is given", () =>
     Effect.gen(function*() {
       const [one, two] = [yield* Hlc.make(), yield* Hlc.make()]
@@ -112,4 +123,71 @@ describe("Hlc", () => {
       const [first, second] = [(yield* Hlc.Hlc).unsafeTick(), (yield* Hlc.Hlc).unsafeTick()]
       assert.isAbove(Timestamp.compare(second, first), 0)
     }).pipe(Effect.provide(Hlc.layer({ nodeId }))))
+})
+
+describe("A wrong clock", () => {
+  const year = 365 * 24 * 3_600_000
+  /** A writer whose wall clock is wrong by so many ms. */
+  const writer = (name: string, wrongBy: number) =>
+    Effect.map(Hlc.make({ nodeId: name }), (clock) => {
+      clock.unsafeCorrect(wrongBy)
+      return clock
+    })
+  /** What a server does with a record: its clock judges the stamp before its map sees it. */
+  const offer = (server: Hlc.Hlc["Type"], map: LwwMap, key: string, record: LwwRecord.LwwRecord): boolean =>
+    Either.match(server.unsafeReceive(record), {
+      onLeft: () => false,
+      onRight: () => map.merge(key, record) !== undefined
+    })
+  const put = (clock: Hlc.Hlc["Type"], value: unknown) => LwwRecord.put(clock.unsafeTick(), Value.encode(value))
+
+  it.effect.prop(
+    "wins over nobody, moves nobody's clock, and is forgotten under a new node id once it is right",
+    [fc.array(
+      fc.record({
+        wrongBy: fc.oneof(
+          fc.constantFrom(0, 10 * year, -10 * year, 60_000, 60_001, -60_000),
+          fc.integer({ min: -2 * year, max: 2 * year })
+        ),
+        honest: fc.nat(3)
+      }),
+      { maxLength: 12, size: "max" }
+    )],
+    ([steps]) =>
+      Effect.gen(function*() {
+        yield* TestClock.setTime(start)
+        const server = yield* writer(nodeIds[0], 0)
+        const wrong = yield* writer(nodeIds[1], 0)
+        const honest = yield* Effect.forEach(["honest0", "honest1", "honest2", "honest3"], (name) =>
+          writer(name.padEnd(16, "0"), 0))
+        const [map, local] = [
+          new LwwMap({
+            now: () =>
+              0
+          }),
+          new LwwMap({ now: () => 0 })
+        ]
+        for (const [i, { honest: who, wrongBy }] of steps.entries()) {
+          yield* TestClock.adjust("100 millis")
+          wrong.unsafeCorrect(wrongBy)
+          const mine = put(wrong, i)
+          // Its own writes succeed here, whatever the clock says.
+          assert.isDefined(local.merge("k", mine))
+          offer(server, map, "k", mine)
+          assert.isAtMost(server.unsafeTick().millis, server.wallMillis() + Timestamp.driftMillisMax)
+          // Who writes after it has seen what the server has wins.
+          const theirs = honest[who]!
+          const seen = map.getRecord("k")
+          if (seen !== undefined) assert.isTrue(Either.isRight(theirs.unsafeReceive(seen)))
+          assert.isTrue(offer(server, map, "k", put(theirs, `honest ${i}`)))
+          assert.strictEqual(map.get("k"), `honest ${i}`)
+        }
+        wrong.unsafeCorrect(0)
+        wrong.unsafeAdopt(nodeIds[3], 0)
+        const confirmed = map.getRecord("k")
+        if (confirmed !== undefined) wrong.unsafeRaise(confirmed)
+        assert.isTrue(offer(server, map, "k", put(wrong, "right again")))
+        assert.strictEqual(map.get("k"), "right again")
+      })
+  )
 })

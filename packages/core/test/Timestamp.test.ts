@@ -30,6 +30,13 @@ describe("Timestamp", () => {
     assert.strictEqual(Timestamp.compare(a, b) === 0, Timestamp.format(a) === Timestamp.format(b))
   })
 
+  it("has none after the greatest: that is told, not wrapped around", () => {
+    const greatest = { millis: Timestamp.millisMax, counter: Timestamp.counterMax - 1, nodeId: nodeIds[1] }
+    const last = Timestamp.tick(greatest, 0)
+    assert.isTrue(Timestamp.isValid(last))
+    assert.throws(() => Timestamp.tick(last, 0), RangeError)
+  })
+
   it.prop("comes back from its text as it was", [stamp], ([each]) => {
     assert.deepStrictEqual(Either.getOrThrow(Timestamp.parse(Timestamp.format(each))), each)
   })

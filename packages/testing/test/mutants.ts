@@ -11,6 +11,12 @@ const client = (file: string, test: string) => ({
   test: `packages/client/test/${test}.test.ts`
 })
 
+/** A fault of core that a test of the server finds. */
+const coreByServer = (file: string, test: string) => ({
+  file: `packages/core/src/${file}.ts`,
+  test: `packages/server/test/${test}.test.ts`
+})
+
 export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-1",
@@ -24,8 +30,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-1",
     breaks: "a writer taken over from storage begins below what it has issued",
     ...core("Hlc", "Hlc"),
-    find: "{ millis: issuedUpToMillis, counter: Timestamp.counterMax }",
-    replace: "{ millis: issuedUpToMillis, counter: 0 }",
+    find: "      const start = { millis: issuedUpToMillis, counter: Timestamp.counterMax, nodeId }",
+    replace: "      const start = { millis: issuedUpToMillis, counter: 0, nodeId }",
     fails: "goes on as the writer that its storage remembers"
   },
   {
@@ -57,8 +63,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-3",
     breaks: "an exhausted counter repeats its stamp",
     ...core("Timestamp", "Timestamp"),
-    find: "    : { millis: last.millis + 1, counter: 0, nodeId: last.nodeId }",
-    replace: "    : last",
+    find: "    : { millis: millisAfter(last.millis), counter: 0, nodeId: last.nodeId }",
+    replace: "    : { millis: last.millis, counter: last.counter, nodeId: last.nodeId }",
     fails: "moves on to the next millisecond when the counter is used up"
   },
   {
@@ -567,5 +573,61 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    this.#place(slot, base)",
     replace: "",
     fails: "is what a naive model is after any writes, merges, confirmations and reverts"
+  },
+  {
+    id: "CLK-3",
+    breaks: "after the last stamp there is comes the first",
+    ...core("Timestamp", "Timestamp"),
+    find: "  if (millis >= millisMax) throw new RangeError(",
+    replace: "  if (false) throw new RangeError(",
+    fails: "has none after the greatest: that is told, not wrapped around"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a device whose clock was wrong keeps its stamps under its new id",
+    ...core("Hlc", "Hlc"),
+    find: "      last = nodeId === last.nodeId ? Timestamp.raise(last, start) : start",
+    replace: "      last = Timestamp.raise({ ...last, nodeId }, start)",
+    fails: "wins over nobody, moves nobody's clock, and is forgotten under a new node id once it is right"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a stamp from the future moves the clock of who judges it",
+    ...core("Hlc", "Hlc"),
+    find: "      Either.map(Timestamp.receive(last, remote, wallMillis()), (next) => {",
+    replace: "      Either.map(Timestamp.receive(last, remote, wallMillis() + 10 ** 9), (next) => {",
+    fails: "wins over nobody, moves nobody's clock, and is forgotten under a new node id once it is right"
+  },
+  {
+    id: "CLK-1",
+    breaks: "who becomes the writer that it is already may step back",
+    ...core("Hlc", "Hlc"),
+    find: "      last = nodeId === last.nodeId ? Timestamp.raise(last, start) : start",
+    replace: "      last = start",
+    fails: "takes no step back as the writer that it is already"
+  },
+  {
+    id: "CLK-4",
+    breaks: "the counter comes before the millis in a row",
+    ...coreByServer("LwwRecord", "RowOrder"),
+    find: "  a.millis !== b.millis",
+    replace: "  a.counter !== b.counter ? a.counter - b.counter : a.millis !== b.millis",
+    fails: "orders and merges records as memory does"
+  },
+  {
+    id: "CLK-4",
+    breaks: "a stamp's text has no fixed width",
+    ...coreByServer("Timestamp", "RowOrder"),
+    find: ".padStart(12, \"0\")",
+    replace: "",
+    fails: "orders the text of stamps as memory does stamps"
+  },
+  {
+    id: "CRDT-1",
+    breaks: "of two puts of one stamp memory keeps the lesser value",
+    ...coreByServer("LwwRecord", "RowOrder"),
+    find: "    : Value.compareBytes(a.row, b.row)",
+    replace: "    : Value.compareBytes(b.row, a.row)",
+    fails: "orders and merges records as memory does"
   }
 ]

@@ -23,6 +23,7 @@ export const FIELDS_LOG2 = 3
 
 const hash: Hash64 = { hi: 0, lo: 0 }
 
+/** See the head of this file. */
 export class KeyTable {
   /** Slots by key, in the order in which the keys came. */
   readonly slots = new Map<string, number>()

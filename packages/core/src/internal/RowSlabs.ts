@@ -40,6 +40,7 @@ class Slab {
 /** What a row takes, in whole words. */
 const spaceOf = (length: number): number => (HEADER_BYTES + length + WORD_BYTES - 1) & -WORD_BYTES
 
+/** See the head of this file. */
 export class RowSlabs {
   /** Slabs by number. Number 0 isn't used, so that no address is 0. */
   readonly #slabs: Array<Slab | undefined> = [undefined]

@@ -233,6 +233,7 @@ export interface Form<A> {
   readonly read: (bytes: Uint8Array, countMax: number) => ReadonlyArray<A>
 }
 
+/** Tuples of operations. */
 export const operations: Form<OpTuple> = {
   bytes: (ops) => {
     let bytes = ops.length
@@ -249,6 +250,7 @@ export const operations: Form<OpTuple> = {
   read: (bytes, countMax) => read(bytes, countMax, OPERATION) as Array<OpTuple>
 }
 
+/** Tuples of records. */
 export const records: Form<RecordTuple> = {
   bytes: (tuples) => {
     let bytes = tuples.length
