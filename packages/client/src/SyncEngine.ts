@@ -273,7 +273,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
           ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, lane, nodes })),
           ({ buckets }) => buckets
         ),
-      fetch: (hashes) => Effect.flatMap(ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, hashes })), pageOf),
+      fetch: (hashes, after) =>
+        Effect.flatMap(
+          ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, hashes, after: after ?? null })),
+          pageOf
+        ),
       pull: (node, after) =>
         Effect.flatMap(
           ask("SyncLeaf", (id) => ({ _tag: "SyncPull", id, map, node, after: after ?? null })),

@@ -189,15 +189,15 @@ export class LwwMap {
       return undefined
     }
     // The live record is confirmed too now, or gives way to this one that is.
-    if (base === SAME) {
-      if (order === 0) return undefined
-    } else {
-      this.#setField(slot, BASE, SAME)
-      if (base !== NOTHING) this.#rows.free(base)
-      this.#revision++
-    }
+    if (base === SAME && order === 0) return undefined
     const change = order === 0 ? undefined : this.#setLive(slot, record)
-    this.#digest(slot, base === NOTHING)
+    const passed = this.#field(slot, BASE)
+    if (passed !== SAME) {
+      this.#setField(slot, BASE, SAME)
+      this.#revision++
+      if (passed !== NOTHING) this.#rows.free(passed)
+    }
+    this.#digest(slot, passed === NOTHING)
     return change
   }
 
@@ -210,13 +210,15 @@ export class LwwMap {
     if (known !== undefined && this.#field(known, BASE) !== SAME) {
       return this.merge(key, LwwRecord.put(stamp, valueBytes, expiresAt)) !== undefined
     }
-    const slot = known ?? this.#keys.add(key)
     const length = LwwRecord.putBytes(valueBytes.length, expiresAt)
-    const address = this.#rows.reserve(slot, length)
+    const slot = known ?? this.#add(key, length)
+    const address = known === undefined ? this.#field(slot, ROW) : this.#rows.reserve(slot, length)
     const bytes = this.#rows.bytesOf(address)
     const start = startOf(address)
     LwwRecord.writePut(bytes, start, stamp, valueBytes, expiresAt)
-    if (known !== undefined) {
+    if (known === undefined) {
+      this.#count(address, 1)
+    } else {
       const live = this.#field(slot, ROW)
       const liveStart = startOf(live)
       const liveEnd = liveStart + this.#rows.lengthOf(live)
@@ -224,8 +226,8 @@ export class LwwMap {
         this.#rows.free(address)
         return false
       }
+      this.#place(slot, address)
     }
-    this.#place(slot, address)
     this.#digest(slot, known === undefined)
     return true
   }
@@ -274,8 +276,12 @@ export class LwwMap {
     return change
   }
 
-  /** Puts back what this node's storage kept of a key: its live record and, where it was ahead, its confirmed base. */
+  /**
+   * Puts back what this node's storage kept of a key: its live record and, where it was ahead, its confirmed base. Once for
+   * each key, before anything else is done with it.
+   */
   restore(key: string, live: Row, base?: Row | null): void {
+    if (this.#keys.slots.has(key)) throw new Error(`key ${JSON.stringify(key)} is in the map already: merge it`)
     const slot = this.#insert(key, live, NOTHING)
     if (base === null) return
     if (base === undefined) {
@@ -357,11 +363,27 @@ export class LwwMap {
   }
 
   #insert(key: string, record: Row, base: typeof SAME | typeof NOTHING): number {
-    const slot = this.#keys.add(key)
-    const address = this.#rows.add(slot, record.row, 0, record.row.length)
+    const slot = this.#add(key, record.row.length)
+    const address = this.#field(slot, ROW)
+    this.#rows.fill(address, record.row, 0, record.row.length)
     this.#setField(slot, BASE, base)
-    this.#place(slot, address)
+    this.#count(address, 1)
     if (base === SAME) this.#digest(slot, true)
+    return slot
+  }
+
+  /** Adds a key with room for its first row, which is to be written at once. What fails here leaves nothing of the key. */
+  #add(key: string, length: number): number {
+    const slot = this.#keys.add(key)
+    try {
+      this.tree.check(this.#field(slot, PARTITION), this.#keys)
+      this.#setField(slot, ROW, this.#rows.reserve(slot, length))
+    } catch (fault) {
+      this.#keys.remove(slot)
+      throw fault
+    }
+    this.#values[slot] = undefined
+    this.#revision++
     return slot
   }
 
@@ -395,12 +417,12 @@ export class LwwMap {
   /** Makes a row the live one of its key, and frees the one before it unless that is the base. */
   #place(slot: number, address: Address): void {
     const live = this.#field(slot, ROW)
-    if (live !== 0) this.#count(live, -1)
+    this.#count(live, -1)
     this.#count(address, 1)
     this.#setField(slot, ROW, address)
     this.#values[slot] = undefined
     this.#revision++
-    if (live !== 0 && live !== this.#field(slot, BASE)) this.#rows.free(live)
+    if (live !== this.#field(slot, BASE)) this.#rows.free(live)
   }
 
   /** Takes in another confirmed record of a key that is ahead of it. */

@@ -187,6 +187,9 @@ export const decodeInPlace = (row: Uint8Array): LwwRecord => {
     if (row.length !== HEADER) throw new MalformedMessage({ reason: "a tombstone has no value" })
   } else if (kind === PUT || kind === PUT_EXPIRING) {
     const header = kind === PUT ? HEADER : HEADER_EXPIRING
+    if (kind === PUT_EXPIRING && row.length >= header && readMillis(row, HEADER) === 0) {
+      throw new MalformedMessage({ reason: "a put that never expires has another kind" })
+    }
     if (row.length <= header) throw new MalformedMessage({ reason: "a put has a value" })
     if (row.length - header > Value.valueBytesMax) throw new MalformedMessage({ reason: "the value is too large" })
     Value.validate(row, header)

@@ -9,8 +9,8 @@
  * |---|---|---|
  * | root | the initiator's root | equal, or the roots of the non-empty partitions |
  * | buckets | nodes, all of one level, and a lane | for each its children's hashes, or a leaf's keys' hashes and digests |
- * | fetch | hashes of keys that are missing or differ | their records |
- * | pull | a node below which the initiator has nothing, and a cursor | records in the order of their keys' hashes |
+ * | fetch | hashes of keys that are missing or differ, and a cursor | their records |
+ * | pull | a node below which the initiator has little or nothing, and a cursor | its records in the order of their keys' hashes |
  *
  * Equal replicas exchange one message. Otherwise there are as many rounds as levels on the way to the differences (3 to 5
  * up to a hundred million keys), each with one message of at most {@link nodesMax} nodes, and records in pages of about
@@ -26,13 +26,14 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import { MalformedMessage } from "./GridError.ts"
-import { type Hash64, hex } from "./internal/hash.ts"
+import { type Hash64, hashKey, hex } from "./internal/hash.ts"
 import { DIGEST_HI, FIELDS_LOG2, KEY_HI, KEY_LO } from "./internal/KeyTable.ts"
 import * as LwwRecord from "./LwwRecord.ts"
 import {
   childFields,
   childPath,
   compareHashes,
+  type Cursor,
   depthMax,
   digitAt,
   fanout,
@@ -67,8 +68,8 @@ export type KeyedRecord = readonly [key: string, record: LwwRecord.LwwRecord]
 /** Some of the records that were asked for. */
 export interface Page {
   readonly records: ReadonlyArray<KeyedRecord>
-  /** The hash of the last key served, 8 bytes, where more are to come. */
-  readonly after: Uint8Array | undefined
+  /** The key of the last record, where more are to come: the cursor of the next page. */
+  readonly after: string | undefined
 }
 
 /** The side that answers, bound to one map. */
@@ -76,8 +77,8 @@ export interface SyncPeer<E> {
   /** The peer's partitions' roots, packed; `undefined` when the map's roots are equal. */
   readonly root: (local: Uint8Array) => Effect.Effect<Uint8Array | undefined, E>
   readonly buckets: (nodes: Uint8Array, lane: Lane) => Effect.Effect<Uint8Array, E>
-  readonly fetch: (hashes: Uint8Array) => Effect.Effect<Page, E>
-  readonly pull: (node: NodeId, after: Uint8Array | undefined) => Effect.Effect<Page, E>
+  readonly fetch: (hashes: Uint8Array, after: string | undefined) => Effect.Effect<Page, E>
+  readonly pull: (node: NodeId, after: string | undefined) => Effect.Effect<Page, E>
 }
 
 /** What an answering replica shows of a map. */
@@ -106,8 +107,8 @@ export interface Reconciled {
 export interface Answers {
   readonly root: (remote: Uint8Array) => Uint8Array | undefined
   readonly buckets: (nodes: Uint8Array, lane: Lane) => Uint8Array
-  readonly fetch: (hashes: Uint8Array) => Page
-  readonly pull: (node: NodeId, after: Uint8Array | undefined) => Page
+  readonly fetch: (hashes: Uint8Array, after: string | undefined) => Page
+  readonly pull: (node: NodeId, after: string | undefined) => Page
 }
 
 /** Reconciles, and answers those who do. */
@@ -246,7 +247,7 @@ interface Node {
 const byteOf = (hi: number, lo: number, at: number): number =>
   (at < 4 ? hi >>> (24 - 8 * at) : lo >>> (56 - 8 * at)) & 0xff
 
-/** Nodes of one level, in the order of their partitions. */
+/** Nodes of one level, in ascending order. */
 const packNodes = (nodes: ReadonlyArray<Node>): Uint8Array => {
   const writer = new Writer(1 + nodes.length * 6)
   const { depth } = nodes[0]!.path
@@ -275,9 +276,12 @@ const readNodes = (bytes: Uint8Array): ReadonlyArray<Node> => {
     const distance = reader.uint8()
     partition += distance === FAR ? reader.uint16() : distance
     if (partition >= Partition.partitionCount || nodes.length === nodesMax) reader.refuse()
+    const before = nodes.at(-1)
     const { hi, lo } = reader.hash(rootPath, 0, (depth + 1) >>> 1)
     // What follows the last digit is nothing.
     if ((depth & 1) === 1 && digitAt(hi, lo, depth) !== 0) reader.refuse()
+    // In ascending order, so that nobody asks for one node many times over.
+    if (before?.partition === partition && compareHashes(hi, lo, before.path.hi, before.path.lo) <= 0) reader.refuse()
     nodes.push({ partition, path: { hi, lo, depth } })
   }
   return nodes
@@ -353,14 +357,6 @@ const packRoots = (forest: MerkleForest): Uint8Array => {
 
 const makeAnswers = (source: Source): Answers => {
   const { tree } = source
-  /** Adds the record of a key to a page; answers its bytes. */
-  const add = (records: Array<KeyedRecord>, { keys }: MerkleTree, partition: number, slot: number): number => {
-    const key = keys.keys[slot]!
-    const record = source.record(key, partition)
-    if (record === undefined) return 0
-    records.push([key, record])
-    return record.row.length + key.length
-  }
   return {
     root: (remote) => {
       const { hi, lo } = tree.root()
@@ -373,39 +369,62 @@ const makeAnswers = (source: Source): Answers => {
       for (const { partition, path } of nodes) writeBucket(writer, tree.tree(partition), path, lane)
       return writer.done()
     },
-    fetch: (hashes) => {
-      const records: Array<KeyedRecord> = []
-      let bytes = 0
-      for (let at = 0; at + 8 <= hashes.length; at += 8) {
+    fetch: (hashes, after) => {
+      if (hashes.length % 8 !== 0 || hashes.length > fetchMax * 8) throw refusal("the hashes asked for")
+      const page = new PageOf(source)
+      const from = after === undefined ? undefined : cursorOf(after)
+      for (let at = 0; at < hashes.length && !page.isFull; at += 8) {
         const { hi, lo } = readHash(hashes, at)
-        const partition = Partition.ofHash(hi, lo)
-        const part = tree.tree(partition)
-        if (part !== undefined) { for (const slot of part.find(hi, lo)) bytes += add(records, part, partition, slot) }
-        if (bytes >= pageBytes && at + 8 < hashes.length) return { records, after: hashes.slice(at, at + 8) }
+        const cursor = from?.hi === hi && from.lo === lo ? from : undefined
+        page.take(Partition.ofHash(hi, lo), { hi, lo, depth: depthMax }, cursor)
       }
-      return { records, after: undefined }
+      return page
     },
     pull: ([partition, path], after) => {
-      const records: Array<KeyedRecord> = []
-      let bytes = 0
-      let last: Hash64 | undefined
-      let more = false
-      const part = tree.tree(partition)
-      part?.visit(pathOf(path), after === undefined ? undefined : readHash(after, 0), (slot) => {
-        const at = slot << FIELDS_LOG2
-        const hi = part.keys.fields[at + KEY_HI]!
-        const lo = part.keys.fields[at + KEY_LO]!
-        // A cursor is a hash: keys that share one are never parted.
-        if (bytes >= pageBytes && (last?.hi !== hi || last.lo !== lo)) {
-          more = true
-          return false
-        }
-        bytes += add(records, part, partition, slot)
-        last = { hi, lo }
-        return true
-      })
-      return { records, after: more && last !== undefined ? packHash(last.hi, last.lo) : undefined }
+      if (!pathGrammar.test(path) || !(partition >= 0 && partition < Partition.partitionCount)) {
+        throw refusal("the node asked for")
+      }
+      const page = new PageOf(source)
+      page.take(partition, pathOf(path), after === undefined ? undefined : cursorOf(after))
+      return page
     }
+  }
+}
+
+const pathGrammar = /^[0-9a-f]{0,16}$/
+
+/** A page that is being filled. */
+class PageOf implements Page {
+  readonly records: Array<KeyedRecord> = []
+  isFull = false
+  readonly #source: Source
+  #bytes = 0
+
+  constructor(source: Source) {
+    this.#source = source
+  }
+
+  get after(): string | undefined {
+    return this.isFull ? this.records.at(-1)?.[0] : undefined
+  }
+
+  /** Takes records below a node, from beyond a cursor, while there is room. */
+  take(partition: number, path: Path, after: Cursor | undefined): void {
+    const tree = this.#source.tree.tree(partition)
+    tree?.visit(path, after, (slot) => {
+      // Only where one more is to come it is known that the page isn't the last.
+      if (this.#bytes >= pageBytes) {
+        this.isFull = true
+        return false
+      }
+      const key = tree.keys.keys[slot]!
+      const record = this.#source.record(key, partition)
+      if (record !== undefined) {
+        this.records.push([key, record])
+        this.#bytes += record.row.length + key.length
+      }
+      return true
+    })
   }
 }
 
@@ -413,7 +432,7 @@ const makeAnswers = (source: Source): Answers => {
 export const peerOf = (answers: Answers): SyncPeer<never> => ({
   root: (local) => Effect.sync(() => answers.root(local)),
   buckets: (nodes, lane) => Effect.sync(() => answers.buckets(nodes, lane)),
-  fetch: (hashes) => Effect.sync(() => answers.fetch(hashes)),
+  fetch: (hashes, after) => Effect.sync(() => answers.fetch(hashes, after)),
   pull: (node, after) => Effect.sync(() => answers.pull(node, after))
 })
 
@@ -428,13 +447,15 @@ interface Findings {
   /** Keys to fetch, by hash. */
   readonly wants: Array<Hash64>
   readonly offers: Set<string>
+  /** Keys to offer unless the peer's record of them comes: it has others of their hash or of their node, perhaps not them. */
+  readonly doubtful: Set<string>
 }
 
 const foundNothing = ({ offers, pulls, wants }: Findings): boolean =>
   pulls.length === 0 && wants.length === 0 && offers.size === 0
 
-const offerAll = (tree: MerkleTree | undefined, path: Path, found: Findings): void => {
-  if (tree !== undefined) { for (const slot of tree.slotsBelow(path)) found.offers.add(tree.keys.keys[slot]!) }
+const addKeys = (tree: MerkleTree | undefined, path: Path, to: Set<string>): void => {
+  for (const slot of tree?.slotsBelow(path) ?? []) to.add(tree!.keys.keys[slot]!)
 }
 
 const compareRoots = (forest: MerkleForest, packed: Uint8Array, found: Findings): void => {
@@ -443,7 +464,7 @@ const compareRoots = (forest: MerkleForest, packed: Uint8Array, found: Findings)
   for (let partition = 0; partition < Partition.partitionCount; partition++) {
     const mine = forest.tree(partition)
     if ((present[partition >>> 3]! >>> (partition & 7) & 1) === 0) {
-      offerAll(mine, rootPath, found)
+      addKeys(mine, rootPath, found.offers)
       continue
     }
     const hi = reader.uint16()
@@ -466,10 +487,22 @@ const compareBranch = (
   if (path.depth === depthMax) reader.refuse()
   children.fill(0)
   tree?.readChildren(path, children)
+  let mineBelow = 0
+  let missing = 0
+  for (let digit = 0; digit < fanout; digit++) {
+    mineBelow += children[digit * childFields]!
+    if ((present >>> digit & 1) === 1 && children[digit * childFields] === 0) missing++
+  }
+  if (mineBelow <= leafKeysMax && missing >= fanout / 2) {
+    // Most of what the peer has here is missing: one question for all of it instead of one for each part.
+    for (let digit = 0; digit < fanout; digit++) if ((present >>> digit & 1) === 1) reader.lane()
+    found.pulls.push({ partition, path })
+    return addKeys(tree, path, found.doubtful)
+  }
   for (let digit = 0; digit < fanout; digit++) {
     const mine = children[digit * childFields]!
     if ((present >>> digit & 1) === 0) {
-      if (mine > 0) offerAll(tree, childPath(path, digit), found)
+      if (mine > 0) addKeys(tree, childPath(path, digit), found.offers)
       continue
     }
     const theirs = reader.lane()
@@ -482,7 +515,7 @@ const compareBranch = (
 
 interface ListedKey extends Hash64 {
   readonly digest: number
-  /** Whether this side has just this record, or has asked for it. */
+  /** Whether this side has just this record, or asks for it. */
   done: boolean
 }
 
@@ -494,35 +527,26 @@ const compareLeaf = (tree: MerkleTree | undefined, path: Path, lane: Lane, reade
     if (!isUnder(hi, lo, path)) reader.refuse()
     return { hi, lo, digest: reader.lane(), done: false }
   })
-  const unlike: Array<number> = []
-  if (tree !== undefined) {
-    for (const slot of tree.slotsBelow(path)) {
-      const at = slot << FIELDS_LOG2
-      const { fields } = tree.keys
-      const same = theirs.find(({ digest, done, hi, lo }) =>
-        !done && hi === fields[at + KEY_HI] && lo === fields[at + KEY_LO] && digest === fields[at + DIGEST_HI + lane]
-      )
-      if (same === undefined) unlike.push(slot)
-      else same.done = true
-    }
-    for (const slot of unlike) {
-      const { fields, keys } = tree.keys
-      const hi = fields[slot << FIELDS_LOG2 | KEY_HI]!
-      const lo = fields[slot << FIELDS_LOG2 | KEY_LO]!
-      const others = theirs.filter((each) => each.hi === hi && each.lo === lo)
-      // Keys of one hash can't be told apart here: then both sides give what they have.
-      if (others.length !== 1 || tree.find(hi, lo).length > 1) found.offers.add(keys[slot]!)
-      if (others.length > 0) found.wants.push({ hi, lo })
-      for (const each of others) each.done = true
-    }
+  for (const slot of tree?.slotsBelow(path) ?? []) {
+    const { fields, keys } = tree!.keys
+    const at = slot << FIELDS_LOG2
+    const ofHash = theirs.filter(({ hi, lo }) => hi === fields[at + KEY_HI] && lo === fields[at + KEY_LO])
+    const same = ofHash.find(({ digest, done }) => !done && digest === fields[at + DIGEST_HI + lane])
+    if (same !== undefined) same.done = true
+    else (ofHash.length > 0 ? found.doubtful : found.offers).add(keys[slot]!)
   }
-  for (const { done, hi, lo } of theirs) if (!done) found.wants.push({ hi, lo })
+  for (const { done, hi, lo } of theirs) {
+    if (done) continue
+    found.wants.push({ hi, lo })
+    // Once for all keys of a hash.
+    for (const each of theirs) each.done ||= each.hi === hi && each.lo === lo
+  }
 }
 
 const compareBucket = (tree: MerkleTree | undefined, node: Node, lane: Lane, reader: Reader, found: Findings): void => {
   switch (reader.uint8()) {
     case EMPTY:
-      return offerAll(tree, node.path, found)
+      return addKeys(tree, node.path, found.offers)
     case LEAF:
       return compareLeaf(tree, node.path, lane, reader, found)
     case FULL:
@@ -531,7 +555,7 @@ const compareBucket = (tree: MerkleTree | undefined, node: Node, lane: Lane, rea
       return compareBranch(tree, node, reader.uint16(), lane, reader, found)
     case DENSE:
       found.pulls.push(node)
-      return offerAll(tree, node.path, found)
+      return addKeys(tree, node.path, found.doubtful)
     default:
       return reader.refuse()
   }
@@ -552,6 +576,19 @@ const packHashes = (hashes: ReadonlyArray<Hash64>): Uint8Array => {
   return writer.done()
 }
 
+/** The place of a key in the order of records. */
+const cursorOf = (key: string): Cursor => {
+  const hash = { hi: 0, lo: 0 }
+  hashKey(key, hash)
+  return { hi: hash.hi, lo: hash.lo, key }
+}
+
+const compareCursors = (a: Cursor, b: Cursor): number =>
+  compareHashes(a.hi, a.lo, b.hi, b.lo) || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
+
+const refusal = (what: string): MalformedMessage =>
+  new MalformedMessage({ reason: `${what} of the tree walk has no known form` })
+
 const sameHash = (a: Hash64, b: Hash64): boolean => a.hi === b.hi && a.lo === b.lo
 
 const digitsOf = ({ depth, hi, lo }: Path): string => hex({ hi, lo }).slice(0, depth)
@@ -569,7 +606,7 @@ const compare = (run: () => void): Effect.Effect<void, MalformedMessage> =>
 
 const reconcile = Effect.fnUntraced(function*<E>(local: Replica, peer: SyncPeer<E>) {
   const { tree } = local
-  const found: Findings = { nodes: [], pulls: [], wants: [], offers: new Set() }
+  const found: Findings = { nodes: [], pulls: [], wants: [], offers: new Set(), doubtful: new Set() }
   const roots = yield* peer.root(packRoot(tree))
   if (roots === undefined) return { equal: true, received: 0, offers: [] } satisfies Reconciled
 
@@ -596,6 +633,7 @@ const reconcile = Effect.fnUntraced(function*<E>(local: Replica, peer: SyncPeer<
   let received = 0
   const receive = (records: ReadonlyArray<KeyedRecord>) => {
     received += records.length
+    for (const [key] of records) found.doubtful.delete(key)
     const losers = records.filter(([key, record]) => {
       const mine = local.record(key, Partition.partitionOf(key))
       return mine !== undefined && LwwRecord.compare(mine, record) > 0
@@ -603,43 +641,49 @@ const reconcile = Effect.fnUntraced(function*<E>(local: Replica, peer: SyncPeer<
     local.receive(records)
     for (const [key] of losers) found.offers.add(key)
   }
+  /** Where the next page begins, if there is one: then this one has records, the last of which is of that key. */
+  const nextOf = ({ after, records }: Page): Effect.Effect<Cursor | undefined, MalformedMessage> =>
+    after === undefined
+      ? Effect.succeed(undefined)
+      : after === records.at(-1)?.[0]
+      ? Effect.sync(() => cursorOf(after))
+      : Effect.fail(refusal("a page's cursor"))
   const pullAll = Effect.fnUntraced(function*({ partition, path }: Node) {
-    let after: Uint8Array | undefined
+    let after: Cursor | undefined
     do {
-      const page = yield* peer.pull([partition, digitsOf(path)], after)
+      const page: Page = yield* peer.pull([partition, digitsOf(path)], after?.key)
       receive(page.records)
-      const before = after
-      after = page.after
-      if (before !== undefined && after !== undefined && !isBeyond(after, before)) {
-        return yield* new MalformedMessage({ reason: "a page's cursor doesn't move forward" })
-      }
+      const next: Cursor | undefined = yield* nextOf(page)
+      const moves = next === undefined ||
+        (isUnder(next.hi, next.lo, path) && (after === undefined || compareCursors(next, after) > 0))
+      if (!moves) return yield* refusal("a page's cursor")
+      after = next
     } while (after !== undefined)
   })
   const fetchAll = Effect.fnUntraced(function*(hashes: ReadonlyArray<Hash64>) {
     let rest = hashes
-    while (rest.length > 0) {
-      const page: Page = yield* peer.fetch(packHashes(rest))
+    let after: Cursor | undefined
+    do {
+      const page: Page = yield* peer.fetch(packHashes(rest), after?.key)
       receive(page.records)
-      if (page.after === undefined) return
-      const last = readHash(page.after, 0)
-      const at = rest.findIndex((hash) => sameHash(hash, last))
-      if (at < 0) return yield* new MalformedMessage({ reason: "a page's cursor is none of the keys asked for" })
-      rest = rest.slice(at + 1)
-    }
+      const next: Cursor | undefined = yield* nextOf(page)
+      if (next === undefined) return
+      const at = rest.findIndex((hash) => sameHash(hash, next))
+      const moves = at > 0 || (at === 0 && (after === undefined || !sameHash(after, next) || next.key > after.key))
+      if (!moves) return yield* refusal("a page's cursor")
+      // More keys of this hash may follow.
+      rest = rest.slice(at)
+      after = next
+    } while (after !== undefined)
   })
   yield* Effect.forEach(
     [...found.pulls.map(pullAll), ...chunksOf(found.wants, fetchMax).map(fetchAll)],
     (page) => page,
     { concurrency: pagesInFlight, discard: true }
   )
+  for (const key of found.doubtful) found.offers.add(key)
   return { equal: false, received, offers: Array.from(found.offers) } satisfies Reconciled
 })
-
-const isBeyond = (a: Uint8Array, b: Uint8Array): boolean => {
-  const x = readHash(a, 0)
-  const y = readHash(b, 0)
-  return compareHashes(x.hi, x.lo, y.hi, y.lo) > 0
-}
 
 /** The walk as described at the head of this file. */
 export const layer: Layer.Layer<MerkleSync> = Layer.succeed(

@@ -69,7 +69,15 @@ export const isUnder = (hi: number, lo: number, path: Path): boolean =>
 export const compareHashes = (aHi: number, aLo: number, bHi: number, bLo: number): number =>
   aHi !== bHi ? (aHi >>> 0) - (bHi >>> 0) : (aLo >>> 0) - (bLo >>> 0)
 
-/** The digest of one row of a key, into `out`: over the row's bytes in [start, end), seeded by the key's hash. */
+/** A place in the order of keys: by hash, then by the key itself. */
+export interface Cursor extends Hash64 {
+  readonly key: string
+}
+
+/**
+ * The digest of one row of a key, into `out`: over the row's bytes in [start, end), seeded by the key's hash. Two keys of
+ * one hash with the same row, stamp and all, which only who crafts them has, have one digest.
+ */
 export const digestRow = (
   keyHi: number,
   keyLo: number,
@@ -208,10 +216,10 @@ export class MerkleTree {
   }
 
   /**
-   * Visits the slots below `path` in the order of their keys' hashes, from beyond the hash `after` on, until `visit`
-   * answers false. Keys of equal hash are never parted: `visit` isn't heeded between them.
+   * Visits the slots below `path` in the order of their keys' hashes, those of one hash in the order of the keys, from
+   * beyond `after` on, until `visit` answers false.
    */
-  visit(path: Path, after: Hash64 | undefined, visit: (slot: number) => boolean): void {
+  visit(path: Path, after: Cursor | undefined, visit: (slot: number) => boolean): void {
     this.#visit(path, after, visit)
   }
 
@@ -299,7 +307,7 @@ export class MerkleTree {
   }
 
   /** {@link visit}; answers whether to go on. */
-  #visit(path: Path, after: Hash64 | undefined, visit: (slot: number) => boolean): boolean {
+  #visit(path: Path, after: Cursor | undefined, visit: (slot: number) => boolean): boolean {
     if (path.depth < this.#levels) {
       const onEdge = after !== undefined && isUnder(after.hi, after.lo, path)
       // Children whose whole range lies at or before `after` are passed over without a look inside.
@@ -312,26 +320,19 @@ export class MerkleTree {
       }
       return true
     }
-    const { fields } = this.keys
-    const slots = this.slotsBelow(path).sort((a, b) => {
-      const x = a << FIELDS_LOG2
-      const y = b << FIELDS_LOG2
-      return compareHashes(fields[x + KEY_HI]!, fields[x + KEY_LO]!, fields[y + KEY_HI]!, fields[y + KEY_LO]!)
-    })
-    let stop = false
-    let hi = 0
-    let lo = 0
-    for (const slot of slots) {
+    const { fields, keys } = this.keys
+    const compare = (slot: number, hi: number, lo: number, key: string): number => {
       const at = slot << FIELDS_LOG2
-      const keyHi = this.keys.fields[at + KEY_HI]!
-      const keyLo = this.keys.fields[at + KEY_LO]!
-      if (after !== undefined && compareHashes(keyHi, keyLo, after.hi, after.lo) <= 0) continue
-      if (stop && (keyHi !== hi || keyLo !== lo)) return false
-      stop = !visit(slot) || stop
-      hi = keyHi
-      lo = keyLo
+      const order = compareHashes(fields[at + KEY_HI]!, fields[at + KEY_LO]!, hi, lo)
+      return order !== 0 ? order : keys[slot]! < key ? -1 : keys[slot]! > key ? 1 : 0
     }
-    return !stop
+    return this.slotsBelow(path)
+      .filter((slot) => after === undefined || compare(slot, after.hi, after.lo, after.key) > 0)
+      .sort((a, b) => {
+        const at = b << FIELDS_LOG2
+        return compare(a, fields[at + KEY_HI]!, fields[at + KEY_LO]!, keys[b]!)
+      })
+      .every((slot) => visit(slot))
   }
 }
 
@@ -346,9 +347,17 @@ export class MerkleForest {
 
   /** Adds a key of a table to its partition's tree. All keys of a partition are of one table. */
   insert(partition: number, keys: KeyTable, slot: number): void {
+    this.check(partition, keys)
     const tree = this.#trees[partition] ??= new MerkleTree(keys)
-    if (tree.keys !== keys) throw new Error(`partition ${partition} has a tree of another map already`)
     tree.insert(slot)
+  }
+
+  /** Throws where a partition has keys of another table: a fault of the program, to be found before anything is changed. */
+  check(partition: number, keys: KeyTable): void {
+    const tree = this.#trees[partition]
+    if (tree !== undefined && tree.keys !== keys) {
+      throw new Error(`partition ${partition} has a tree of another map already`)
+    }
   }
 
   /** Gives a key of a partition's tree a new digest. */

@@ -223,19 +223,27 @@ export class OrMap {
   prune(beforeMillis: number): Array<[key: string, record: Row]> {
     const pruned: Array<[key: string, record: Row]> = []
     for (const [key, slot] of this.#keys.slots) {
-      let tags = this.#tagsOf(slot)
+      const tags = this.#tagsOf(slot)
       if (this.#field(slot, PUTS) === tags.length) continue
-      for (let place = 0; place < tags.length;) {
-        const record = this.#recordAt(tags[place]!)
-        if (record.isTombstone && record.millis < beforeMillis) {
-          pruned.push([key, record])
-          this.#removeTag(slot, place, tags.length === 1)
-          if (tags.length === 1) break
-          tags = this.#tagsOf(slot)
-        } else {
-          place++
-        }
+      const dead = new Set(tags.filter((tag) => this.#isTombstone(tag) && this.#recordAt(tag).millis < beforeMillis))
+      if (dead.size === 0) continue
+      for (const tag of dead) {
+        pruned.push([key, this.#recordAt(tag)])
+        this.#digest(slot, tag, -1)
       }
+      this.#records -= dead.size
+      if (dead.size === tags.length) {
+        this.tree.remove(this.#field(slot, PARTITION), slot)
+        this.#keys.remove(slot)
+        this.#tags[slot] = undefined
+        this.#decoded[slot] = undefined
+        this.#values[slot] = undefined
+      } else {
+        this.#decoded[slot] = this.#decoded[slot] &&
+          tags.flatMap((tag, i) => dead.has(tag) ? [] : [this.#decoded[slot]![i]])
+        this.#setTags(slot, tags.filter((tag) => !dead.has(tag)))
+      }
+      this.#rows.freeAll(dead)
     }
     return pruned
   }
@@ -316,7 +324,14 @@ export class OrMap {
 
   #insert(key: string, write: (slot: number) => Address): number {
     const slot = this.#keys.add(key)
-    const tag = write(slot)
+    let tag: Address
+    try {
+      this.tree.check(this.#field(slot, PARTITION), this.#keys)
+      tag = write(slot)
+    } catch (fault) {
+      this.#keys.remove(slot)
+      throw fault
+    }
     this.#setTags(slot, [tag])
     this.#records++
     this.#count(slot, tag, 1)
@@ -347,24 +362,6 @@ export class OrMap {
     if (decoded !== undefined) decoded[place] = undefined
     this.#setTags(slot, tags)
     this.#rows.free(previous)
-  }
-
-  /** Forgets a tombstone, and with the last one its key. */
-  #removeTag(slot: number, place: number, isLast: boolean): void {
-    const tags = this.#tagsOf(slot).slice()
-    const [tag] = tags.splice(place, 1) as [Address]
-    this.#records--
-    this.#digest(slot, tag, -1)
-    if (isLast) {
-      this.tree.remove(this.#field(slot, PARTITION), slot)
-      this.#keys.remove(slot)
-      this.#decoded[slot] = undefined
-      this.#values[slot] = undefined
-    } else {
-      this.#decoded[slot]?.splice(place, 1)
-      this.#setTags(slot, tags)
-    }
-    this.#rows.free(tag)
   }
 
   /** Counts a tag that becomes, or ceases to be, one of its key's. */

@@ -25,7 +25,7 @@
  * | `Auth` | `AuthAck` or `Fault` | first, and the only one before it is answered |
  * | `SyncInit` | `SyncRoot` | opens a map: its events follow from here on; compares roots |
  * | `SyncBuckets` | `SyncBucketsAck` | nodes of the tree walk and what is below them, as `MerkleSync` packs them |
- * | `SyncFetch` | `SyncLeaf` | records of keys, by hash |
+ * | `SyncFetch` | `SyncLeaf` | records of keys, by hash, from a cursor |
  * | `SyncPull` | `SyncLeaf` | records below a node, from a cursor |
  * | `OpBatch` | `OpAck`, `OpReject`, `Durable` | writes, in the order of their sequence numbers |
  * | `Ping` | `Pong` | every 5 s; a side that hears nothing for 10 s closes |
@@ -137,7 +137,6 @@ const Millis = field(
 const Bytes = field("Bytes", isBytes)
 const BytesOrNull = field("BytesOrNull", orNull(isBytes))
 const Hash = field("Hash", isHash)
-const HashOrNull = field("HashOrNull", orNull(isHash))
 const Hashes = field(
   "Hashes",
   (value): value is Uint8Array => isBytes(value) && value.length % 8 === 0 && value.length <= 8 * 1024
@@ -195,13 +194,18 @@ export const SyncBuckets = Schema.TaggedStruct("SyncBuckets", {
   nodes: Nodes
 })
 /** Asks for the records of keys, by their hashes. */
-export const SyncFetch = Schema.TaggedStruct("SyncFetch", { id: Sequence, map: MapName, hashes: Hashes })
+export const SyncFetch = Schema.TaggedStruct("SyncFetch", {
+  id: Sequence,
+  map: MapName,
+  hashes: Hashes,
+  after: TextOrNull
+})
 /** Asks for the records below a node, from beyond a key's hash. */
 export const SyncPull = Schema.TaggedStruct("SyncPull", {
   id: Sequence,
   map: MapName,
   node: Node,
-  after: HashOrNull
+  after: TextOrNull
 })
 /** Operations of one map, in the order of their sequence numbers. */
 export const OpBatch = Schema.TaggedStruct("OpBatch", {
@@ -241,7 +245,7 @@ export const SyncRoot = Schema.TaggedStruct("SyncRoot", {
 /** The nodes' hashes: see `MerkleSync`. */
 export const SyncBucketsAck = Schema.TaggedStruct("SyncBucketsAck", { id: Sequence, buckets: Bytes })
 /** Records that were asked for; `after` is where the next page begins. */
-export const SyncLeaf = Schema.TaggedStruct("SyncLeaf", { id: Sequence, records: Records, after: HashOrNull })
+export const SyncLeaf = Schema.TaggedStruct("SyncLeaf", { id: Sequence, records: Records, after: TextOrNull })
 /** Records that others have written. */
 export const ServerEvent = Schema.TaggedStruct("ServerEvent", { map: MapName, records: Records })
 /** Operations that have reached a level. */

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type Change, LwwMap } from "../src/LwwMap.ts"
 import * as LwwRecord from "../src/LwwRecord.ts"
+import { MerkleForest } from "../src/MerkleTree.ts"
 import * as Value from "../src/Value.ts"
 import { convergence } from "@topgun/testing/laws"
 import { FastCheck as fc } from "effect"
@@ -303,6 +304,26 @@ describe("LwwMap", () => {
     const again = newMap()
     for (const [each, record] of map.records()) again.merge(each, LwwRecord.decode(record.row))
     assert.strictEqual(map.digest, again.digest)
+  })
+
+  it("has nothing of a key that can't be added to its tree", () => {
+    const tree = new MerkleForest()
+    const [owner, other] = [new LwwMap({ now: () => 0, tree }), new LwwMap({ now: () => 0, tree })]
+    owner.merge("k", put(1, "x"))
+    const { digest } = owner
+    for (const add of [() => other.merge("k", put(2, "y")), () => other.set("k", Value.encode("y"), at(2))]) {
+      assert.throws(add, /tree of another map/)
+      assert.deepStrictEqual([other.recordCount, other.size, other.get("k")], [0, 0, undefined])
+    }
+    assert.strictEqual(owner.digest, digest)
+    assert.strictEqual(owner.get("k"), "x")
+  })
+
+  it("is restored from storage once for each key", () => {
+    const map = newMap()
+    map.restore("k", put(1, "x"))
+    assert.throws(() => map.restore("k", put(2, "y")), /in the map already/)
+    assert.strictEqual(map.get("k"), "x")
   })
 
   it("keeps no frame that a record came in", () => {

@@ -81,6 +81,14 @@ describe("LwwRecord", () => {
     }
   })
 
+  it("refuses a second form of a put that never expires", () => {
+    const row = LwwRecord.put(at, one, 1).row.slice()
+    assert.strictEqual(LwwRecord.decode(row).expiresAt, 1)
+    row.fill(0, 25, 31)
+    assert.throws(() => LwwRecord.decode(row), MalformedMessage)
+    assert.throws(() => LwwRecord.decode(row.subarray(0, 28)), MalformedMessage)
+  })
+
   it("refuses rows that are too short, of a bad node id or of an unknown kind", () => {
     const row = LwwRecord.put(at, one).row
     assert.match(refusal(new Uint8Array(0)), /at least 25/)

@@ -68,8 +68,8 @@ const peerOf = (map: LwwMap, cutAt = Number.POSITIVE_INFINITY) =>
           nodes: depthsOf(nodes).length,
           bytes: nodes.length + got.length
         })),
-      fetch: (hashes) =>
-        note("fetch", answers.fetch(hashes), (page) => ({ ...measurePage(page), hashes: hashes.length })),
+      fetch: (hashes, after) =>
+        note("fetch", answers.fetch(hashes, after), (page) => ({ ...measurePage(page), hashes: hashes.length })),
       pull: (node, after) => note("pull", answers.pull(node, after), measurePage)
     }
     return { peer, asked }
@@ -237,6 +237,51 @@ describe("MerkleSync", () => {
       }
     })))
 
+  it.effect("offers a key though the peer has another of its hash, and nothing that the peer has too", () =>
+    program(Effect.gen(function*() {
+      const [x, y] = twins(1) as [string, string]
+      const [local, remote] = [newMap(), newMap()]
+      local.merge(x, put(1, "x"))
+      remote.merge(y, put(2, "y"))
+      const first = yield* complete(local, remote)
+      assert.deepStrictEqual([first.received, first.offers], [1, [x]])
+      assert.strictEqual(local.digest, remote.digest)
+      remote.merge(y, put(3, "newer"))
+      const second = yield* complete(local, remote)
+      assert.deepStrictEqual([second.received, second.offers], [2, []])
+      assert.strictEqual(local.digest, remote.digest)
+    })))
+
+  it.effect("takes over many keys of one hash once each, in pages no larger than others", () =>
+    program(Effect.gen(function*() {
+      const keys = twins(6)
+      const large = "x".repeat(20_000)
+      for (const known of [1, 40]) {
+        const [local, remote] = [newMap(), newMap()]
+        for (const [i, key] of keys.entries()) {
+          remote.merge(key, put(1, [i, large]))
+          if (i < known) local.merge(key, put(i === 0 ? 1 : 0, [i, large]))
+        }
+        const { asked, received } = yield* complete(local, remote)
+        assert.isAtMost(received, keys.length)
+        for (const { bytes } of asked) assert.isAtMost(bytes, MerkleSync.pageBytes + 20_100)
+        assert.strictEqual(local.digest, remote.digest)
+      }
+    })))
+
+  it.effect("asks with one question for a part of the tree of which it has next to nothing", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = [newMap(), newMap()]
+      for (let i = 0; i < 60_000; i++) remote.merge(`key ${i}`, put(1, i))
+      for (let i = 0; i < 100; i++) local.merge(`key ${i}`, put(i % 2, i))
+      local.merge("mine", put(1, 1))
+      const { asked, offers, received } = yield* complete(local, remote)
+      assert.strictEqual(local.digest, remote.digest)
+      assert.deepStrictEqual(offers, ["mine"])
+      assert.isAtMost(received, 60_000)
+      assert.isAtMost(asked.length, 271 + 10)
+    })))
+
   it("refuses questions of no known form", () => {
     const answers = Effect.runSync(program(MerkleSync.MerkleSync)).answers(replicaOf(overlapping(100, 0)[0]))
     for (
@@ -252,7 +297,19 @@ describe("MerkleSync", () => {
         Array.from({ length: 1 + 513 }, () => 0)
       ]
     ) assert.throws(() => answers.buckets(Uint8Array.from(nodes), 0), MalformedMessage)
-    assert.deepStrictEqual(Array.from(answers.buckets(Uint8Array.from([1, 0, 0x10]), 0)).length > 0, true)
+    for (const nodes of [[0, 5, 0], [1, 0, 0x20, 0, 0x10]]) {
+      assert.throws(() => answers.buckets(Uint8Array.from(nodes), 0), MalformedMessage)
+    }
+    assert.isAbove(answers.buckets(Uint8Array.from([1, 0, 0x10, 0, 0x20, 1, 0]), 0).length, 0)
+    for (const path of ["g", "0".repeat(17), "A", "-1"]) {
+      assert.throws(() => answers.pull([0, path], undefined), MalformedMessage)
+    }
+    for (const partition of [-1, 271, Number.NaN]) {
+      assert.throws(() => answers.pull([partition, ""], undefined), MalformedMessage)
+    }
+    for (const length of [7, 12, 8 * 1025]) {
+      assert.throws(() => answers.fetch(new Uint8Array(length), undefined), MalformedMessage)
+    }
   })
 
   it.effect("asks for at most 512 nodes in one message", () =>
@@ -316,7 +373,7 @@ describe("MerkleSync", () => {
       const { offers } = yield* reconcile(local, {
         root: (root) => disturb(peer.root(root)),
         buckets: (nodes, lane) => disturb(peer.buckets(nodes, lane)),
-        fetch: (hashes) => disturb(peer.fetch(hashes)),
+        fetch: (hashes, after) => disturb(peer.fetch(hashes, after)),
         pull: (node, after) => disturb(peer.pull(node, after))
       })
       for (const key of offers) remote.merge(key, local.getConfirmed(key)!)
@@ -354,14 +411,20 @@ describe("MerkleSync", () => {
                 Uint8Array.from(depthsOf(nodes).flatMap(() => bucket).concat(bucket.length === 0 ? [9] : []))
               )
           })),
-        { fetch: () => Effect.succeed({ records: [], after: new Uint8Array(8) }) }
+        { fetch: () => Effect.succeed({ records: [], after: "key 1" }) },
+        { fetch: () => Effect.succeed({ records: [["key 1", put(1, 1)]], after: "key 2" }) },
+        { fetch: () => Effect.succeed({ records: [["not asked for", put(1, 1)]], after: "not asked for" }) }
       ]
       for (const answers of hostile) {
         const failure = yield* Effect.flip(reconcile(local, { ...peer, ...answers }))
         assert.instanceOf(failure, MalformedMessage)
       }
-      const endless = { ...peer, pull: () => Effect.succeed({ records: [], after: new Uint8Array(8) }) }
-      assert.instanceOf(yield* Effect.flip(reconcile(newMap(), endless)), MalformedMessage)
+      const records: ReadonlyArray<MerkleSync.KeyedRecord> = [["key 1", put(1, 1)]]
+      for (const page of [{ records: [], after: "key 1" }, { records, after: "key 1" }, { records, after: "key 2" }]) {
+        const endless = { ...peer, pull: () => Effect.succeed(page), fetch: () => Effect.succeed(page) }
+        assert.instanceOf(yield* Effect.flip(reconcile(newMap(), endless)), MalformedMessage)
+        assert.instanceOf(yield* Effect.flip(reconcile(local, endless)), MalformedMessage)
+      }
     })))
 
   it.effect("comes to an end with a peer whose nodes always differ", () =>
@@ -369,20 +432,25 @@ describe("MerkleSync", () => {
       const [local, remote] = overlapping(2_000, 0)
       const { peer } = yield* peerOf(remote)
       let questions = 0
-      const branch = [1, 0xff, 0xff, ...Array.from({ length: 64 }, () => 0xee)]
+      const full = [4, ...Array.from({ length: 64 }, () => 0xee)]
       let deepest = 0
-      const walk = reconcile(local, {
+      let pulls = 0
+      const { received } = yield* reconcile(local, {
         ...peer,
         buckets: (nodes) => {
           questions++
           deepest = Math.max(deepest, ...depthsOf(nodes))
-          return Effect.succeed(Uint8Array.from(depthsOf(nodes).flatMap(() => branch)))
+          return Effect.succeed(Uint8Array.from(depthsOf(nodes).flatMap(() => full)))
         },
-        pull: () => Effect.succeed({ records: [], after: undefined })
+        pull: () => {
+          pulls++
+          return Effect.succeed({ records: [], after: undefined })
+        }
       })
-      // Nothing can lie below the last digit of a hash.
-      assert.instanceOf(yield* Effect.flip(walk), MalformedMessage)
-      assert.strictEqual(deepest, 16)
+      assert.strictEqual(received, 0)
+      // It is asked for a part of the tree for each of this side's keys at most, not for all that it might have.
+      assert.isAtMost(pulls, 2_000)
+      assert.isAtMost(deepest, 16)
       assert.isAtMost(questions, 17 * Math.ceil(2_000 / 512) + 17)
     })))
 })

@@ -4,6 +4,7 @@ import { DIGEST_HI, DIGEST_LO, FIELDS_LOG2, KEY_HI, KEY_LO, KeyTable } from "../
 import {
   childPath,
   compareHashes,
+  type Cursor,
   leafKeysMax,
   MerkleForest,
   MerkleTree,
@@ -59,7 +60,7 @@ class Held {
     return slots.map((slot) => this.keys.keys[slot]!).sort()
   }
 
-  visited(path: string, after?: { readonly hi: number; readonly lo: number }): ReadonlyArray<string> {
+  visited(path: string, after?: Cursor): ReadonlyArray<string> {
     const seen: Array<string> = []
     this.tree.visit(pathOf(path), after, (slot) => seen.push(this.keys.keys[slot]!) > 0)
     return seen
@@ -80,6 +81,10 @@ class Held {
 }
 
 const inHashOrder = (a: Entry, b: Entry): number => compareHashes(a.keyHi, a.keyLo, b.keyHi, b.keyLo)
+
+const inKeyOrder = (a: Entry, b: Entry): number => inHashOrder(a, b) || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
+
+const cursorOf = ({ key, keyHi, keyLo }: Entry): Cursor => ({ hi: keyHi, lo: keyLo, key })
 
 const digitsOf = (each: Entry): string =>
   [each.keyHi, each.keyLo].map((part) => (part >>> 0).toString(16).padStart(8, "0")).join("")
@@ -151,13 +156,11 @@ describe("MerkleTree", () => {
 
   it.prop("visits keys in the order of their hashes, from beyond any of them", [entries, fc.nat()], ([all, at]) => {
     const held = new Held(all)
-    const digits = new Map(all.map((each) => [each.key, digitsOf(each)]))
-    const inOrder = (keys: ReadonlyArray<string>) => keys.map((key) => digits.get(key))
-    assert.deepStrictEqual(inOrder(held.visited("")), all.slice().sort(inHashOrder).map(digitsOf))
+    const keysOf = (some: ReadonlyArray<Entry>) => some.slice().sort(inKeyOrder).map((each) => each.key)
+    assert.deepStrictEqual(held.visited(""), keysOf(all))
     const from = all[at % Math.max(1, all.length)]
     if (from === undefined) return
-    const expected = all.filter((each) => inHashOrder(each, from) > 0).sort(inHashOrder).map(digitsOf)
-    assert.deepStrictEqual(inOrder(held.visited("", { hi: from.keyHi, lo: from.keyLo })), expected)
+    assert.deepStrictEqual(held.visited("", cursorOf(from)), keysOf(all.filter((each) => inKeyOrder(each, from) > 0)))
   })
 
   it.prop(
@@ -171,9 +174,11 @@ describe("MerkleTree", () => {
       const expected = all.filter((each) => digitsOf(each).startsWith(path)).map((each) => each.key).sort()
       assert.deepStrictEqual(held.tree.getKeysInBucket(path).sort(), expected)
       assert.strictEqual(held.tree.count(pathOf(path)), expected.length)
-      const beyond = all.filter((each) => digitsOf(each).startsWith(path) && inHashOrder(each, from) > 0)
-      const hash = { hi: from.keyHi, lo: from.keyLo }
-      assert.deepStrictEqual(held.visited(path, hash).slice().sort(), beyond.map((each) => each.key).sort())
+      const beyond = all.filter((each) => digitsOf(each).startsWith(path) && inKeyOrder(each, from) > 0)
+      assert.deepStrictEqual(
+        held.visited(path, cursorOf(from)).slice().sort(),
+        beyond.map((each) => each.key).sort()
+      )
     }
   )
 
@@ -218,8 +223,8 @@ describe("MerkleTree", () => {
     assert.strictEqual(held.tree.find(7, 7).length, 40)
     assert.strictEqual(held.tree.size, 40)
     let seen = 0
-    held.tree.visit(pathOf(""), undefined, () => ++seen < 1)
-    assert.strictEqual(seen, 40)
+    held.tree.visit(pathOf(""), { hi: 7, lo: 7, key: "twin 5" }, () => ++seen < 3)
+    assert.strictEqual(seen, 3)
     for (let i = 0; i < 40; i += 2) held.remove(`twin ${i}`)
     assert.deepStrictEqual(held.tree.getKeysInBucket("0000").length, 20)
   })
@@ -231,14 +236,14 @@ describe("MerkleTree", () => {
       return { key: `key ${i}`, keyHi: hash.hi, keyLo: hash.lo, digestHi: 0, digestLo: 0 }
     }))
     const seen: Array<string> = []
-    for (let after: { readonly hi: number; readonly lo: number } | undefined; seen.length < 1_000;) {
+    for (let after: Cursor | undefined; seen.length < 1_000;) {
       const page: Array<number> = []
       held.tree.visit(pathOf(""), after, (slot) => page.push(slot) < 7)
       assert.isAtLeast(page.length, 1)
       assert.isAtMost(page.length, 7)
       seen.push(...page.map((slot) => held.keys.keys[slot]!))
       const last = page.at(-1)! << FIELDS_LOG2
-      after = { hi: held.keys.fields[last | KEY_HI]!, lo: held.keys.fields[last | KEY_LO]! }
+      after = { hi: held.keys.fields[last | KEY_HI]!, lo: held.keys.fields[last | KEY_LO]!, key: seen.at(-1)! }
     }
     assert.deepStrictEqual(seen, held.visited(""))
   })

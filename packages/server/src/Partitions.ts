@@ -148,11 +148,12 @@ const make = Effect.gen(function*() {
   return Partitions.of({
     load: Effect.suspend(() => {
       let count = 0
-      const load = persistence.load((name, kind, key, partition, row) => {
+      const load = persistence.load((name, kind, key, _partition, row) => {
         if (!maps.has(name)) makeMap(name, kind)
         const record = LwwRecord.decodeInPlace(row)
         hlc.unsafeRaise(record)
-        storeOf(partition).lwwMap(name).merge(key, record)
+        // By the key itself: a wrong partition in a row would put it where nobody looks for it.
+        storeOf(router.partitionOf(key)).lwwMap(name).merge(key, record)
         count++
       })
       return Effect.map(load, () => count)

@@ -263,7 +263,9 @@ const make = Effect.gen(function*() {
         }
         case "SyncFetch": {
           const answers = this.#answers(message)
-          if (answers !== undefined) this.#sendPage(message.id, answers.fetch(message.hashes))
+          if (answers !== undefined) {
+            this.#sendPage(message.id, answers.fetch(message.hashes, message.after ?? undefined))
+          }
           return
         }
         case "SyncPull": {

@@ -32,9 +32,9 @@ const peerOver = (client: PlainClient, map: string): MerkleSync.SyncPeer<never> 
         client.send({ _tag: "SyncBuckets", id: id++, map, lane, nodes }),
         Effect.map(client.take("SyncBucketsAck"), ({ buckets }) => buckets)
       ),
-    fetch: (hashes) =>
+    fetch: (hashes, after) =>
       Effect.zipRight(
-        client.send({ _tag: "SyncFetch", id: id++, map, hashes }),
+        client.send({ _tag: "SyncFetch", id: id++, map, hashes, after: after ?? null }),
         Effect.map(client.take("SyncLeaf"), page)
       ),
     pull: (node, after) =>
@@ -377,7 +377,7 @@ const serial = (peer: MerkleSync.SyncPeer<never>): MerkleSync.SyncPeer<never> =>
   return {
     root: (root) => one(peer.root(root)),
     buckets: (nodes, lane) => one(peer.buckets(nodes, lane)),
-    fetch: (hashes) => one(peer.fetch(hashes)),
+    fetch: (hashes, after) => one(peer.fetch(hashes, after)),
     pull: (node, after) => one(peer.pull(node, after))
   }
 }

@@ -153,8 +153,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-2",
     breaks: "keys of a leaf that only the asking side has are not offered",
     ...core("MerkleSync", "MerkleSync"),
-    find: "      if (others.length !== 1 || tree.find(hi, lo).length > 1) found.offers.add(keys[slot]!)",
-    replace: "      if (others.length > 1 || tree.find(hi, lo).length > 1) found.offers.add(keys[slot]!)",
+    find: "    else (ofHash.length > 0 ? found.doubtful : found.offers).add(keys[slot]!)",
+    replace: "    else if (ofHash.length > 0) found.doubtful.add(keys[slot]!)",
     fails: "finds records that only the asking side has"
   },
   {
@@ -185,16 +185,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-3",
     breaks: "a cursor that doesn't move is followed for ever",
     ...core("MerkleSync", "MerkleSync"),
-    find: "if (before !== undefined && after !== undefined && !isBeyond(after, before)) {",
-    replace: "if (before !== undefined && after !== undefined && isBeyond(after, before)) {",
-    fails: "sends records in pages, when it fetches and when it pulls"
+    find: "(isUnder(next.hi, next.lo, path) && (after === undefined || compareCursors(next, after) > 0))",
+    replace: "isUnder(next.hi, next.lo, path)",
+    fails: "fails with MalformedMessage at answers of no known form"
   },
   {
     id: "SYNC-4",
     breaks: "the walk forgets the pages after the first",
     ...core("MerkleSync", "MerkleSync"),
-    find: "      rest = rest.slice(at + 1)",
-    replace: "      rest = []",
+    find: "      rest = rest.slice(at)",
+    replace: "      return",
     fails: "sends records in pages, when it fetches and when it pulls"
   },
   {
@@ -543,11 +543,11 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "SYNC-2",
-    breaks: "keys of one hash are told apart by it",
+    breaks: "a key is taken for the peer's other one of its hash",
     ...core("MerkleSync", "MerkleSync"),
-    find: "      if (others.length !== 1 || tree.find(hi, lo).length > 1) found.offers.add(keys[slot]!)",
-    replace: "      if (others.length === 0) found.offers.add(keys[slot]!)",
-    fails: "takes over and offers keys of one hash, few or too many to be listed"
+    find: "  for (const key of found.doubtful) found.offers.add(key)",
+    replace: "",
+    fails: "offers a key though the peer has another of its hash, and nothing that the peer has too"
   },
   {
     id: "SYNC-3",
@@ -629,5 +629,22 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    : Value.compareBytes(a.row, b.row)",
     replace: "    : Value.compareBytes(b.row, a.row)",
     fails: "orders and merges records as memory does"
+  },
+  {
+    id: "SYNC-3",
+    breaks: "what is missing is asked for part by part, however small the parts",
+    ...core("MerkleSync", "MerkleSync"),
+    find: "  if (mineBelow <= leafKeysMax && missing >= fanout / 2) {",
+    replace: "  if (mineBelow < 0) {",
+    fails: "asks with one question for a part of the tree of which it has next to nothing"
+  },
+  {
+    id: "IN-1",
+    breaks: "one node can be asked for many times in one message",
+    ...core("MerkleSync", "MerkleSync"),
+    find:
+      "    if (before?.partition === partition && compareHashes(hi, lo, before.path.hi, before.path.lo) <= 0) reader.refuse()",
+    replace: "",
+    fails: "refuses questions of no known form"
   }
 ]

@@ -70,7 +70,7 @@ const pullEverything = (runs: { count: number }) =>
           yield* peer.root(MerkleSync.packRoot(local.tree))
           const theirs = new Map<string, LwwRecord.LwwRecord>()
           for (let partition = 0; partition < Partition.partitionCount; partition++) {
-            let after: Uint8Array | undefined
+            let after: string | undefined
             do {
               const page: MerkleSync.Page = yield* peer.pull([partition, ""], after)
               for (const [key, record] of page.records) theirs.set(key, record)

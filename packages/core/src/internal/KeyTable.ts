@@ -41,15 +41,16 @@ export class KeyTable {
 
   /** {@link add}, of a key whose hash is known. */
   addHashed(key: string, hi: number, lo: number): number {
-    const slot = this.#vacant.pop() ?? this.keys.length
-    this.slots.set(key, slot)
-    this.keys[slot] = key
-    const at = slot << FIELDS_LOG2
-    if (at === this.fields.length) {
+    // First what may fail for want of memory.
+    if (this.#vacant.length === 0 && this.keys.length << FIELDS_LOG2 === this.fields.length) {
       const grown = new Int32Array(this.fields.length * 2)
       grown.set(this.fields)
       this.fields = grown
     }
+    const slot = this.#vacant.pop() ?? this.keys.length
+    this.slots.set(key, slot)
+    this.keys[slot] = key
+    const at = slot << FIELDS_LOG2
     const { fields } = this
     fields[at + KEY_HI] = hi
     fields[at + KEY_LO] = lo

@@ -56,12 +56,17 @@ export class RowSlabs {
   /** Takes in a copy of the bytes in [start, end) as a row of `slot`. */
   add(slot: number, source: Uint8Array, start: number, end: number): Address {
     const address = this.reserve(slot, end - start)
+    this.fill(address, source, start, end)
+    return address
+  }
+
+  /** Copies the bytes in [start, end) to a row that was reserved for so many. */
+  fill(address: Address, source: Uint8Array, start: number, end: number): void {
     const { bytes } = this.#slabAt(address)
     let to = startOf(address)
     // Below this length a loop is faster than a view and a native copy.
     if (end - start <= 48) { for (let from = start; from < end; from++) bytes[to++] = source[from]! }
     else bytes.set(start === 0 && end === source.length ? source : source.subarray(start, end), to)
-    return address
   }
 
   /** Room for a row of `slot`, zeroed, to be written at once. */
@@ -90,12 +95,15 @@ export class RowSlabs {
 
   /** A row isn't needed any more. Others may move now. */
   free(address: Address): void {
-    const number = address >>> OFFSET_BITS
-    const slab = this.#slabs[number]!
-    const at = startOf(address) - HEADER_BYTES
-    slab.alive -= spaceOf(slab.view.getInt32(at + 4))
-    slab.view.setInt32(at, -1)
+    const number = this.#bury(address)
     if (number !== this.#newest) this.#settle(number)
+  }
+
+  /** {@link free}, of many at once: none of them moves before it is freed. */
+  freeAll(addresses: Iterable<Address>): void {
+    const numbers = new Set<number>()
+    for (const address of addresses) numbers.add(this.#bury(address))
+    for (const number of numbers) if (number !== this.#newest) this.#settle(number)
   }
 
   /** The buffer in which a row lies, from {@link startOf} on. */
@@ -125,9 +133,22 @@ export class RowSlabs {
   }
 
   #open(length: number): number {
+    const slab = new Slab(length)
+    if (this.#vacant.length === 0 && this.#slabs.length === slabsMax) {
+      throw new RangeError(`a map's rows fill no more than ${slabsMax} slabs`)
+    }
     const number = this.#vacant.pop() ?? this.#slabs.length
-    if (number === slabsMax) throw new RangeError(`a map's rows fill no more than ${slabsMax} slabs`)
-    this.#slabs[number] = new Slab(length)
+    this.#slabs[number] = slab
+    return number
+  }
+
+  /** Marks a row as dead; answers its slab. */
+  #bury(address: Address): number {
+    const number = address >>> OFFSET_BITS
+    const slab = this.#slabs[number]!
+    const at = startOf(address) - HEADER_BYTES
+    slab.alive -= spaceOf(slab.view.getInt32(at + 4))
+    slab.view.setInt32(at, -1)
     return number
   }
 
