@@ -530,10 +530,15 @@ const compareLeaf = (tree: MerkleTree | undefined, path: Path, lane: Lane, reade
   for (const slot of tree?.slotsBelow(path) ?? []) {
     const { fields, keys } = tree!.keys
     const at = slot << FIELDS_LOG2
-    const ofHash = theirs.filter(({ hi, lo }) => hi === fields[at + KEY_HI] && lo === fields[at + KEY_LO])
-    const same = ofHash.find(({ digest, done }) => !done && digest === fields[at + DIGEST_HI + lane])
+    let hashIsListed = false
+    let same: ListedKey | undefined
+    for (const each of theirs) {
+      if (each.hi !== fields[at + KEY_HI] || each.lo !== fields[at + KEY_LO]) continue
+      hashIsListed = true
+      if (!each.done && each.digest === fields[at + DIGEST_HI + lane]) same = each
+    }
     if (same !== undefined) same.done = true
-    else (ofHash.length > 0 ? found.doubtful : found.offers).add(keys[slot]!)
+    else (hashIsListed ? found.doubtful : found.offers).add(keys[slot]!)
   }
   for (const { done, hi, lo } of theirs) {
     if (done) continue

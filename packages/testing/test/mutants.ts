@@ -153,8 +153,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-2",
     breaks: "keys of a leaf that only the asking side has are not offered",
     ...core("MerkleSync", "MerkleSync"),
-    find: "    else (ofHash.length > 0 ? found.doubtful : found.offers).add(keys[slot]!)",
-    replace: "    else if (ofHash.length > 0) found.doubtful.add(keys[slot]!)",
+    find: "    else (hashIsListed ? found.doubtful : found.offers).add(keys[slot]!)",
+    replace: "    else if (hashIsListed) found.doubtful.add(keys[slot]!)",
     fails: "finds records that only the asking side has"
   },
   {
