@@ -48,7 +48,7 @@ export class GridMap<A> extends MapView<A> {
       const timeoutMillis = options?.timeoutMs ?? this.#config.writeTimeoutMillis
       let write: LocalWrite
       try {
-        write = this.#replica.write(this.#declaration, key, next, concern)
+        write = this.#replica.write(this.#declaration, key, next, { concern, ttlMs: options?.ttlMs })
       } catch (fault) {
         return isRefusal(fault) ? Effect.fail(fault) : Effect.die(fault)
       }

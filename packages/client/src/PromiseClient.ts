@@ -30,6 +30,8 @@ export interface WriteOptions {
   readonly writeConcern?: WriteConcern | undefined
   /** How long `server` waits, in ms from the write. The write goes on after that. */
   readonly timeoutMs?: number | undefined
+  /** How long the value lives, in ms from the write, on every device; without it the value stays. */
+  readonly ttlMs?: number | undefined
 }
 
 /**

@@ -48,7 +48,7 @@ export const make = Effect.fnUntraced(function*<E>(options: {
       string,
       number
     ]
-    rejected.set(id, { id, map, key, value: valueOf(LwwRecord.decode(record)), cause, reason, since })
+    rejected.set(id, { id, map, key, ...contentOf(LwwRecord.decode(record)), cause, reason, since })
   })
   list = Array.from(rejected.values())
 
@@ -77,7 +77,7 @@ export const make = Effect.fnUntraced(function*<E>(options: {
           Value.valueBytesMax + envelopeBytesMax
         )
       })
-      rejected.set(id, { id, map, key, value: valueOf(record), cause, reason, since })
+      rejected.set(id, { id, map, key, ...contentOf(record), cause, reason, since })
       const oldest = rejected.keys().next()
       if (rejected.size > rejectedMax && oldest.done !== true) {
         const gone = remove(oldest.value)
@@ -101,5 +101,7 @@ export const make = Effect.fnUntraced(function*<E>(options: {
   }
 })
 
-const valueOf = (record: LwwRecord.LwwRecord): unknown =>
-  record.isTombstone ? undefined : Value.decode(record.valueBytes)
+const contentOf = (record: LwwRecord.LwwRecord): Pick<RejectedWrite, "ttlMs" | "value"> => ({
+  value: record.isTombstone ? undefined : Value.decode(record.valueBytes),
+  ttlMs: record.expiresAt === 0 ? undefined : record.expiresAt - record.millis
+})

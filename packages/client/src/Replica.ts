@@ -15,19 +15,19 @@ import type { KeyedRecord } from "@topgun/core/MerkleSync"
 import { Storage, type StorageWrite } from "@topgun/core/Storage"
 import { isNodeId } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
-import type { WriteConcern } from "@topgun/core/WriteConcern"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Journal from "./Journal.ts"
+import * as Expiry from "./Expiry.ts"
 import { notifyAll, subscribeTo } from "./Live.ts"
 import type { Source } from "./MapView.ts"
 import * as Outbox from "./Outbox.ts"
 import type { Change } from "./Reports.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
-import { check, isRefusal, LocalWrite } from "./Write.ts"
+import { check, checkTtl, isRefusal, LocalWrite, type WriteTerms } from "./Write.ts"
 
 type Changes = ReadonlyArray<Change<unknown>>
 
@@ -155,8 +155,11 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   yield* scanAll(Journal.spaces.maps, (name) => remembered.add(name))
   for (const { map } of stored) remembered.add(map)
   const ahead: Array<readonly [map: string, key: string]> = []
+  const stillToExpire: Array<Expiry.Expiring> = []
   for (const name of remembered) {
     const { crdt } = mapOf(name)
+    // Listeners are told of changes; what expired while the device slept never changed under their eyes.
+    const expireFrom = now()
     const bases = new Map<string, LwwRecord.LwwRecord | null>()
     yield* scanAll(
       Journal.spaces.bases(name),
@@ -166,6 +169,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       const record = LwwRecord.decode(value)
       hlc.unsafeRaise(record)
       crdt.restore(key, record, bases.get(key))
+      if (record.expiresAt > expireFrom) stillToExpire.push({ at: record.expiresAt, map: name, key })
       if (bases.has(key)) ahead.push([name, key])
     })
   }
@@ -225,7 +229,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     telling = false
   }
 
-  const emit = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
+  const announce = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
     const map = mapOf(name)
     if (map.listeners.size === 0 && map.watchers.size === 0) return
     const told = changes.map(({ key, previous }): Change<unknown> => ({
@@ -236,6 +240,28 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     }))
     untold.push([map, told])
     tell()
+  }
+
+  const expire = yield* Expiry.make(now, (due) => {
+    const changes = new Map<string, Array<RecordChange>>()
+    for (const { at, key, map } of due) {
+      const record = mapOf(map).crdt.getRecord(key)
+      // Another record may have come meanwhile, with its own time or none.
+      if (record?.expiresAt !== at) continue
+      const ofMap = changes.get(map)
+      const change = { key, previous: record, record }
+      if (ofMap === undefined) changes.set(map, [change])
+      else ofMap.push(change)
+    }
+    for (const [map, ofMap] of changes) announce(map, ofMap, "local")
+  })
+  stillToExpire.forEach(expire)
+
+  const emit = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
+    for (const { key, record } of changes) {
+      if (record !== undefined && record.expiresAt !== 0) expire({ at: record.expiresAt, map: name, key })
+    }
+    announce(name, changes, origin)
   }
 
   const apply = (
@@ -300,11 +326,13 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     name: string,
     key: string,
     bytes: Uint8Array | undefined,
-    concern: WriteConcern
+    { concern, ttlMs }: WriteTerms
   ): void => {
     const stamp = hlc.unsafeTick()
     inUse.millis = stamp.millis
-    const record = bytes === undefined ? LwwRecord.remove(stamp) : LwwRecord.put(stamp, bytes)
+    const record = bytes === undefined
+      ? LwwRecord.remove(stamp)
+      : LwwRecord.put(stamp, bytes, ttlMs === undefined ? 0 : stamp.millis + ttlMs)
     const change = mapOf(name).crdt.write(key, record)
     const operation = outbox.append(name, key, record, concern)
     journal.stageKey(name, key, "local")
@@ -355,25 +383,26 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       declaration: MapDeclaration<A>,
       key: string,
       next: (current: A | undefined) => A | undefined,
-      concern: WriteConcern
+      terms: WriteTerms
     ): LocalWrite => {
       if (closed) throw new ClientClosed()
+      checkTtl(terms.ttlMs)
       const { name } = declaration
       const { crdt } = mapOf(name)
       const bytes = () => check(declaration, key, next(crdt.get(key) as A | undefined))
       // What can be refused is refused now, though the value may be another one when there is room. Before the look for
       // room, as `next` may write too.
       const value = bytes()
-      const write = new LocalWrite(now(), concern)
+      const write = new LocalWrite(now(), terms.concern)
       if (outbox.hasRoom(name, key)) {
-        admit(write, name, key, value, concern)
+        admit(write, name, key, value, terms)
         return write
       }
       write.postpone()
       const waits = outbox.whenRoom(() => {
         try {
           if (closed) throw new ClientClosed()
-          admit(write, name, key, bytes(), concern)
+          admit(write, name, key, bytes(), terms)
         } catch (fault) {
           // What `next` throws is the writer's affair: others wait for room too.
           write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))

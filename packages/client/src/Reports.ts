@@ -15,6 +15,8 @@ export interface RejectedWrite {
   readonly map: string
   readonly key: string
   readonly value: unknown
+  /** How long the value was to live, in ms from the write, where it was not for ever. */
+  readonly ttlMs: number | undefined
   /** The `_tag` of the refusal. */
   readonly cause: string
   readonly reason: string
@@ -31,6 +33,11 @@ export interface SyncStatus {
   readonly rejected: number
   /** When the oldest pending operation was made, in ms. */
   readonly oldestPendingAt: number | undefined
+  /**
+   * `high` from when writes that wait to be sent fill four fifths of the room for them until half of it is free again: time
+   * to write less, before writes have to wait, are refused or drop others, as the client's backpressure says.
+   */
+  readonly backlog: "low" | "high"
   /** Whether everything was in step with the server at some time since the client was opened. */
   readonly hasSynced: boolean
   readonly lastSyncedAt: number | undefined

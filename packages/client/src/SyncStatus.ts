@@ -15,11 +15,13 @@ const make = Effect.gen(function*() {
   const { onError: onFault } = yield* ClientConfig
   const replica = yield* Replica
   const engine = yield* SyncEngine
+  let backlog: SyncStatus["backlog"] = "low"
   const read = (): SyncStatus => ({
     state: engine.state.current,
     pending: replica.outbox.size(),
     rejected: replica.rejected.list().length,
     oldestPendingAt: replica.outbox.oldest(),
+    backlog,
     hasSynced: engine.lastSyncedAt() !== undefined,
     lastSyncedAt: engine.lastSyncedAt(),
     storage: {
@@ -41,7 +43,18 @@ const make = Effect.gen(function*() {
     })
   }
   const stops = [
-    replica.observe({ onChange: refresh, onFault }),
+    replica.observe({
+      onChange: refresh,
+      onFault,
+      onHighWater: () => {
+        backlog = "high"
+        refresh()
+      },
+      onLowWater: () => {
+        backlog = "low"
+        refresh()
+      }
+    }),
     engine.state.subscribe(refresh),
     engine.observe(onFault)
   ]

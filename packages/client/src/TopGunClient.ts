@@ -59,7 +59,8 @@ const make = Effect.gen(function*() {
           const write = replica.rejected.get(id)
           if (write === undefined) return Effect.void
           const map = new GridMap.GridMap(Grid.map(write.map), replica, config)
-          return Effect.asVoid(Effect.zipLeft(map.update(write.key, () => write.value), discard(id)))
+          const again = map.update(write.key, () => write.value, { ttlMs: write.ttlMs })
+          return Effect.asVoid(Effect.zipLeft(again, discard(id)))
         }),
       discard
     },

@@ -1,6 +1,12 @@
 /** One local write, from the call to the server's acknowledgement. */
 import type { MapDeclaration } from "@topgun/core/Grid"
-import { SchemaMismatch, type StorageUnavailable, type WriteFailure, type WriteRefusal } from "@topgun/core/GridError"
+import {
+  SchemaMismatch,
+  type StorageUnavailable,
+  ValueNotSupported,
+  type WriteFailure,
+  type WriteRefusal
+} from "@topgun/core/GridError"
 import type * as LwwRecord from "@topgun/core/LwwRecord"
 import * as Value from "@topgun/core/Value"
 import type { Ack, WriteConcern } from "@topgun/core/WriteConcern"
@@ -15,6 +21,27 @@ export interface WriteOptions {
   readonly writeConcern?: WriteConcern | undefined
   /** How long `server` waits, in ms from the write. */
   readonly timeoutMs?: number | undefined
+  /** How long the value lives, in ms from the write, on every device; without it the value stays. */
+  readonly ttlMs?: number | undefined
+}
+
+/** What a write asks for beside its value. */
+export interface WriteTerms {
+  readonly concern: WriteConcern
+  /** How long the value lives, in ms from its stamp. */
+  readonly ttlMs: number | undefined
+}
+
+/** 100 years: what a value may live at most. */
+const ttlMillisMax = 100 * 365.25 * 24 * 3_600_000
+
+/** @throws ValueNotSupported for what isn't a lifetime: a whole number of ms, 1 or more, of a hundred years at most */
+export const checkTtl = (ttlMs: number | undefined): void => {
+  if (ttlMs === undefined || (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= ttlMillisMax)) return
+  throw new ValueNotSupported({
+    path: "ttlMs",
+    reason: "a value lives a whole number of milliseconds, at least 1 and at most those of a hundred years"
+  })
 }
 
 /**

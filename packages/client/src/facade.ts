@@ -18,7 +18,7 @@ import type { RejectedWrite, SyncStatus } from "./Reports.ts"
 import { Replica } from "./Replica.ts"
 import { SyncEngine } from "./SyncEngine.ts"
 import { Status } from "./SyncStatus.ts"
-import { acknowledgement, awaitLocal, check, type LocalWrite } from "./Write.ts"
+import { acknowledgement, awaitLocal, check, checkTtl, type LocalWrite } from "./Write.ts"
 
 type Services = Replica | SyncEngine | Status
 
@@ -70,6 +70,7 @@ const notOpen: SyncStatus = {
   pending: 0,
   rejected: 0,
   oldestPendingAt: undefined,
+  backlog: "low",
   hasSynced: false,
   lastSyncedAt: undefined,
   storage: { kind: "opening", durable: false, fault: undefined },
@@ -275,7 +276,10 @@ class FacadeMap<A> extends MapView<A> implements GridMap<A> {
 
   set(key: string, value: A, options?: WriteOptions): Write {
     // What can be said of the value is said at once, open or not.
-    if (this.#facade.current === undefined) check(this.#declaration, key, value)
+    if (this.#facade.current === undefined) {
+      check(this.#declaration, key, value)
+      checkTtl(options?.ttlMs)
+    }
     return this.update(key, () => value, options)
   }
 
@@ -289,7 +293,8 @@ class FacadeMap<A> extends MapView<A> implements GridMap<A> {
     const concern = options?.writeConcern ?? facade.config.writeConcern ?? ClientConfig.defaults.writeConcern
     const timeoutMillis = options?.timeoutMs ?? facade.config.writeTimeoutMillis ??
       ClientConfig.defaults.writeTimeoutMillis
-    const write = ({ replica }: Open): LocalWrite => replica.write(this.#declaration, key, next, concern)
+    const terms = { concern, ttlMs: options?.ttlMs }
+    const write = ({ replica }: Open): LocalWrite => replica.write(this.#declaration, key, next, terms)
     if (facade.current !== undefined) return new FacadeWrite(facade, write(facade.current), timeoutMillis)
     if (facade.earlyWrites >= earlyWritesMax) {
       throw new BackpressureError({ pending: facade.earlyWrites, capacity: earlyWritesMax })
@@ -366,7 +371,7 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
       retry: (id) => {
         const write = facade.current?.replica.rejected.get(id)
         if (write === undefined) throw new RangeError(`There is no rejected write "${id}"`)
-        const again = map(write.map).update(write.key, () => write.value)
+        const again = map(write.map).update(write.key, () => write.value, { ttlMs: write.ttlMs })
         again.local.then(() => facade.current?.replica.rejected.take(id), () => {})
         return again
       },

@@ -170,7 +170,7 @@ describe("acknowledgements", () => {
       const map = yield* client.map<number>("m")
       yield* map.set("k", 1)
       yield* clock.runUntil(() => client.status.current.pending === 0)
-      const write = yield* map.set("k", 2, { writeConcern: "REPLICATED" })
+      const write = yield* map.set("k", 2, { writeConcern: "REPLICATED", ttlMs: 600_000 })
       const outcome = yield* Effect.fork(Effect.either(write.server))
       yield* clock.runUntil(() => client.status.current.rejected === 1)
       expect(Either.getLeft(yield* Fiber.join(outcome))).toMatchObject({ value: { _tag: "WriteRejected", key: "k" } })
@@ -182,9 +182,11 @@ describe("acknowledgements", () => {
       const same = yield* again.map<number>("m")
       expect(same.get("k")).toBe(1)
       const [rejected] = again.rejectedWrites.list()
-      expect(rejected).toMatchObject({ map: "m", key: "k", value: 2 })
+      expect(rejected).toMatchObject({ map: "m", key: "k", value: 2, ttlMs: 600_000 })
       yield* again.rejectedWrites.retry(rejected!.id)
       expect(same.get("k")).toBe(2)
+      const { expiresAt, millis } = same.getRecord("k")!
+      expect(expiresAt - millis).toBe(600_000)
       yield* clock.runUntil(() => again.status.current.pending === 0)
       expect(again.status.current.rejected).toBe(0)
     }).pipe(Effect.scoped, inWorld()))
@@ -435,5 +437,29 @@ describe("a full outbox", () => {
       const again = yield* World.startClient("alice", { autoConnect: false }, device)
       expect([...(yield* again.map<number>("m")).keys()].sort()).toEqual(["b", "c", "d"])
       expect(again.status.current).toMatchObject({ pending: 3, rejected: 1 })
+    }).pipe(Effect.scoped, inWorld()))
+})
+
+describe("the backlog", () => {
+  it.live("is high from four fifths of the room on until half of it is free, whoever looks", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      yield* World.startServer()
+      const client = yield* World.startClient("alice", { autoConnect: false, backpressure: { capacity: 10 } })
+      const map = yield* client.map<number>("m")
+      const seen: Array<string> = []
+      client.status.subscribe(({ backlog }) => {
+        if (seen.at(-1) !== backlog) seen.push(backlog)
+      })
+      for (let i = 0; i < 7; i++) yield* map.set(`k${i}`, i)
+      expect(client.status.current.backlog).toBe("low")
+      yield* map.set("k7", 7)
+      expect(client.status.current.backlog).toBe("high")
+      // A write that takes the place of one that waits needs no room.
+      yield* map.set("k7", 8)
+      yield* client.connect
+      yield* clock.runUntil(() => client.status.current.state === "CONNECTED" && client.status.current.pending === 0)
+      expect(client.status.current.backlog).toBe("low")
+      expect(seen).toEqual(["low", "high", "low"])
     }).pipe(Effect.scoped, inWorld()))
 })

@@ -1,0 +1,125 @@
+import { assert, describe, it } from "@effect/vitest"
+import { createClient } from "@topgun/client/promise"
+import * as Storage from "@topgun/core/Storage"
+import { startClient, startServer } from "@topgun/testing/World"
+import * as VirtualClock from "@topgun/testing/VirtualClock"
+import { Effect, FastCheck as fc } from "effect"
+import { ExpiryHeap } from "../src/Expiry.ts"
+import { connected, inWorld } from "./worlds.ts"
+
+describe("A value with a lifetime", () => {
+  it.live("is gone on every device when that has passed, which listeners are told of once", () =>
+    Effect.gen(function*() {
+      const { client: alice, clock } = yield* connected()
+      const bob = yield* startClient("bob")
+      const [mine, theirs] = [yield* alice.map<string>("m"), yield* bob.map<string>("m")]
+      const told: Array<readonly [who: string, value: unknown, previous: unknown, origin: string]> = []
+      mine.subscribe((changes) => {
+        for (const { origin, previous, value } of changes) told.push(["alice", value, previous, origin])
+      })
+      theirs.subscribe((changes) => {
+        for (const { origin, previous, value } of changes) told.push(["bob", value, previous, origin])
+      })
+      const watched: Array<unknown> = []
+      theirs.live("k").subscribe((value) => watched.push(value))
+      yield* mine.set("k", "x", { ttlMs: 10_000 })
+      yield* mine.set("stays", "y")
+      yield* clock.runUntil(() => theirs.get("k") === "x" && theirs.has("stays"))
+      const digest = mine.digest
+      yield* clock.advance("9 seconds")
+      assert.strictEqual(mine.get("k"), "x")
+      yield* clock.advance("2 seconds")
+      for (const map of [mine, theirs]) {
+        assert.isFalse(map.has("k"))
+        assert.deepStrictEqual(Array.from(map.keys()), ["stays"])
+        assert.strictEqual(map.digest, digest)
+      }
+      yield* clock.advance("1 minute")
+      assert.deepStrictEqual(watched, ["x", undefined])
+      assert.deepStrictEqual(told.filter(([who, , previous]) => who === "alice" && previous === "x"), [
+        ["alice", undefined, "x", "local"]
+      ])
+      assert.deepStrictEqual(told.filter(([who, , previous]) => who === "bob" && previous === "x"), [
+        ["bob", undefined, "x", "local"]
+      ])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("lives on when another write takes its place, with that one's lifetime or none", () =>
+    Effect.gen(function*() {
+      const { client, clock } = yield* connected()
+      const map = yield* client.map<number>("m")
+      let changes = 0
+      map.subscribe((some) => {
+        changes += some.length
+      })
+      for (const key of ["longer", "for ever", "shorter"]) yield* map.set(key, 1, { ttlMs: 10_000 })
+      yield* map.set("longer", 2, { ttlMs: 60_000 })
+      yield* map.set("for ever", 2)
+      yield* map.set("shorter", 2, { ttlMs: 5_000 })
+      yield* clock.advance("6 seconds")
+      assert.deepStrictEqual(Array.from(map.entries()), [["longer", 2], ["for ever", 2]])
+      yield* clock.advance("30 seconds")
+      assert.deepStrictEqual(Array.from(map.entries()), [["longer", 2], ["for ever", 2]])
+      yield* clock.advance("30 seconds")
+      assert.deepStrictEqual(Array.from(map.entries()), [["for ever", 2]])
+      assert.strictEqual(changes, 6 + 2)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("is told of at its time, though the device was restarted and the time is months away", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      yield* startServer()
+      const device = Storage.memory()
+      const first = yield* startClient("alice", { autoConnect: false }, device)
+      const before = yield* first.map<string>("m")
+      yield* before.set("soon", "x", { ttlMs: 1_000 })
+      yield* before.set("late", "x", { ttlMs: 60 * 24 * 3_600_000 })
+      yield* first.close
+      yield* clock.advance("2 seconds")
+      const second = yield* startClient("alice", { autoConnect: false }, device)
+      const map = yield* second.map<string>("m")
+      const gone: Array<string> = []
+      map.subscribe((changes) => gone.push(...changes.map(({ key }) => key)))
+      assert.deepStrictEqual(Array.from(map.keys()), ["late"])
+      yield* clock.advance("59 days")
+      assert.deepStrictEqual([gone, map.has("late")], [[], true])
+      yield* clock.advance("2 days")
+      assert.deepStrictEqual([gone, map.has("late")], [["late"], false])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it("is refused at once, with nothing changed, when the lifetime is none", async () => {
+    await using client = createClient({})
+    const map = client.map<number>("m")
+    const lifetimes = [0, -1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53]
+    for (const ttlMs of lifetimes) assert.throws(() => map.set("k", 1, { ttlMs }), /whole number of milliseconds/)
+    await client.ready()
+    for (const ttlMs of lifetimes) assert.throws(() => map.set("k", 1, { ttlMs }), /whole number of milliseconds/)
+    assert.strictEqual(client.status.current.pending, 0)
+    assert.isFalse(map.has("k"))
+    await map.set("k", 1, { ttlMs: 2 ** 32 })
+    assert.strictEqual(map.get("k"), 1)
+  })
+})
+
+describe("ExpiryHeap", () => {
+  it.prop(
+    "gives what is due, the earliest first, and nothing else",
+    [fc.array(fc.oneof(fc.record({ at: fc.nat(20) }), fc.record({ now: fc.nat(20) })), { maxLength: 60, size: "max" })],
+    ([steps]) => {
+      const heap = new ExpiryHeap()
+      let model: Array<number> = []
+      for (const step of steps) {
+        if ("at" in step) {
+          heap.add({ at: step.at, map: "m", key: "k" })
+          model.push(step.at)
+        } else {
+          const due = model.filter((at) => at <= step.now).sort((a, b) => a - b)
+          assert.deepStrictEqual(heap.take(step.now).map(({ at }) => at), due)
+          model = model.filter((at) => at > step.now)
+        }
+        assert.strictEqual(heap.next, model.length === 0 ? undefined : Math.min(...model))
+      }
+    },
+    { fastCheck: { numRuns: 1_000 } }
+  )
+})
