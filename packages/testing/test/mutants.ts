@@ -646,5 +646,29 @@ export const mutants: ReadonlyArray<Mutant> = [
       "    if (before?.partition === partition && compareHashes(hi, lo, before.path.hi, before.path.lo) <= 0) reader.refuse()",
     replace: "",
     fails: "refuses questions of no known form"
+  },
+  {
+    id: "TTL-1",
+    breaks: "listeners are told of the expiry of a value that another one has replaced",
+    ...client("Replica", "Expiry"),
+    find: "      if (record?.expiresAt !== at) continue",
+    replace: "      if (record === undefined) continue",
+    fails: "lives on when another write takes its place, with that one's lifetime or none"
+  },
+  {
+    id: "TTL-1",
+    breaks: "a lifetime counts from the value before",
+    ...client("Replica", "Expiry"),
+    find: "ttlMs === undefined ? 0 : stamp.millis + ttlMs)",
+    replace: "ttlMs === undefined ? 0 : stamp.millis + 2 * ttlMs)",
+    fails: "is gone on every device when that has passed, which listeners are told of once"
+  },
+  {
+    id: "FLOW-2",
+    breaks: "the status doesn't say that the backlog is low again",
+    ...client("SyncStatus", "TopGunClient"),
+    find: "        backlog = \"low\"",
+    replace: "        backlog = \"high\"",
+    fails: "is high from four fifths of the room on until half of it is free, whoever looks"
   }
 ]
