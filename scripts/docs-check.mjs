@@ -1,6 +1,7 @@
 /**
  * Compiles every `ts` fence of the documents, under the packages' own compiler options, so that no example goes stale; runs those whose
- * fence says `ts run`, with the built packages and a guard of 20 s; looks up every relative link.
+ * fence says `ts run`, with the built packages and a guard of 20 s; looks up every relative link, and in a test the behaviour that the
+ * link's title quotes.
  *
  * Each fence is one module. It is written with as many empty lines before it as the document has, so that a message of the compiler
  * names the document's own line.
@@ -72,13 +73,15 @@ const anchorsOf = (text) => {
 const linkProblems = (path, text) => {
   const problems = []
   prose(text).forEach((line, index) => {
-    for (const [, target] of line.matchAll(/\]\(<?([^)\s>]+)>?(?:\s+"[^"]*")?\)/g)) {
+    for (const [, target, title] of line.matchAll(/\]\(<?([^)\s>]+)>?(?:\s+"([^"]*)")?\)/g)) {
       if (/^[a-z][a-z+.-]*:/i.test(target)) continue
       const [file, anchor] = target.split("#")
       const absolute = file === "" ? join(root, path) : join(root, dirname(path), decodeURI(file))
       if (!existsSync(absolute)) problems.push(`${path}:${index + 1} the link to ${target} leads nowhere`)
       else if (anchor && absolute.endsWith(".md") && !anchorsOf(readFileSync(absolute, "utf8")).has(anchor)) {
         problems.push(`${path}:${index + 1} the link to ${target}: no such heading`)
+      } else if (title && absolute.endsWith(".test.ts") && !readFileSync(absolute, "utf8").includes(title)) {
+        problems.push(`${path}:${index + 1} the link to ${target}: no test named "${title}"`)
       }
     }
   })
