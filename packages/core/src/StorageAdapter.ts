@@ -37,6 +37,10 @@ export interface StorageAdapter {
   readonly close: () => Promise<void>
 }
 
+/** The bytes, without a larger buffer that they may be part of: kept for long, they would keep that too. */
+const ownBytes = (value: Uint8Array): Uint8Array =>
+  value.byteLength === value.buffer.byteLength ? value : new Uint8Array(value)
+
 const compareKeys = (a: StorageRow, b: StorageRow): number => a.key < b.key ? -1 : a.key > b.key ? 1 : 0
 
 /**
@@ -87,7 +91,7 @@ export const memory = (): StorageAdapter => {
           spaces.set(write.space, rows)
         }
         if (write.value === undefined) rows.delete(write.key)
-        else rows.set(write.key, write.value)
+        else rows.set(write.key, ownBytes(write.value))
       }
     },
     close: () => Promise.resolve()

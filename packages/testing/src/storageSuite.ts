@@ -203,6 +203,7 @@ export const storageSuite = (name: string, medium: () => Medium | Promise<Medium
       await storage.commit([put("records", "a", frame.subarray(15, 20))])
       const [row] = await scanAll(storage, "records")
       assert.deepStrictEqual(Array.from(row!.value), Array.from(bytes("value")))
+      assert.strictEqual(row!.value.buffer.byteLength, 5)
     })
 
     test("has its rows again when it is opened again", async (storage, place) => {

@@ -670,5 +670,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        backlog = \"low\"",
     replace: "        backlog = \"high\"",
     fails: "is high from four fifths of the room on until half of it is free, whoever looks"
+  },
+  {
+    id: "STO-1",
+    breaks: "memory that keeps a value keeps the whole buffer that it was part of",
+    ...core("StorageAdapter", "Storage"),
+    find: "        else rows.set(write.key, ownBytes(write.value))",
+    replace: "        else rows.set(write.key, write.value)",
+    fails: "keeps only the part of a larger buffer that a value is"
   }
 ]
