@@ -11,6 +11,10 @@ import { SyncEngine } from "./SyncEngine.ts"
 const wordsOf = (fault: unknown): string | undefined =>
   fault === undefined ? undefined : fault instanceof Error ? fault.message : String(fault)
 
+const isSame = (a: SyncStatus, b: SyncStatus): boolean =>
+  (Object.keys(a) as Array<keyof SyncStatus>).every((field) => field === "storage" || Object.is(a[field], b[field])) &&
+  (Object.keys(a.storage) as Array<keyof SyncStatus["storage"]>).every((field) => a.storage[field] === b.storage[field])
+
 const make = Effect.gen(function*() {
   const { onError: onFault } = yield* ClientConfig
   const replica = yield* Replica
@@ -32,14 +36,21 @@ const make = Effect.gen(function*() {
     clockSkewMillis: engine.skewMillis(),
     failure: wordsOf(engine.lastFailure())
   })
-  const status = new Observable(read(), onFault)
+  let latest = read()
+  /** The same object for as long as nothing in it changes, so that it can be compared by identity. */
+  const current = (): SyncStatus => {
+    const next = read()
+    if (!isSame(next, latest)) latest = next
+    return latest
+  }
+  const status = new Observable(latest, onFault)
   let due = false
   const refresh = (): void => {
     if (due) return
     due = true
     queueMicrotask(() => {
       due = false
-      status.set(read())
+      status.set(current())
     })
   }
   const stops = [
@@ -61,7 +72,7 @@ const make = Effect.gen(function*() {
   yield* Effect.addFinalizer(() => Effect.sync(() => stops.forEach((stop) => stop())))
   const live: Live<SyncStatus> = {
     get current() {
-      return read()
+      return current()
     },
     subscribe: status.live.subscribe,
     [Symbol.asyncIterator]: status.live[Symbol.asyncIterator]

@@ -327,6 +327,8 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
   const facade = new Facade(options, surroundings)
   const onError = facade.config.onError ?? (() => {})
   const status = new Observable<SyncStatus>(notOpen, onError)
+  /** The status shown before the client is open: the same object until it changes, as later. */
+  let early = { of: notOpen, shown: notOpen }
   const rejected = new Observable<ReadonlyArray<RejectedWrite>>([], onError)
   facade.whenOpen((open) => {
     const refresh = () => {
@@ -356,8 +358,12 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
     synced: (waiting) => engine(({ synced }) => synced, waiting),
     status: {
       get current() {
-        return facade.current?.status.current ??
-          { ...status.current, pending: status.current.pending + facade.earlyWrites }
+        if (facade.current !== undefined) return facade.current.status.current
+        const pending = status.current.pending + facade.earlyWrites
+        if (early.of !== status.current || early.shown.pending !== pending) {
+          early = { of: status.current, shown: { ...status.current, pending } }
+        }
+        return early.shown
       },
       subscribe: status.live.subscribe,
       [Symbol.asyncIterator]: status.live[Symbol.asyncIterator]

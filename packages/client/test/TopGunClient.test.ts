@@ -463,3 +463,25 @@ describe("the backlog", () => {
       expect(seen).toEqual(["low", "high", "low"])
     }).pipe(Effect.scoped, inWorld()))
 })
+
+describe("the status", () => {
+  it.live("is the same object until something in it changes", () =>
+    Effect.gen(function*() {
+      const { client, clock } = yield* connected()
+      const before = client.status.current
+      expect(client.status.current).toBe(before)
+      const map = yield* client.map<number>("m")
+      yield* clock.settle
+      const open = client.status.current
+      yield* map.set("k", 1)
+      expect(client.status.current).not.toBe(open)
+      expect(client.status.current.pending).toBe(1)
+      yield* clock.runUntil(() => client.status.current.pending === 0)
+      const after = client.status.current
+      const seen: Array<unknown> = []
+      client.status.subscribe((status) => seen.push(status))
+      yield* clock.advance("1 minute")
+      expect(client.status.current).toBe(after)
+      expect(seen).toEqual([])
+    }).pipe(Effect.scoped, inWorld()))
+})

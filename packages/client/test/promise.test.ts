@@ -272,6 +272,20 @@ describe("the Promise form", () => {
     }).pipe(Effect.scoped, World.provide()))
 })
 
+describe("the status before the client is open", () => {
+  test("counts the writes that wait, and is the same object until one comes", async () => {
+    await using client = createClient({})
+    const before = client.status.current
+    expect(client.status.current).toBe(before)
+    const write = client.map<number>("m").set("k", 1)
+    const waiting = client.status.current
+    expect([before.pending, waiting.pending]).toEqual([0, 1])
+    expect(client.status.current).toBe(waiting)
+    await write
+    expect(client.status.current.pending).toBe(1)
+  })
+})
+
 describe("the Promise entry's types", () => {
   test("reach no type of Effect's", () => {
     const dist = path.resolve(import.meta.dirname, "../../")
