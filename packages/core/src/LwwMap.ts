@@ -89,7 +89,8 @@ export class LwwMap {
   /** The decoded values of live records, by slot; `undefined` until first read. */
   readonly #values: Array<unknown> = []
   #tombstones = 0
-  #expiring = 0
+  /** The slots of live values that expire one day. */
+  readonly #expiring = new Set<number>()
   #revision = 0
 
   constructor(options: Options) {
@@ -104,9 +105,8 @@ export class LwwMap {
 
   /** The number of keys that have a value now. */
   get size(): number {
-    if (this.#expiring === 0) return this.#keys.slots.size - this.#tombstones
-    let size = 0
-    for (const slot of this.#keys.slots.values()) if (this.#isVisible(slot)) size++
+    let size = this.#keys.slots.size - this.#tombstones
+    for (const slot of this.#expiring) if (!this.#isVisible(slot)) size--
     return size
   }
 
@@ -217,7 +217,7 @@ export class LwwMap {
     const start = startOf(address)
     LwwRecord.writePut(bytes, start, stamp, valueBytes, expiresAt)
     if (known === undefined) {
-      this.#count(address, 1)
+      this.#count(slot, address, 1)
     } else {
       const live = this.#field(slot, ROW)
       const liveStart = startOf(live)
@@ -333,7 +333,7 @@ export class LwwMap {
     const address = this.#field(slot, ROW)
     const bytes = this.#rows.bytesOf(address)
     if (LwwRecord.isTombstoneAt(bytes, startOf(address))) return false
-    if (this.#expiring === 0) return true
+    if (this.#expiring.size === 0) return true
     const expiresAt = LwwRecord.expiresAtAt(bytes, startOf(address))
     return expiresAt === 0 || expiresAt > this.#now()
   }
@@ -341,7 +341,7 @@ export class LwwMap {
   #valueOf(slot: number): unknown {
     const value = this.#values[slot]
     // What was decoded is a value, which only its expiry can hide.
-    if (value !== undefined && this.#expiring === 0) return value
+    if (value !== undefined && this.#expiring.size === 0) return value
     if (!this.#isVisible(slot)) return undefined
     if (value !== undefined) return value
     const address = this.#field(slot, ROW)
@@ -355,11 +355,14 @@ export class LwwMap {
   }
 
   /** Counts a row that becomes, or ceases to be, a live one. */
-  #count(address: Address, by: 1 | -1): void {
+  #count(slot: number, address: Address, by: 1 | -1): void {
     const bytes = this.#rows.bytesOf(address)
     const start = startOf(address)
     if (LwwRecord.isTombstoneAt(bytes, start)) this.#tombstones += by
-    else if (LwwRecord.expiresAtAt(bytes, start) !== 0) this.#expiring += by
+    else if (LwwRecord.expiresAtAt(bytes, start) !== 0) {
+      if (by === 1) this.#expiring.add(slot)
+      else this.#expiring.delete(slot)
+    }
   }
 
   #insert(key: string, record: Row, base: typeof SAME | typeof NOTHING): number {
@@ -367,7 +370,7 @@ export class LwwMap {
     const address = this.#field(slot, ROW)
     this.#rows.fill(address, record.row, 0, record.row.length)
     this.#setField(slot, BASE, base)
-    this.#count(address, 1)
+    this.#count(slot, address, 1)
     if (base === SAME) this.#digest(slot, true)
     return slot
   }
@@ -390,7 +393,7 @@ export class LwwMap {
   /** Forgets a key that has one row. */
   #forget(slot: number): void {
     const live = this.#field(slot, ROW)
-    this.#count(live, -1)
+    this.#count(slot, live, -1)
     this.#keys.remove(slot)
     this.#values[slot] = undefined
     this.#revision++
@@ -417,8 +420,8 @@ export class LwwMap {
   /** Makes a row the live one of its key, and frees the one before it unless that is the base. */
   #place(slot: number, address: Address): void {
     const live = this.#field(slot, ROW)
-    this.#count(live, -1)
-    this.#count(address, 1)
+    this.#count(slot, live, -1)
+    this.#count(slot, address, 1)
     this.#setField(slot, ROW, address)
     this.#values[slot] = undefined
     this.#revision++
