@@ -40,6 +40,9 @@ const mergedKeysMax = 5_000
 
 const retryMillis = 1_000
 
+/** The name of the row in `meta` that says whose stamps this device issues. */
+export const nodeIdKey = "nodeId"
+
 /** The name of the row in `meta` that holds the {@link Reservation}. */
 export const reservationKey = "reservation"
 
@@ -62,6 +65,11 @@ export interface Journal {
   readonly reserved: () => Reservation
   /** Waits for the next transaction, of nothing but a reservation if need be. */
   readonly flush: Effect.Effect<void, StorageUnavailable>
+  /**
+   * The stamps from now on are another writer's, `nodeId`: none is reserved for it before the transaction that says so,
+   * which holds all that is staged in this tick too.
+   */
+  readonly adopt: (nodeId: string) => void
 }
 
 class Staged {
@@ -82,6 +90,7 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
   let staged = new Staged()
   let flushed = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
   let reserved = initial
+  let writers = 0
   const work = Effect.unsafeMakeLatch(false)
 
   const reserve = (): Reservation | undefined => {
@@ -132,6 +141,7 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
     flushed = Deferred.unsafeMake(FiberId.none)
     if (staged.remote.size > 0) work.unsafeOpen()
     const reservation = reserve()
+    const writer = writers
     if (reservation !== undefined) {
       writes.push({
         space: spaces.meta,
@@ -141,7 +151,8 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
     }
     const outcome = yield* Effect.exit(writes.length === 0 ? Effect.void : storage.commit(writes))
     if (Exit.isSuccess(outcome)) {
-      if (reservation !== undefined) reserved = reservation
+      // What was reserved for the writer before says nothing of the present one's stamps.
+      if (reservation !== undefined && writer === writers) reserved = reservation
       Deferred.unsafeDone(waiters, Exit.void)
       options.onCommit(undefined)
       return true
@@ -169,14 +180,21 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
   )
   yield* Effect.forkScoped(loop)
 
+  const stageRow = (write: StorageWrite): void => {
+    staged.rows.set(`${write.space}\0${write.key}`, write)
+    work.unsafeOpen()
+  }
+
   const journal: Journal = {
     stageKey: (map, key, origin) => {
       addKey(origin === "local" ? staged.local : staged.remote, map, key)
       work.unsafeOpen()
     },
-    stageRow: (write) => {
-      staged.rows.set(`${write.space}\0${write.key}`, write)
-      work.unsafeOpen()
+    stageRow,
+    adopt: (nodeId) => {
+      writers++
+      reserved = { millis: 0, sequence: reserved.sequence }
+      stageRow({ space: spaces.meta, key: nodeIdKey, value: Value.encode(nodeId) })
     },
     flushed: () => flushed,
     reserved: () => reserved,

@@ -13,7 +13,7 @@ import type { Change as RecordChange, LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import type { KeyedRecord } from "@topgun/core/MerkleSync"
 import { Storage, type StorageWrite } from "@topgun/core/Storage"
-import { isNodeId } from "@topgun/core/Timestamp"
+import { isNodeId, type Timestamp } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -121,12 +121,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       }, this version reads format ${format}: update the application`
     })
   }
-  const storedNodeId = meta.get("nodeId")
+  const storedNodeId = meta.get(Journal.nodeIdKey)
   const nodeId = isNodeId(storedNodeId) ? storedNodeId : hlc.nodeId()
   if (storedNodeId === undefined) {
     yield* storage.commit([
       { space: Journal.spaces.meta, key: "format", value: Value.encode(format) },
-      { space: Journal.spaces.meta, key: "nodeId", value: Value.encode(nodeId) }
+      { space: Journal.spaces.meta, key: Journal.nodeIdKey, value: Value.encode(nodeId) }
     ])
   }
   const reservation = meta.get(Journal.reservationKey)
@@ -340,6 +340,62 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     if (change !== undefined) emit(name, [change], "local")
   }
 
+  // --- Stamping anew ---
+
+  const isConfirmed = ({ key, map, record }: Outbox.Pending): boolean => {
+    const confirmed = mapOf(map).crdt.getConfirmed(key)
+    return confirmed !== undefined && LwwRecord.compare(confirmed, record) >= 0
+  }
+
+  const restampedBy = (stamp: Timestamp, record: LwwRecord.LwwRecord): LwwRecord.LwwRecord =>
+    record.isTombstone
+      ? LwwRecord.remove(stamp)
+      : LwwRecord.put(
+        stamp,
+        record.valueBytes,
+        record.expiresAt === 0 ? 0 : Math.max(1, record.expiresAt + stamp.millis - record.millis)
+      )
+
+  const restampAs = (writer: string, boundMillis: number, isAll: boolean): void => {
+    hlc.unsafeAdopt(writer, 0)
+    // Its own stamps from beyond the bound are what the clock has to forget.
+    const raise = (record: LwwRecord.LwwRecord): void => {
+      if (record.millis <= boundMillis) hlc.unsafeRaise(record)
+    }
+    const due: Array<Outbox.Pending> = []
+    for (const operation of outbox.entries()) {
+      const isDue = (isAll || operation.record.millis > boundMillis) && !isConfirmed(operation)
+      if (isDue) due.push(operation)
+      // The server may have what was sent, unless it is beyond its bound: the write's new stamp must win over that.
+      if (!isDue || operation.stage === "flight") raise(operation.record)
+    }
+    due.sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)
+    for (const { crdt } of maps.values()) {
+      for (const [key] of crdt.records()) {
+        const confirmed = crdt.getConfirmed(key)
+        if (confirmed !== undefined) raise(confirmed)
+      }
+    }
+    journal.adopt(writer)
+    inUse.millis = 0
+    const changed: Array<readonly [map: string, change: RecordChange]> = []
+    for (const operation of due) {
+      const { key, map, record } = operation
+      const stamp = hlc.unsafeTick()
+      inUse.millis = stamp.millis
+      outbox.restamp(operation, restampedBy(stamp, record))
+      const { crdt } = mapOf(map)
+      const live = crdt.getRecord(key)
+      if (live === undefined || LwwRecord.compare(live, record) !== 0) continue
+      const change = crdt.revert(key, operation.record)
+      journal.stageKey(map, key, "local")
+      // Of a record that doesn't expire nothing changes that can be seen.
+      if (change !== undefined && record.expiresAt !== 0) changed.push([map, change])
+    }
+    // Listeners may write, so they hear of it when all is done.
+    for (const [map, change] of changed) emit(map, [change], "local")
+  }
+
   return {
     nodeId: hlc.nodeId,
     journal,
@@ -414,15 +470,18 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
 
     /**
-     * Merges records that the server has. Those from beyond the drift bound are left out, and reported.
+     * Merges records that the server has. Those from beyond the drift bound are left out, and reported; answers whether
+     * there were none.
      */
-    merge: (name: string, records: ReadonlyArray<KeyedRecord>): void => {
+    merge: (name: string, records: ReadonlyArray<KeyedRecord>): boolean => {
       const { crdt } = mapOf(name)
       const changes: Array<RecordChange> = []
+      let isComplete = true
       for (const [key, record] of records) {
         const received = hlc.unsafeReceive(record)
         if (Either.isLeft(received)) {
           onFault(received.left)
+          isComplete = false
           continue
         }
         const before = crdt.revision
@@ -432,7 +491,28 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         if (crdt.revision !== before) journal.stageKey(name, key, "remote")
       }
       if (changes.length > 0) emit(name, changes, "remote")
+      return isComplete
     },
+
+    /**
+     * Stamps anew, in the order of their writes, those operations that the server hasn't got and wouldn't take: stamps beyond
+     * `boundMillis`. With `isWrong`, when the clock was found to be far out, all that it hasn't got. The stamps are another
+     * writer's, so that no writer's time ever runs back; it begins where this device's confirmed records end. On storage it
+     * is one transaction. Only while nothing is sent. Answers whether this device is another writer now.
+     */
+    restamp: (boundMillis: number, isWrong: boolean): Effect.Effect<boolean> =>
+      Effect.suspend(() => {
+        let isDue = hlc.unsafeLatest().millis > boundMillis
+        for (const operation of outbox.entries()) {
+          if (isDue) break
+          isDue = (isWrong || operation.record.millis > boundMillis) && !isConfirmed(operation)
+        }
+        if (!isDue) return Effect.succeed(false)
+        return Effect.map(Hlc.makeNodeId, (writer) => {
+          restampAs(writer, boundMillis, isWrong)
+          return true
+        })
+      }),
 
     /** What a handle of the map reads from and listens to. */
     view: (name: string): Source => ({

@@ -19,6 +19,7 @@ import * as LwwRecord from "@topgun/core/LwwRecord"
 import { type KeyedRecord, MerkleSync, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import * as Protocol from "@topgun/core/Protocol"
+import { driftMillisMax } from "@topgun/core/Timestamp"
 import { type Connection, Transport } from "@topgun/core/Transport"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -148,9 +149,22 @@ const make = Effect.fnUntraced(function*(options: Options) {
     /** How long nothing was heard, in ms, counted by the heartbeat: the wall clock may be set back. */
     let silentMillis = 0
     let durable = true
+    /** The clock goes by the server's of this connection. */
+    let isCorrected = false
+    let over = false
     let fault: SessionFailure | undefined
 
     const fail = (failure: SessionFailure): void => Deferred.unsafeDone(ended, Exit.fail(failure))
+
+    /** How far the server's clock is ahead of the corrected one, where that is too far to go on. */
+    const errorOf = (serverMillis: number): number | undefined => {
+      const error = serverMillis - hlc.wallMillis()
+      return Math.abs(error) > driftMillisMax ? error : undefined
+    }
+    /** The next connection learns the time anew, and catches up with what was refused for it. */
+    const mistimed = (reason: string): void => {
+      fail(new ConnectionLost({ reason: `the time on this device was set: ${reason}` }))
+    }
 
     // Out: what is handed over in one tick leaves in as few frames as the limit allows.
     let outbound: Array<Uint8Array> = []
@@ -190,18 +204,27 @@ const make = Effect.fnUntraced(function*(options: Options) {
         case "SyncLeaf":
           return answer(message.id, message)
         case "ServerEvent":
-          return replica.merge(message.map, decodeRecords(message.records))
+          // The server has just taken it by its own clock. Only the next tree walk brings it again.
+          if (!replica.merge(message.map, decodeRecords(message.records))) {
+            mistimed("a record of now is from beyond its bound")
+          }
+          return
         case "OpAck":
           outbox.acknowledged(message.sequences, message.level, message.replicas, !durable)
           return progress.notify()
         case "OpReject":
+          if (message.cause === "ClockSkewTooLarge" && outbox.tooEarly(message.sequence)) {
+            return mistimed(message.reason)
+          }
           outbox.rejected(message.sequence, message.cause, message.reason)
           return progress.notify()
         case "Durable":
           outbox.durable(message.sequence)
           return progress.notify()
-        case "Pong":
-          return
+        case "Pong": {
+          const error = isCorrected ? errorOf(message.serverMillis) : undefined
+          return error === undefined ? undefined : mistimed(`the server's is ${error} ms later`)
+        }
         case "Reply":
           return notifyAll(Array.from(replies), message.payload, onFault)
         case "Fault":
@@ -211,6 +234,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }
     connection.listen(
       (frame) => {
+        // An acknowledgement is of what was sent on this connection, which may have got another stamp since.
+        if (over) return
         silentMillis = 0
         try {
           for (const message of Protocol.decodeFromServer(frame)) receive(message)
@@ -317,11 +342,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
       for (const batch of batchesOf(operations)) send(batch)
       while (connection.bufferedBytes() > bufferedBytesMax) yield* Effect.sleep(bufferPollMillis)
     })
+    /** What another writer than the present one has issued on this device was reserved by that one. */
+    const isReserved = (record: LwwRecord.LwwRecord, millis: number): boolean =>
+      record.millis <= millis || record.nodeId !== replica.nodeId()
     const reservedFor = Effect.fnUntraced(function*(operations: ReadonlyArray<Pending>) {
       const isCovered = () => {
         const { millis, sequence } = replica.journal.reserved()
         return operations.every((operation) =>
-          operation.sequence < sequence && (operation.offered || operation.record.millis <= millis)
+          operation.sequence < sequence && (operation.offered || isReserved(operation.record, millis))
         )
       }
       while (!isCovered()) yield* Effect.ignore(replica.journal.flush)
@@ -349,9 +377,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
           onTimeout: () => new RequestTimeout({ request: "Auth", afterMillis: requestMillisMax })
         })
       )
+      const error = errorOf(hello.serverMillis)
       const ahead = hello.serverMillis - now()
       skewMillis = Math.abs(ahead) < skewMillisMin ? 0 : ahead
       hlc.unsafeCorrect(skewMillis)
+      isCorrected = true
+      if (yield* replica.restamp(hello.serverMillis + driftMillisMax, error !== undefined)) {
+        return yield* new ConnectionLost({
+          reason: `this device's clock was wrong, by ${ahead} ms now: what it hasn't sent gets new stamps`
+        })
+      }
       move("authenticated")
 
       synced.clear()
@@ -383,6 +418,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       Effect.zipRight(work, Effect.never)
     ).pipe(
       Effect.ensuring(Effect.sync(() => {
+        over = true
         sendNow = undefined
       }))
     )

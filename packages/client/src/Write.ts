@@ -124,6 +124,6 @@ export const acknowledgement = (
         level,
         replicas,
         persisted: level === "PERSISTED",
-        ...(operation.record === record ? {} : { superseded: true })
+        ...(operation.written === record ? {} : { superseded: true })
       })
     ))

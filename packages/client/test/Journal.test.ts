@@ -1,5 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import * as Storage from "@topgun/core/Storage"
+import * as Value from "@topgun/core/Value"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Deferred from "effect/Deferred"
@@ -45,6 +46,43 @@ describe("the journal", () => {
       state.broken = false
       yield* clock.runUntil(() => client.status.current.pending === 0 && client.status.current.state === "CONNECTED")
       expect((yield* server.status).maps).toMatchObject([{ size: 1 }])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("reserves for a new writer, whatever was under way for the one before", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const memory = Storage.memory()
+      let open = () => {}
+      const gate = new Promise<void>((resolve) => {
+        open = resolve
+      })
+      const storage = yield* Storage.make({
+        ...memory,
+        commit: async (writes) => {
+          await gate
+          await memory.commit(writes)
+        }
+      }, "m")
+      let millis = 1e15
+      const journal = yield* Journal.make({ millis: 0, sequence: 0 }, {
+        keyWrites: () => [],
+        inUse: () => ({ millis, sequence: 7 }),
+        onCommit: () => {}
+      }).pipe(Effect.provideService(Storage.Storage, storage))
+      journal.stageRow({ space: "s", key: "k", value: new Uint8Array(1) })
+      yield* clock.settle
+      journal.adopt("b".repeat(16))
+      millis = 1_000
+      expect(journal.reserved().millis).toBe(0)
+      open()
+      yield* clock.settle
+      expect(journal.reserved().millis).toBeGreaterThan(1_000)
+      expect(journal.reserved().millis).toBeLessThan(1e5)
+      const rows = yield* Effect.promise(() => memory.scan("meta", undefined, 10))
+      expect(rows.map(({ key, value }) => [key, Value.decode(value)])).toEqual([
+        ["nodeId", "b".repeat(16)],
+        ["reservation", [journal.reserved().millis, journal.reserved().sequence]]
+      ])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("tells a write that it is durable, however much is merged from the server meanwhile", () =>

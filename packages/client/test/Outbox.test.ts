@@ -24,11 +24,18 @@ const scripted = Effect.gen(function*() {
     connection.listen((frame) => {
       for (const message of Protocol.decodeFromClient(frame)) {
         if (message._tag === "Auth") {
-          const serverMillis = Effect.runSync(clock.currentTimeMillis)
-          say({ _tag: "AuthAck", protocol: Protocol.version, serverMillis, generation: "1", durable: true })
+          say({
+            _tag: "AuthAck",
+            protocol: Protocol.version,
+            serverMillis: clock.unsafeCurrentTimeMillis(),
+            generation: "1",
+            durable: true
+          })
         } else if (message._tag === "SyncInit") say({ _tag: "SyncRoot", id: message.id, partitions: null })
         else if (message._tag === "OpBatch") received.push(...message.ops)
-        else if (message._tag === "Ping") say({ _tag: "Pong", id: message.id, serverMillis: 0 })
+        else if (message._tag === "Ping") {
+          say({ _tag: "Pong", id: message.id, serverMillis: clock.unsafeCurrentTimeMillis() })
+        }
       }
     }, () => {})
   })

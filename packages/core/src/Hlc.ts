@@ -16,6 +16,8 @@ export class Hlc extends Context.Tag("@topgun/core/Hlc")<Hlc, {
   readonly nodeId: () => string
   /** Wall time as this clock sees it, in ms. */
   readonly wallMillis: () => number
+  /** The latest stamp that was issued or seen. */
+  readonly unsafeLatest: () => { readonly millis: number; readonly counter: number }
   /** The next stamp, greater than every one issued or seen. */
   readonly unsafeTick: () => Timestamp.Timestamp
   /** Take note of a stamp from the network; one beyond the drift bound is refused and changes nothing. */
@@ -54,6 +56,7 @@ export const make = Effect.fnUntraced(function*(options: { readonly nodeId?: str
   return Hlc.of({
     nodeId: () => last.nodeId,
     wallMillis,
+    unsafeLatest: () => last,
     unsafeTick: () => last = Timestamp.tick(last, wallMillis()),
     unsafeReceive: (remote) =>
       Either.map(Timestamp.receive(last, remote, wallMillis()), (next) => {

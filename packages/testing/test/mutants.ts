@@ -678,5 +678,175 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        else rows.set(write.key, ownBytes(write.value))",
     replace: "        else rows.set(write.key, write.value)",
     fails: "keeps only the part of a larger buffer that a value is"
+  },
+  {
+    id: "CLK-5",
+    breaks: "what was refused while the clock was wrong for a moment stays away",
+    ...client("SyncEngine", "clocks"),
+    find: "          if (!replica.merge(message.map, decodeRecords(message.records))) {",
+    replace:
+      "          if (!replica.merge(message.map, decodeRecords(message.records)) && message.records.length < 0) {",
+    fails: "makes the device catch up with what it refused meanwhile"
+  },
+  {
+    id: "CLK-5",
+    breaks: "what was written under a wrong clock keeps its stamps",
+    ...client("Replica", "clocks"),
+    find: "    for (const operation of due) {",
+    replace: "    for (const operation of due.slice(0, 0)) {",
+    fails: "ten years ahead writes what everybody gets"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a clock that was behind is no reason to stamp anew",
+    ...client("SyncEngine", "clocks"),
+    find: "      return Math.abs(error) > driftMillisMax ? error : undefined",
+    replace: "      return -error > driftMillisMax ? error : undefined",
+    fails: "ten years behind writes what everybody gets"
+  },
+  {
+    id: "CLK-5",
+    breaks: "the clock's own stamps from beyond the bound raise the new one",
+    ...client("Replica", "clocks"),
+    find: "      if (record.millis <= boundMillis) hlc.unsafeRaise(record)",
+    replace: "      hlc.unsafeRaise(record)",
+    fails: "keeps the order of its writes, and each key's last word"
+  },
+  {
+    id: "CLK-5",
+    breaks: "the new stamp of a write that was sent may lose to its old one",
+    ...client("Replica", "clocks"),
+    find: "      if (!isDue || operation.stage === \"flight\") raise(operation.record)",
+    replace: "      if (!isDue) raise(operation.record)",
+    fails: "never comes back in place of the one after it"
+  },
+  {
+    id: "CLK-5",
+    breaks: "what lost to somebody's later write is written again over it",
+    ...client("Replica", "clocks"),
+    find: "    return confirmed !== undefined && LwwRecord.compare(confirmed, record) >= 0",
+    replace: "    return confirmed !== undefined && LwwRecord.compare(confirmed, record) === 0",
+    fails: "isn't written again over what others have written after it"
+  },
+  {
+    id: "CLK-5",
+    breaks: "stamps anew in the order of the sequence numbers",
+    ...client("Replica", "clocks"),
+    find: "    due.sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
+    replace: "    due.sort((a, b) => a.sequence - b.sequence)",
+    fails: "stamps in the order of writing"
+  },
+  {
+    id: "CLK-5",
+    breaks: "stamps anew in no order",
+    ...client("Replica", "clocks"),
+    find: "    due.sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
+    replace: "    due.reverse()",
+    fails: "keeps the order of its writes, and each key's last word"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a lifetime counts from the wrong time",
+    ...client("Replica", "clocks"),
+    find: "record.expiresAt === 0 ? 0 : Math.max(1, record.expiresAt + stamp.millis - record.millis)",
+    replace: "record.expiresAt",
+    fails: "gives a value the lifetime that it was written with"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a clock that ran ahead stays there when nothing waits",
+    ...client("Replica", "clocks"),
+    find: "        let isDue = hlc.unsafeLatest().millis > boundMillis",
+    replace: "        let isDue = false",
+    fails: "of a device whose stamps ran ahead writes at once"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a refused stamp is a rejected write at once",
+    ...client("SyncEngine", "clocks"),
+    find: "message.cause === \"ClockSkewTooLarge\" && outbox.tooEarly(message.sequence)",
+    replace: "false",
+    fails: "back and forth and right again"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a refused stamp is tried again for ever",
+    ...client("Outbox", "clocks"),
+    find: "operation.offered || operation.early) return false",
+    replace: "operation.offered) return false",
+    fails: "gets each write twice, and then it is a rejected one"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a clock that is set goes unnoticed until somebody writes",
+    ...client("SyncEngine", "clocks"),
+    find: "          const error = isCorrected ? errorOf(message.serverMillis) : undefined",
+    replace: "          const error = undefined as number | undefined",
+    fails: "is noticed, and the status says by how much it differs"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a new writer's name isn't kept",
+    ...client("Journal", "clocks"),
+    find: "      stageRow({ space: spaces.meta, key: nodeIdKey, value: Value.encode(nodeId) })",
+    replace: "",
+    fails: "goes on under another name, which its stamps and its storage agree on"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a new writer goes by the reservation of the one before",
+    ...client("Journal", "clocks"),
+    find: "      reserved = { millis: 0, sequence: reserved.sequence }",
+    replace: "",
+    fails: "goes on under another name, which its stamps and its storage agree on"
+  },
+  {
+    id: "CLK-6",
+    breaks: "the same writer's time runs back",
+    ...client("Replica", "clocks"),
+    find: "          restampAs(writer, boundMillis, isWrong)",
+    replace: "          restampAs(writer.slice(16) + hlc.nodeId(), boundMillis, isWrong)",
+    fails: "goes on under another name, which its stamps and its storage agree on"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a reservation of the writer before counts for the new one",
+    ...client("Journal", "Journal"),
+    find: "      if (reservation !== undefined && writer === writers) reserved = reservation",
+    replace: "      if (reservation !== undefined) reserved = reservation",
+    fails: "reserves for a new writer, whatever was under way for the one before"
+  },
+  {
+    id: "CLK-5",
+    breaks: "operations in the log keep their old stamps",
+    ...client("Outbox", "clocks"),
+    find: "    restamp: (operation: Pending, record: LwwRecord): void => {",
+    replace:
+      "    restamp: (operation: Pending, record: LwwRecord): void => { if (operation.record !== record) { operation.record = record; return }",
+    fails: "after a crash at any transaction"
+  },
+  {
+    id: "CLK-5",
+    breaks: "the record in storage keeps its old stamp",
+    ...client("Replica", "clocks"),
+    find: "      if (live === undefined || LwwRecord.compare(live, record) !== 0) continue",
+    replace: "      if (live !== undefined) continue",
+    fails: "ten years ahead writes what everybody gets"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a write that was stamped anew counts as superseded",
+    ...client("Write", "clocks"),
+    find: "operation.written === record",
+    replace: "operation.record === record",
+    fails: "as itself, not as superseded"
+  },
+  {
+    id: "CLK-5",
+    breaks: "what another writer of this device was acknowledged waits for a reservation for ever",
+    ...client("SyncEngine", "clocks"),
+    find: "      record.millis <= millis || record.nodeId !== replica.nodeId()",
+    replace: "      record.millis <= millis",
+    fails: "is sent again with the stamp that it has"
   }
 ]
