@@ -38,6 +38,17 @@ export class ExpiryHeap {
     heap[place] = expiring
   }
 
+  get size(): number {
+    return this.#heap.length
+  }
+
+  /** Forgets all that `isCurrent` doesn't hold for. */
+  keep(isCurrent: (expiring: Expiring) => boolean): void {
+    const kept = this.#heap.filter(isCurrent)
+    this.#heap.length = 0
+    for (const each of kept) this.add(each)
+  }
+
   /** Takes all that are due at `now`, the earliest first. */
   take(now: number): ReadonlyArray<Expiring> {
     const due: Array<Expiring> = []
@@ -63,16 +74,24 @@ export class ExpiryHeap {
   }
 }
 
-/** Calls `onDue` with what has expired, as soon as it has, for the life of the scope; answers how to add to it. */
+/** A heap is looked through for what was replaced each time that it has doubled, from this size on. */
+const sweepSizeMin = 1_024
+
+/**
+ * Calls `onDue` with what has expired, as soon as it has, for the life of the scope; answers how to add to it. `isCurrent`
+ * says whether a key still has the value that was to expire then: what hasn't isn't told of, and not kept for long.
+ */
 export const make = (
   now: () => number,
+  isCurrent: (expiring: Expiring) => boolean,
   onDue: (due: ReadonlyArray<Expiring>) => void
 ): Effect.Effect<(expiring: Expiring) => void, never, Scope.Scope> =>
   Effect.gen(function*() {
     const heap = new ExpiryHeap()
     const earlier = new Signal()
+    let sweepSize = sweepSizeMin
     const round = Effect.suspend(() => {
-      const due = heap.take(now())
+      const due = heap.take(now()).filter(isCurrent)
       if (due.length > 0) onDue(due)
       const { version } = earlier
       const { next } = heap
@@ -84,6 +103,11 @@ export const make = (
     return (expiring) => {
       const { next } = heap
       heap.add(expiring)
+      // A key that is written again and again leaves a time behind at each write.
+      if (heap.size >= sweepSize) {
+        heap.keep(isCurrent)
+        sweepSize = Math.max(sweepSizeMin, heap.size * 2)
+      }
       if (next === undefined || expiring.at < next) earlier.notify()
     }
   })

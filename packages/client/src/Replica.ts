@@ -242,12 +242,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     tell()
   }
 
-  const expire = yield* Expiry.make(now, (due) => {
+  /** Another record may have come meanwhile, with its own time or none. */
+  const isCurrent = ({ at, key, map }: Expiry.Expiring): boolean => mapOf(map).crdt.getRecord(key)?.expiresAt === at
+  const expire = yield* Expiry.make(now, isCurrent, (due) => {
     const changes = new Map<string, Array<RecordChange>>()
-    for (const { at, key, map } of due) {
-      const record = mapOf(map).crdt.getRecord(key)
-      // Another record may have come meanwhile, with its own time or none.
-      if (record?.expiresAt !== at) continue
+    for (const { key, map } of due) {
+      const record = mapOf(map).crdt.getRecord(key)!
       const ofMap = changes.get(map)
       const change = { key, previous: record, record }
       if (ofMap === undefined) changes.set(map, [change])

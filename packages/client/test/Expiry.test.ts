@@ -102,6 +102,14 @@ describe("A value with a lifetime", () => {
 })
 
 describe("ExpiryHeap", () => {
+  it("keeps what is asked for, in its order", () => {
+    const heap = new ExpiryHeap()
+    for (const at of [5, 3, 9, 1, 7, 3]) heap.add({ at, map: "m", key: String(at) })
+    heap.keep(({ at }) => at !== 3 && at !== 9)
+    assert.strictEqual(heap.size, 3)
+    assert.deepStrictEqual(heap.take(10).map(({ at }) => at), [1, 5, 7])
+  })
+
   it.prop(
     "gives what is due, the earliest first, and nothing else",
     [fc.array(fc.oneof(fc.record({ at: fc.nat(20) }), fc.record({ now: fc.nat(20) })), { maxLength: 60, size: "max" })],

@@ -650,9 +650,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "TTL-1",
     breaks: "listeners are told of the expiry of a value that another one has replaced",
-    ...client("Replica", "Expiry"),
-    find: "      if (record?.expiresAt !== at) continue",
-    replace: "      if (record === undefined) continue",
+    ...client("Expiry", "Expiry"),
+    find: "      const due = heap.take(now()).filter(isCurrent)",
+    replace: "      const due = heap.take(now())",
     fails: "lives on when another write takes its place, with that one's lifetime or none"
   },
   {
