@@ -32,9 +32,6 @@ const HEADER_EXPIRING = 31
 /** The bytes of a row that are its stamp. */
 export const stampBytes = KIND_AT
 
-/** The bytes of a record beside its value, at most. */
-export const overheadBytes = HEADER_EXPIRING
-
 /** One version of a key: immutable. Make it with {@link put}, {@link remove} or {@link decode}. */
 export class LwwRecord {
   readonly millis: number
@@ -100,9 +97,6 @@ const readNodeId = (row: Uint8Array): string => {
 export const putBytes = (valueBytes: number, expiresAt: number): number =>
   (expiresAt === 0 ? HEADER : HEADER_EXPIRING) + valueBytes
 
-/** The bytes of a tombstone. */
-export const removeBytes = HEADER
-
 const writeHeader = (
   target: Uint8Array,
   at: number,
@@ -129,10 +123,6 @@ export const writePut = (
   target.set(valueBytes, at + putBytes(0, expiresAt))
 }
 
-/** Writes the row of {@link remove} where there is room for its {@link removeBytes}. */
-export const writeRemove = (target: Uint8Array, at: number, stamp: Timestamp.Timestamp): void =>
-  writeHeader(target, at, stamp, DELETE)
-
 /** A record that holds a value, given as canonical bytes; `expiresAt` in ms, 0 for never. */
 export const put = (stamp: Timestamp.Timestamp, valueBytes: Uint8Array, expiresAt = 0): LwwRecord => {
   const row = new Uint8Array(putBytes(valueBytes.length, expiresAt))
@@ -142,8 +132,8 @@ export const put = (stamp: Timestamp.Timestamp, valueBytes: Uint8Array, expiresA
 
 /** A record that deletes its key: a tombstone. */
 export const remove = (stamp: Timestamp.Timestamp): LwwRecord => {
-  const row = new Uint8Array(removeBytes)
-  writeRemove(row, 0, stamp)
+  const row = new Uint8Array(HEADER)
+  writeHeader(row, 0, stamp, DELETE)
   return new LwwRecord(stamp.millis, stamp.counter, row)
 }
 

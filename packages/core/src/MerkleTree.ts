@@ -217,10 +217,34 @@ export class MerkleTree {
 
   /**
    * Visits the slots below `path` in the order of their keys' hashes, those of one hash in the order of the keys, from
-   * beyond `after` on, until `visit` answers false.
+   * beyond `after` on, until `visit` answers false; answers whether it never did.
    */
-  visit(path: Path, after: Cursor | undefined, visit: (slot: number) => boolean): void {
-    this.#visit(path, after, visit)
+  visit(path: Path, after: Cursor | undefined, visit: (slot: number) => boolean): boolean {
+    if (path.depth < this.#levels) {
+      const onEdge = after !== undefined && isUnder(after.hi, after.lo, path)
+      // Children whose whole range lies at or before `after` are passed over without a look inside.
+      const edge = onEdge ? digitAt(after.hi, after.lo, path.depth) : 0
+      for (let digit = edge; digit < fanout; digit++) {
+        const child = childPath(path, digit)
+        if (this.count(child) > 0 && !this.visit(child, onEdge && digit > edge ? undefined : after, visit)) {
+          return false
+        }
+      }
+      return true
+    }
+    const { fields, keys } = this.keys
+    const compare = (slot: number, hi: number, lo: number, key: string): number => {
+      const at = slot << FIELDS_LOG2
+      const order = compareHashes(fields[at + KEY_HI]!, fields[at + KEY_LO]!, hi, lo)
+      return order !== 0 ? order : keys[slot]! < key ? -1 : keys[slot]! > key ? 1 : 0
+    }
+    return this.slotsBelow(path)
+      .filter((slot) => after === undefined || compare(slot, after.hi, after.lo, after.key) > 0)
+      .sort((a, b) => {
+        const at = b << FIELDS_LOG2
+        return compare(a, fields[at + KEY_HI]!, fields[at + KEY_LO]!, keys[b]!)
+      })
+      .every((slot) => visit(slot))
   }
 
   /** The hashes of a branch's children by hex digit; of a leaf and of nothing, none. */
@@ -304,35 +328,6 @@ export class MerkleTree {
       }
       head += 1 << NODE_LOG2
     }
-  }
-
-  /** {@link visit}; answers whether to go on. */
-  #visit(path: Path, after: Cursor | undefined, visit: (slot: number) => boolean): boolean {
-    if (path.depth < this.#levels) {
-      const onEdge = after !== undefined && isUnder(after.hi, after.lo, path)
-      // Children whose whole range lies at or before `after` are passed over without a look inside.
-      const edge = onEdge ? digitAt(after.hi, after.lo, path.depth) : 0
-      for (let digit = edge; digit < fanout; digit++) {
-        const child = childPath(path, digit)
-        if (this.count(child) > 0 && !this.#visit(child, onEdge && digit > edge ? undefined : after, visit)) {
-          return false
-        }
-      }
-      return true
-    }
-    const { fields, keys } = this.keys
-    const compare = (slot: number, hi: number, lo: number, key: string): number => {
-      const at = slot << FIELDS_LOG2
-      const order = compareHashes(fields[at + KEY_HI]!, fields[at + KEY_LO]!, hi, lo)
-      return order !== 0 ? order : keys[slot]! < key ? -1 : keys[slot]! > key ? 1 : 0
-    }
-    return this.slotsBelow(path)
-      .filter((slot) => after === undefined || compare(slot, after.hi, after.lo, after.key) > 0)
-      .sort((a, b) => {
-        const at = b << FIELDS_LOG2
-        return compare(a, fields[at + KEY_HI]!, fields[at + KEY_LO]!, keys[b]!)
-      })
-      .every((slot) => visit(slot))
   }
 }
 
