@@ -6,18 +6,18 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { Signal } from "./Signal.ts"
 
-/** A key whose value is to expire, unless another one takes its place. */
+/** A cell whose value is to expire, unless another one takes its place. */
 export interface Expiring {
   /** When, in ms. */
   readonly at: number
   readonly map: string
-  readonly key: string
+  readonly cell: string
 }
 
 /** A timer of the platform counts to 24.8 days; a longer wait is made of several. */
 const sleepMillisMax = 24 * 3_600_000
 
-/** The keys of a device by the time of their expiry: a binary heap (Williams 1964), the earliest first. */
+/** The cells of a device by the time of their expiry: a binary heap (Williams 1964), the earliest first. */
 export class ExpiryHeap {
   readonly #heap: Array<Expiring> = []
 
@@ -79,7 +79,7 @@ const sweepSizeMin = 1_024
 
 /**
  * Calls `onDue` with what has expired, as soon as it has, for the life of the scope; answers how to add to it. `isCurrent`
- * says whether a key still has the value that was to expire then: what hasn't isn't told of, and not kept for long.
+ * says whether a cell still has the value that was to expire then: what hasn't isn't told of, and not kept for long.
  */
 export const make = (
   now: () => number,
@@ -103,7 +103,7 @@ export const make = (
     return (expiring) => {
       const { next } = heap
       heap.add(expiring)
-      // A key that is written again and again leaves a time behind at each write.
+      // A cell that is written again and again leaves a time behind at each write.
       if (heap.size >= sweepSize) {
         heap.keep(isCurrent)
         sweepSize = Math.max(sweepSizeMin, heap.size * 2)

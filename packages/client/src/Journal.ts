@@ -2,7 +2,7 @@
  * What this device keeps: everything staged during one tick goes to storage in one transaction, so that a record and its
  * operation are durable together or not at all.
  *
- * Keys are staged by name; what is written is their state at the time of the transaction. A transaction that fails keeps
+ * Cells and operations are staged by name; what is written is their state at the time of the transaction. A transaction that fails keeps
  * what was staged, tells those who wait, and is tried again.
  */
 import type { StorageUnavailable } from "@topgun/core/GridError"
@@ -12,6 +12,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
+import type { Pending } from "./Outbox.ts"
 
 /** Spaces of a client's storage. */
 export const spaces = {
@@ -19,9 +20,9 @@ export const spaces = {
   maps: "maps",
   outbox: "outbox",
   rejected: "rejected",
-  /** A map's live records: rows by key. */
+  /** A map's live records: rows by cell. */
   records: (map: string) => `records/${map}`,
-  /** The confirmed bases of keys that are ahead of the server: a row, or no bytes where the server has nothing. */
+  /** The confirmed bases of cells that are ahead of the server: a row, or no bytes where the server has nothing. */
   bases: (map: string) => `bases/${map}`
 } as const
 
@@ -35,8 +36,8 @@ export interface Reservation {
 const reserveMillis = 5_000
 const reserveSequences = 1_000
 
-/** Keys that were merged from the server, in one transaction at most. Local writes are never parted. */
-const mergedKeysMax = 5_000
+/** Cells that were merged from the server, in one transaction at most. Local writes are never parted. */
+const mergedCellsMax = 5_000
 
 const retryMillis = 1_000
 
@@ -47,8 +48,10 @@ export const nodeIdKey = "nodeId"
 export const reservationKey = "reservation"
 
 export interface Options {
-  /** The rows that a key's present state asks for. */
-  readonly keyWrites: (map: string, key: string) => ReadonlyArray<StorageWrite>
+  /** The rows that a cell's present state asks for. */
+  readonly cellWrites: (map: string, cell: string) => ReadonlyArray<StorageWrite>
+  /** The row that an operation's present state asks for. */
+  readonly operationWrite: (operation: Pending) => StorageWrite
   /** The greatest stamp and sequence number in use now. */
   readonly inUse: () => Reservation
   /** Called after each transaction with its fault, if it had one. */
@@ -56,10 +59,12 @@ export interface Options {
 }
 
 export interface Journal {
-  /** This key changed. Rows that belong to one local write are staged in one tick. */
-  readonly stageKey: (map: string, key: string, origin: "local" | "remote") => void
+  /** This cell changed. Rows that belong to one local write are staged in one tick. */
+  readonly stageCell: (map: string, cell: string, origin: "local" | "remote") => void
   readonly stageRow: (write: StorageWrite) => void
-  /** The next transaction: it will hold every row and every local key that has been staged so far. */
+  /** This operation was made, changed or ended. */
+  readonly stageOperation: (operation: Pending) => void
+  /** The next transaction: it will hold every row and every local cell that has been staged so far. */
   readonly flushed: () => Deferred.Deferred<void, StorageUnavailable>
   /** What is durably reserved; nothing beyond may leave this device. */
   readonly reserved: () => Reservation
@@ -74,14 +79,15 @@ export interface Journal {
 
 class Staged {
   readonly rows = new Map<string, StorageWrite>()
+  readonly operations = new Set<Pending>()
   readonly local = new Map<string, Set<string>>()
   readonly remote = new Map<string, Set<string>>()
 }
 
-const addKey = (to: Map<string, Set<string>>, map: string, key: string): void => {
-  const keys = to.get(map)
-  if (keys === undefined) to.set(map, new Set([key]))
-  else keys.add(key)
+const addCell = (to: Map<string, Set<string>>, map: string, cell: string): void => {
+  const cells = to.get(map)
+  if (cells === undefined) to.set(map, new Set([cell]))
+  else cells.add(cell)
 }
 
 /** A journal over this node's storage, going on from what is reserved already. Flushes once more when the scope closes. */
@@ -109,17 +115,18 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
     staged = new Staged()
     const writes: Array<StorageWrite> = []
     for (const row of batch.rows.values()) writes.push(row)
-    for (const [map, keys] of batch.local) for (const key of keys) writes.push(...options.keyWrites(map, key))
+    for (const operation of batch.operations) writes.push(options.operationWrite(operation))
+    for (const [map, cells] of batch.local) for (const cell of cells) writes.push(...options.cellWrites(map, cell))
     let merged = 0
-    for (const [map, keys] of batch.remote) {
-      for (const key of keys) {
-        if (merged >= mergedKeysMax) {
-          addKey(staged.remote, map, key)
-          keys.delete(key)
+    for (const [map, cells] of batch.remote) {
+      for (const cell of cells) {
+        if (merged >= mergedCellsMax) {
+          addCell(staged.remote, map, cell)
+          cells.delete(cell)
           continue
         }
         merged++
-        writes.push(...options.keyWrites(map, key))
+        writes.push(...options.cellWrites(map, cell))
       }
     }
     return { batch, writes }
@@ -129,8 +136,9 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
     const later = staged
     staged = batch
     for (const [id, row] of later.rows) staged.rows.set(id, row)
-    for (const [map, keys] of later.local) for (const key of keys) addKey(staged.local, map, key)
-    for (const [map, keys] of later.remote) for (const key of keys) addKey(staged.remote, map, key)
+    for (const operation of later.operations) staged.operations.add(operation)
+    for (const [map, cells] of later.local) for (const cell of cells) addCell(staged.local, map, cell)
+    for (const [map, cells] of later.remote) for (const cell of cells) addCell(staged.remote, map, cell)
     work.unsafeOpen()
   }
 
@@ -171,7 +179,7 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
   // Registered before the worker starts, so that it runs after the worker has stopped.
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
-      const more = (): boolean => staged.rows.size + staged.local.size + staged.remote.size > 0
+      const more = (): boolean => staged.rows.size + staged.operations.size + staged.local.size + staged.remote.size > 0
       return Effect.iterate(true, {
         while: (went) => went && more(),
         body: () => commit
@@ -186,11 +194,15 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
   }
 
   const journal: Journal = {
-    stageKey: (map, key, origin) => {
-      addKey(origin === "local" ? staged.local : staged.remote, map, key)
+    stageCell: (map, cell, origin) => {
+      addCell(origin === "local" ? staged.local : staged.remote, map, cell)
       work.unsafeOpen()
     },
     stageRow,
+    stageOperation: (operation) => {
+      staged.operations.add(operation)
+      work.unsafeOpen()
+    },
     adopt: (nodeId) => {
       writers++
       reserved = { millis: 0, sequence: reserved.sequence }

@@ -2,16 +2,17 @@
  * The operations of this device that the server doesn't durably have yet, in the order of their sequence numbers. It never
  * merges; what an answer means for the data is for its listener to do.
  *
- * An operation waits in the line (coalesced: one a key), is in flight once it is sent, is acknowledged at a level, and ends
+ * An operation waits in the line (coalesced: one a cell), is in flight once it is sent, is acknowledged at a level, and ends
  * with the server's durable mark or a rejection. A connection that ends puts nothing back: what is in flight is sent again,
- * as it is, on the next one. An operation that may have been sent is never coalesced.
+ * as it is, on the next one. An operation that may have been sent is never coalesced, nor is one of an atomic batch.
  */
+import * as Cell from "@topgun/core/Cell"
 import * as Backpressure from "@topgun/core/Backpressure"
 import { Indeterminate, WriteDropped, type WriteFailure, WriteRejected, WriteTimeout } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
-import * as Rows from "@topgun/core/LwwRecord"
 import type { Operation } from "@topgun/core/Operation"
 import * as Value from "@topgun/core/Value"
+import type { StorageWrite } from "@topgun/core/Storage"
 import { AckQueue, isReached, type Outcome, stronger, type Waiter, type WriteConcern } from "@topgun/core/WriteConcern"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -23,11 +24,18 @@ import { Signal } from "./Signal.ts"
 /** Operations sent and not ended, at most. Higher hides a longer way to the server, at 0.5 kB of memory each. */
 export const inFlightMax = 1_000
 
+/** Operations of one atomic batch: those from the first to the last sequence number. */
+export interface Batch {
+  readonly first: number
+  readonly last: number
+}
+
 /** An operation on its way. */
 export interface Pending {
   readonly sequence: number
   readonly map: string
-  readonly key: string
+  readonly kind: Cell.MapKind
+  cell: string
   /** What is sent. */
   record: LwwRecord
   /** The record as it was written: `record`, unless that one has been stamped anew. */
@@ -45,7 +53,11 @@ export interface Pending {
   early: boolean
   /** Offered again after a tree walk: not in the log, as the next walk would find it again. */
   readonly offered: boolean
-  /** The operation of its key before this one, where that hadn't ended: skip those that have by {@link pendingOf}. */
+  /** The atomic batch that it is part of. */
+  readonly batch: Batch | undefined
+  /** A later operation of its cell that contains this one, which was refused: the outcome is that one's. */
+  successor: Pending | undefined
+  /** The operation of its cell before this one, where that hadn't ended: skip those that have by {@link pendingOf}. */
   earlier: Pending | undefined
 }
 
@@ -54,6 +66,13 @@ const pendingOf = (operation: Pending | undefined): Pending | undefined => {
   let each = operation
   while (each?.stage === "ended") each = each.earlier
   return each
+}
+
+/** A record that the server lacks, by its cell. */
+interface Offer {
+  readonly map: string
+  readonly kind: Cell.MapKind
+  readonly cell: string
 }
 
 export interface Listener {
@@ -68,10 +87,14 @@ export interface Listener {
   readonly onChange: () => void
 }
 
+/** The key that an operation is about. */
+export const keyOf = ({ cell, kind }: Pick<Pending, "cell" | "kind">): string => Cell.keyOf(kind, cell)
+
 /** What storage keeps of an operation. */
 export interface StoredOperation extends Operation {
   /** When the oldest write in it was made, in ms. */
   readonly since: number
+  readonly batch: Batch | undefined
 }
 
 const format = 1
@@ -87,45 +110,63 @@ const encode = (operation: Pending): Uint8Array =>
     format,
     operation.sequence,
     operation.map,
-    operation.key,
+    operation.kind,
+    keyOf(operation),
     operation.record.row,
     operation.concern,
-    operation.since
+    operation.since,
+    operation.batch?.first ?? 0,
+    operation.batch?.last ?? 0
   ], Value.valueBytesMax + envelopeBytesMax)
 
 /** An operation from storage; `undefined` for bytes that are not one. */
 export const decode = (bytes: Uint8Array): StoredOperation | undefined => {
-  const row = Value.decode(bytes)
-  if (!Array.isArray(row) || row[0] !== format || row.length !== 7) return undefined
-  const [, sequence, map, key, record, concern, since] = row as [
+  const stored = Value.decode(bytes)
+  if (!Array.isArray(stored) || stored[0] !== format || stored.length !== 10) return undefined
+  const [, sequence, map, kind, key, row, concern, since, first, last] = stored as [
     number,
     number,
     string,
+    Cell.MapKind,
     string,
     Uint8Array,
     never,
+    number,
+    number,
     number
   ]
-  return { sequence, map, key, record: Rows.decode(record), concern, since }
+  if (!Cell.isMapKind(kind)) return undefined
+  const record = Cell.decodeInPlace(kind, map, key, row)
+  const batch = last === 0 ? undefined : { first, last }
+  return { sequence, map, kind, cell: Cell.cellOf(kind, key, record), record, concern, since, batch }
 }
+
+/** The row that storage is to have of an operation now: none once it has ended. */
+export const rowOf = (operation: Pending): StorageWrite => ({
+  space: spaces.outbox,
+  key: storageKey(operation.sequence),
+  value: operation.stage === "ended" ? undefined : encode(operation)
+})
 
 /** Makes the outbox of one device, whose next operation gets `nextSequence`. */
 export const make = Effect.fnUntraced(function*(options: {
   readonly backpressure: Backpressure.Options
   readonly nextSequence: number
   readonly now: () => number
-  readonly journal: Pick<Journal, "stageRow">
+  readonly journal: Pick<Journal, "stageOperation">
   readonly listener: Listener
 }) {
   const { journal, listener } = options
   let nextSequence = options.nextSequence
   const acks = new AckQueue(options.backpressure.capacity + inFlightMax)
   const awaited = new Signal()
-  /** The latest operation of each key that has not ended. */
+  /** The latest operation of each cell that has not ended. */
   const latest = new Map<string, Map<string, Pending>>()
   const flight = new Map<number, Pending>()
-  /** Keys to offer again: their records are read when there is room to send them. */
-  let offers: Array<readonly [map: string, key: string]> = []
+  /** The operations of atomic batches that wait in the line. */
+  const batches = new Map<number, Pending>()
+  /** Cells to offer again: their records are read when there is room to send them. */
+  let offers: Array<Offer> = []
   let live = 0
   let closed: WriteFailure | undefined
   const room = Effect.unsafeMakeLatch(true)
@@ -133,40 +174,64 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const setRoom = () => flight.size < inFlightMax ? room.unsafeOpen() : room.unsafeClose()
 
-  const latestOf = (map: string, key: string): Pending | undefined => latest.get(map)?.get(key)
+  const latestOf = (map: string, cell: string): Pending | undefined => latest.get(map)?.get(cell)
 
   const track = (operation: Pending): void => {
-    const keys = latest.get(operation.map)
-    operation.earlier = keys?.get(operation.key)
-    if (keys === undefined) latest.set(operation.map, new Map([[operation.key, operation]]))
-    else keys.set(operation.key, operation)
+    const cells = latest.get(operation.map)
+    operation.earlier = cells?.get(operation.cell)
+    if (cells === undefined) latest.set(operation.map, new Map([[operation.cell, operation]]))
+    else cells.set(operation.cell, operation)
+  }
+
+  const untrack = (operation: Pending): void => {
+    // Shortened at every end, so that a cell which is never at rest drags no chain of ended operations along.
+    operation.earlier = pendingOf(operation.earlier)
+    if (latestOf(operation.map, operation.cell) !== operation) return
+    if (operation.earlier === undefined) latest.get(operation.map)!.delete(operation.cell)
+    else latest.get(operation.map)!.set(operation.cell, operation.earlier)
   }
 
   const end = (operation: Pending): void => {
     operation.stage = "ended"
+    if (operation.batch !== undefined) batches.delete(operation.sequence)
     if (!operation.offered) {
       live--
-      journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: undefined })
+      journal.stageOperation(operation)
     }
-    // Shortened at every end, so that a key which is never at rest drags no chain of ended operations along.
-    operation.earlier = pendingOf(operation.earlier)
-    if (latestOf(operation.map, operation.key) === operation) {
-      if (operation.earlier === undefined) latest.get(operation.map)!.delete(operation.key)
-      else latest.get(operation.map)!.set(operation.key, operation.earlier)
-    }
+    untrack(operation)
     if (flight.delete(operation.sequence)) setRoom()
     listener.onChange()
   }
 
   const undo = (operation: Pending, failure: WriteFailure): void => {
     end(operation)
-    listener.onUndone(operation, latestOf(operation.map, operation.key), failure)
+    const remaining = latestOf(operation.map, operation.cell)
+    // A node's totals contain its earlier ones: what they say isn't undone as long as these may still be taken.
+    if (operation.kind === "counter" && remaining !== undefined && remaining.sequence > operation.sequence) {
+      operation.successor = remaining
+      acks.moved(operation.sequence, remaining.sequence)
+      return
+    }
+    listener.onUndone(operation, remaining, failure)
     operation.outcome = Either.left(failure)
     acks.failed(operation.sequence, failure)
   }
 
+  const dropped = (operation: Pending): WriteDropped =>
+    new WriteDropped({ map: operation.map, key: keyOf(operation) })
+
   const line = yield* Backpressure.make<Pending>(options.backpressure, {
-    onDrop: (operation) => undo(operation, new WriteDropped({ map: operation.map, key: operation.key })),
+    onDrop: (operation) => {
+      // A batch goes with its first operation; the others leave the line when their turn comes.
+      const { batch } = operation
+      if (operation.stage === "ended") return
+      undo(operation, dropped(operation))
+      if (batch === undefined) return
+      for (let at = operation.sequence + 1; at <= batch.last; at++) {
+        const other = batches.get(at)
+        if (other !== undefined) undo(other, dropped(other))
+      }
+    },
     onHighWater: listener.onHighWater,
     onLowWater: listener.onLowWater
   })
@@ -175,7 +240,8 @@ export const make = Effect.fnUntraced(function*(options: {
   const pending = (stored: StoredOperation, isOffer = false): Pending => ({
     sequence: stored.sequence,
     map: stored.map,
-    key: stored.key,
+    kind: stored.kind,
+    cell: stored.cell,
     record: stored.record,
     concern: stored.concern,
     since: stored.since,
@@ -185,15 +251,22 @@ export const make = Effect.fnUntraced(function*(options: {
     stage: "line",
     acked: false,
     early: false,
+    batch: stored.batch,
+    successor: undefined,
     earlier: undefined
   })
 
   /** The next operation of this device. */
-  const issue = (map: string, key: string, record: LwwRecord, concern: WriteConcern, isOffer = false): Pending =>
-    pending({ sequence: nextSequence++, map, key, record, concern, since: options.now() }, isOffer)
-
-  const log = (operation: Pending): void =>
-    journal.stageRow({ space: spaces.outbox, key: storageKey(operation.sequence), value: encode(operation) })
+  const issue = (
+    map: string,
+    kind: Cell.MapKind,
+    cell: string,
+    record: LwwRecord,
+    concern: WriteConcern,
+    batch: Batch | undefined,
+    isOffer = false
+  ): Pending =>
+    pending({ sequence: nextSequence++, map, kind, cell, record, concern, since: options.now(), batch }, isOffer)
 
   /** Puts an operation in flight that never stood in the line. */
   const launch = (operation: Pending): void => {
@@ -211,19 +284,28 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const takeOffers = (
     max: number,
-    confirmed: (map: string, key: string) => LwwRecord | undefined
+    confirmed: (map: string, cell: string) => LwwRecord | undefined
   ): ReadonlyArray<Pending> => {
     const taken: Array<Pending> = []
-    for (const [map, key] of offers.splice(0, Math.min(max, inFlightMax - flight.size))) {
-      const record = confirmed(map, key)
-      if (record === undefined || latestOf(map, key) !== undefined) continue
-      const operation = issue(map, key, record, "APPLIED", true)
+    for (const { cell, kind, map } of offers.splice(0, Math.min(max, inFlightMax - flight.size))) {
+      const record = confirmed(map, cell)
+      if (record === undefined || latestOf(map, cell) !== undefined) continue
+      const operation = issue(map, kind, cell, record, "APPLIED", undefined, true)
       launch(operation)
       taken.push(operation)
     }
     if (offers.length === 0) offered.unsafeClose()
     return taken
   }
+
+  /** Takes from the line, to the end of the last one's batch, what has not been dropped with its batch. */
+  const takeWhole = (max: number): Effect.Effect<ReadonlyArray<Pending>> =>
+    Effect.flatMap(line.take(max), (taken) => {
+      const last = taken.at(-1)
+      const rest = last?.batch === undefined ? 0 : last.batch.last - last.sequence
+      return Effect.map(rest === 0 ? Effect.succeed([]) : line.take(rest), (more) =>
+        [...taken, ...more].filter(({ stage }) => stage !== "ended"))
+    })
 
   // Deadlines of those who wait, looked after by one fiber.
   const expiry = (waiter: Waiter): WriteFailure =>
@@ -244,6 +326,15 @@ export const make = Effect.fnUntraced(function*(options: {
     acks.expire(options.now(), expiry)
   })))
 
+  const coalesces = (operation: Pending | undefined): operation is Pending =>
+    operation?.stage === "line" && operation.batch === undefined
+
+  const { capacity, strategy } = options.backpressure
+  const hasPlaces = (places: number): boolean =>
+    strategy === "drop-oldest"
+      ? places <= capacity
+      : line.size() + places <= capacity && line.waiting() === 0
+
   return {
     /** Operations that have not ended. */
     size: () => live,
@@ -262,49 +353,67 @@ export const make = Effect.fnUntraced(function*(options: {
       }
       return true
     },
-    capacity: options.backpressure.capacity,
-    /** Whether a write to the key can enter now, be it into the place of an operation that waits to be sent. */
-    hasRoom: (map: string, key: string): boolean =>
-      latestOf(map, key)?.stage === "line" || options.backpressure.strategy === "drop-oldest" ||
-      (line.size() < options.backpressure.capacity && line.waiting() === 0),
+    capacity,
+    /** Whether a write to the cell can enter now, be it into the place of an operation that waits to be sent. */
+    hasRoom: (map: string, cell: string): boolean => coalesces(latestOf(map, cell)) || hasPlaces(1),
+    /** Whether a write to the cell would take the place of an operation that waits to be sent. */
+    coalesces: (map: string, cell: string): boolean => coalesces(latestOf(map, cell)),
+    /** Whether so many operations can enter now. */
+    hasPlaces,
     /** Calls `enter` when there is room; see `Backpressure`. */
     whenRoom: line.whenRoom,
     /** The operations that have not ended, without those that were only offered again; in no order. */
     *entries(): IterableIterator<Pending> {
-      for (const keys of latest.values()) {
-        for (const last of keys.values()) {
+      for (const cells of latest.values()) {
+        for (const last of cells.values()) {
           for (let each: Pending | undefined = last; each !== undefined; each = pendingOf(each.earlier)) {
             if (!each.offered) yield each
           }
         }
       }
     },
-    /** Gives an operation that is on no connection now another record of the same write. */
-    restamp: (operation: Pending, record: LwwRecord): void => {
+    /** Gives an operation that is on no connection now another record of the same write, which may be another cell's. */
+    restamp: (operation: Pending, record: LwwRecord, cell = operation.cell): void => {
       operation.record = record
-      log(operation)
+      if (cell !== operation.cell) {
+        untrack(operation)
+        operation.cell = cell
+        track(operation)
+      }
+      journal.stageOperation(operation)
     },
 
-    /** Whether an operation of the key has not ended. */
-    isPending: (map: string, key: string): boolean => latestOf(map, key) !== undefined,
+    /** Whether an operation of the cell has not ended. */
+    isPending: (map: string, cell: string): boolean => latestOf(map, cell) !== undefined,
+
+    /** The batch of the next so many operations, for {@link append}. */
+    batchOf: (operations: number): Batch => ({ first: nextSequence, last: nextSequence + operations - 1 }),
 
     /** Adds a write; the caller has made sure of {@link hasRoom}. Coalesces it into an operation that wasn't sent yet. */
-    append: (map: string, key: string, record: LwwRecord, concern: WriteConcern): Pending => {
-      const previous = latestOf(map, key)
+    append: (
+      map: string,
+      kind: Cell.MapKind,
+      cell: string,
+      record: LwwRecord,
+      concern: WriteConcern,
+      batch?: Batch
+    ): Pending => {
+      const previous = latestOf(map, cell)
       let operation: Pending
-      if (previous?.stage === "line") {
+      if (batch === undefined && coalesces(previous)) {
         operation = previous
         operation.record = record
         operation.written = record
         operation.concern = stronger(operation.concern, concern)
       } else {
-        operation = issue(map, key, record, concern)
+        operation = issue(map, kind, cell, record, concern, batch)
         live++
+        if (batch !== undefined) batches.set(operation.sequence, operation)
         track(operation)
         line.offer(operation)
         listener.onChange()
       }
-      log(operation)
+      journal.stageOperation(operation)
       reach(operation, "FIRE_AND_FORGET", 0)
       return operation
     },
@@ -313,15 +422,15 @@ export const make = Effect.fnUntraced(function*(options: {
     restore: (stored: StoredOperation): void => launch(pending(stored)),
 
     /** Makes an operation again of a record that storage kept without its own. */
-    remake: (map: string, key: string, record: LwwRecord): void => {
-      const operation = issue(map, key, record, "APPLIED")
+    remake: (map: string, kind: Cell.MapKind, cell: string, record: LwwRecord): void => {
+      const operation = issue(map, kind, cell, record, "APPLIED", undefined)
       launch(operation)
-      log(operation)
+      journal.stageOperation(operation)
     },
 
     /** Names records that the server lacks. They are sent after what waits already, and forgotten with the connection. */
-    offer: (map: string, keys: ReadonlyArray<string>): void => {
-      for (const key of keys) if (latestOf(map, key) === undefined) offers.push([map, key])
+    offer: (map: string, kind: Cell.MapKind, cells: ReadonlyArray<string>): void => {
+      for (const cell of cells) if (latestOf(map, cell) === undefined) offers.push({ map, kind, cell })
       if (offers.length > 0) offered.unsafeOpen()
     },
 
@@ -336,14 +445,18 @@ export const make = Effect.fnUntraced(function*(options: {
       return Array.from(flight.values()).sort((a, b) => a.sequence - b.sequence)
     },
 
-    /** Waits for operations to send, takes up to `max` and puts them in flight. Interruption takes none. */
-    take: (max: number, confirmed: (map: string, key: string) => LwwRecord | undefined) =>
+    /**
+     * Waits for operations to send, takes up to `max`, or more where an atomic batch would be parted, and puts them in flight.
+     * Interruption takes none.
+     */
+    take: (max: number, confirmed: (map: string, cell: string) => LwwRecord | undefined) =>
       Effect.zipRight(
         Effect.zipRight(room.await, Effect.raceFirst(line.nonEmpty, offered.await)),
         // Waiting is apart from taking, which is one step, so that whatever leaves the line is in flight.
-        Effect.uninterruptible(Effect.map(line.take(Math.min(max, inFlightMax - flight.size)), (taken) => {
+        Effect.uninterruptible(Effect.map(takeWhole(Math.min(max, inFlightMax - flight.size)), (taken) => {
           for (const operation of taken) {
             operation.stage = "flight"
+            batches.delete(operation.sequence)
             flight.set(operation.sequence, operation)
           }
           const sent = taken.length > 0 ? taken : takeOffers(max, confirmed)
@@ -390,12 +503,14 @@ export const make = Effect.fnUntraced(function*(options: {
     rejected: (sequence: number, cause: string, reason: string): void => {
       const operation = flight.get(sequence)
       if (operation === undefined) return
-      undo(operation, new WriteRejected({ map: operation.map, key: operation.key, cause, reason }))
+      undo(operation, new WriteRejected({ map: operation.map, key: keyOf(operation), cause, reason }))
     },
 
     /** Waits until the operation has reached the level that `concern` asks for; until `expiresAt`, in ms. */
-    settled: (operation: Pending, concern: WriteConcern, expiresAt: number): Effect.Effect<Outcome, WriteFailure> =>
+    settled: (written: Pending, concern: WriteConcern, expiresAt: number): Effect.Effect<Outcome, WriteFailure> =>
       Effect.suspend(() => {
+        let operation = written
+        while (operation.successor !== undefined) operation = operation.successor
         const { outcome } = operation
         if (outcome !== undefined && (Either.isLeft(outcome) || isReached(outcome.right.level, concern))) return outcome
         if (closed !== undefined) return Effect.fail(closed)

@@ -5,41 +5,38 @@
  * the end of the tick. Records from the server are merged the same way, without an operation.
  */
 import * as Backpressure from "@topgun/core/Backpressure"
-import { CrdtStore } from "@topgun/core/CrdtStore"
-import type { MapDeclaration } from "@topgun/core/Grid"
-import { BackpressureError, ClientClosed, StorageUnavailable } from "@topgun/core/GridError"
+import * as Cell from "@topgun/core/Cell"
+import { type Crdt, CrdtStore } from "@topgun/core/CrdtStore"
+import type { CounterDeclaration, MapDeclaration, OrMapDeclaration } from "@topgun/core/Grid"
+import { BackpressureError, BatchTooLarge, ClientClosed, StorageUnavailable } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import type { Change as RecordChange, LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import type { KeyedRecord } from "@topgun/core/MerkleSync"
+import * as Protocol from "@topgun/core/Protocol"
 import { Storage, type StorageWrite } from "@topgun/core/Storage"
-import { isNodeId, type Timestamp } from "@topgun/core/Timestamp"
+import { isNodeId } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
+import type { WriteConcern } from "@topgun/core/WriteConcern"
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
+import * as Announcements from "./Announcements.ts"
 import * as Journal from "./Journal.ts"
 import * as Expiry from "./Expiry.ts"
-import { notifyAll, subscribeTo } from "./Live.ts"
-import type { Source } from "./MapView.ts"
 import * as Outbox from "./Outbox.ts"
-import type { Change } from "./Reports.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
-import { check, checkTtl, isRefusal, LocalWrite, type WriteTerms } from "./Write.ts"
-
-type Changes = ReadonlyArray<Change<unknown>>
+import * as Restamping from "./Restamping.ts"
+import { check, checkTtl, type Draft, isRefusal, LocalWrite, type Part, type WriteTerms } from "./Write.ts"
 
 /** One map of this device, and who listens to it. */
-class ReplicaMap {
-  readonly crdt: LwwMap
-  readonly listeners = new Set<(changes: Changes) => void>()
-  readonly watchers = new Map<string, Set<(change: Change<unknown>) => void>>()
-
-  constructor(crdt: LwwMap) {
-    this.crdt = crdt
-  }
+interface ReplicaMap {
+  readonly crdt: Crdt
+  readonly audience: Announcements.Audience
 }
 
 const format = 1
@@ -57,9 +54,6 @@ export interface Events {
   readonly onHighWater?: (pending: number) => void
   readonly onLowWater?: (pending: number) => void
 }
-
-const valueOf = (record: LwwRecord.LwwRecord | undefined): unknown =>
-  record === undefined || record.isTombstone ? undefined : Value.decode(record.valueBytes)
 
 const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const storage = yield* Storage
@@ -142,48 +136,59 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     stored.push(operation)
   })
 
-  const mapOf = (name: string): ReplicaMap => {
+  /** The maps that this device has opened, and those that it has operations for. */
+  const remembered = new Map<string, Cell.MapKind>()
+  const openMap = (name: string, kind: Cell.MapKind): ReplicaMap => {
+    const crdt = store.map(name, kind)
     let map = maps.get(name)
     if (map === undefined) {
-      map = new ReplicaMap(store.lwwMap(name))
+      map = { crdt, audience: new Announcements.Audience() }
       maps.set(name, map)
     }
     return map
   }
+  /** A map that is open. */
+  const mapOf = (name: string): ReplicaMap => maps.get(name)!
+  const cellsOf = (name: string): LwwMap => mapOf(name).crdt.cells
 
-  const remembered = new Set<string>()
-  yield* scanAll(Journal.spaces.maps, (name) => remembered.add(name))
-  for (const { map } of stored) remembered.add(map)
-  const ahead: Array<readonly [map: string, key: string]> = []
+  yield* scanAll(Journal.spaces.maps, (name, value) => {
+    const kind = Value.decode(value)
+    if (!Cell.isMapKind(kind)) throw new Error(`map "${name}" is of a kind that this version doesn't know`)
+    remembered.set(name, kind)
+  })
+  for (const { kind, map } of stored) if (!remembered.has(map)) remembered.set(map, kind)
+  const ahead: Array<readonly [map: string, cell: string]> = []
   const stillToExpire: Array<Expiry.Expiring> = []
-  for (const name of remembered) {
-    const { crdt } = mapOf(name)
+  for (const [name, kind] of remembered) {
+    const { cells } = openMap(name, kind).crdt
+    const decode = (cell: string, row: Uint8Array): LwwRecord.LwwRecord =>
+      Cell.decodeInPlace(kind, name, Cell.keyOf(kind, cell), row)
     // Listeners are told of changes; what expired while the device slept never changed under their eyes.
     const expireFrom = now()
     const bases = new Map<string, LwwRecord.LwwRecord | null>()
     yield* scanAll(
       Journal.spaces.bases(name),
-      (key, value) => bases.set(key, value.length === 0 ? null : LwwRecord.decode(value))
+      (cell, value) => bases.set(cell, value.length === 0 ? null : decode(cell, value))
     )
-    yield* scanAll(Journal.spaces.records(name), (key, value) => {
-      const record = LwwRecord.decode(value)
+    yield* scanAll(Journal.spaces.records(name), (cell, value) => {
+      const record = decode(cell, value)
       hlc.unsafeRaise(record)
-      crdt.restore(key, record, bases.get(key))
-      if (record.expiresAt > expireFrom) stillToExpire.push({ at: record.expiresAt, map: name, key })
-      if (bases.has(key)) ahead.push([name, key])
+      cells.restore(cell, record, bases.get(cell))
+      if (record.expiresAt > expireFrom) stillToExpire.push({ at: record.expiresAt, map: name, cell })
+      if (bases.has(cell)) ahead.push([name, cell])
     })
   }
 
   // --- Writing down ---
 
-  const keyWrites = (name: string, key: string): ReadonlyArray<StorageWrite> => {
-    const crdt = mapOf(name).crdt
-    const base = crdt.getBase(key)
+  const cellWrites = (name: string, cell: string): ReadonlyArray<StorageWrite> => {
+    const cells = cellsOf(name)
+    const base = cells.getBase(cell)
     return [
-      { space: Journal.spaces.records(name), key, value: crdt.getRecord(key)?.row },
+      { space: Journal.spaces.records(name), key: cell, value: cells.getRecord(cell)?.row },
       {
         space: Journal.spaces.bases(name),
-        key,
+        key: cell,
         value: base === undefined ? undefined : base === null ? new Uint8Array(0) : base.row
       }
     ]
@@ -193,7 +198,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   let nextSequence = () => reserved.sequence
   const inUse = { millis: 0 }
   const journal = yield* Journal.make(reserved, {
-    keyWrites,
+    cellWrites,
+    operationWrite: Outbox.rowOf,
     inUse: () => ({ millis: inUse.millis, sequence: nextSequence() }),
     onCommit: (fault) => {
       if (fault === storageFault) return
@@ -211,45 +217,20 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Being told ---
 
-  /** Changes still to tell of: those that a listener makes come after those it hears of, for everyone. */
-  const untold: Array<readonly [map: ReplicaMap, changes: Changes]> = []
-  let telling = false
-  const tell = (): void => {
-    if (telling) return
-    telling = true
-    for (let next = untold.shift(); next !== undefined; next = untold.shift()) {
-      const [map, told] = next
-      notifyAll(Array.from(map.listeners), told, onFault)
-      if (map.watchers.size === 0) continue
-      for (const change of told) {
-        const watchers = map.watchers.get(change.key)
-        if (watchers !== undefined) notifyAll(Array.from(watchers), change, onFault)
-      }
-    }
-    telling = false
-  }
-
+  const announceTo = Announcements.make(onFault)
   const announce = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
-    const map = mapOf(name)
-    if (map.listeners.size === 0 && map.watchers.size === 0) return
-    const told = changes.map(({ key, previous }): Change<unknown> => ({
-      key,
-      value: map.crdt.get(key),
-      previous: valueOf(previous),
-      origin
-    }))
-    untold.push([map, told])
-    tell()
+    const { audience, crdt } = mapOf(name)
+    announceTo(audience, crdt, changes, origin)
   }
 
   /** Another record may have come meanwhile, with its own time or none. */
-  const isCurrent = ({ at, key, map }: Expiry.Expiring): boolean => mapOf(map).crdt.getRecord(key)?.expiresAt === at
+  const isCurrent = ({ at, cell, map }: Expiry.Expiring): boolean => cellsOf(map).getRecord(cell)?.expiresAt === at
   const expire = yield* Expiry.make(now, isCurrent, (due) => {
     const changes = new Map<string, Array<RecordChange>>()
-    for (const { key, map } of due) {
-      const record = mapOf(map).crdt.getRecord(key)!
+    for (const { cell, map } of due) {
+      const record = cellsOf(map).getRecord(cell)!
       const ofMap = changes.get(map)
-      const change = { key, previous: record, record }
+      const change = { key: cell, previous: record, record }
       if (ofMap === undefined) changes.set(map, [change])
       else ofMap.push(change)
     }
@@ -258,8 +239,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   stillToExpire.forEach(expire)
 
   const emit = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
-    for (const { key, record } of changes) {
-      if (record !== undefined && record.expiresAt !== 0) expire({ at: record.expiresAt, map: name, key })
+    for (const { key: cell, record } of changes) {
+      if (record !== undefined && record.expiresAt !== 0) expire({ at: record.expiresAt, map: name, cell })
     }
     announce(name, changes, origin)
   }
@@ -267,10 +248,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const apply = (
     name: string,
     change: RecordChange | undefined,
-    key: string,
+    cell: string,
     origin: "local" | "remote"
   ): void => {
-    journal.stageKey(name, key, origin)
+    journal.stageCell(name, cell, origin)
     if (change !== undefined) emit(name, [change], origin)
   }
 
@@ -282,17 +263,18 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     now,
     journal,
     listener: {
-      onAccepted: ({ key, map, record }) => {
-        const change = mapOf(map).crdt.confirm(key, record)
-        if (change !== undefined) apply(map, change, key, "remote")
+      onAccepted: ({ cell, map, record }) => {
+        const change = cellsOf(map).confirm(cell, record)
+        if (change !== undefined) apply(map, change, cell, "remote")
       },
-      onEnded: ({ key, map, offered }) => {
-        if (!offered) journal.stageKey(map, key, "remote")
+      onEnded: ({ cell, map, offered }) => {
+        if (!offered) journal.stageCell(map, cell, "remote")
       },
       onUndone: (operation, remaining, failure) => {
-        const { key, map } = operation
-        if (!operation.offered) apply(map, mapOf(map).crdt.revert(key, remaining?.record), key, "local")
-        rejected.add(operation, failure)
+        const { cell, map } = operation
+        const cells = cellsOf(map)
+        if (!operation.offered) apply(map, cells.revert(cell, remaining?.record), cell, "local")
+        rejected.add(operation, cells.getRecord(cell), failure)
         onFault(failure)
       },
       onHighWater: (pending) => {
@@ -306,9 +288,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   })
   nextSequence = outbox.nextSequence
   for (const operation of stored) outbox.restore(operation)
-  for (const [name, key] of ahead) {
-    const record = mapOf(name).crdt.getRecord(key)
-    if (record !== undefined && !outbox.isPending(name, key)) outbox.remake(name, key, record)
+  for (const [name, cell] of ahead) {
+    const { cells, kind } = mapOf(name).crdt
+    const record = cells.getRecord(cell)
+    if (record !== undefined && !outbox.isPending(name, cell)) outbox.remake(name, kind, cell, record)
   }
 
   // The last finalizer to be added is the first to run: nobody waits for a client that is gone.
@@ -321,6 +304,14 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Writes ---
 
+  const putRecord = (bytes: Uint8Array | undefined, ttlMs: number | undefined): LwwRecord.LwwRecord => {
+    const stamp = hlc.unsafeTick()
+    inUse.millis = stamp.millis
+    return bytes === undefined
+      ? LwwRecord.remove(stamp)
+      : LwwRecord.put(stamp, bytes, ttlMs === undefined ? 0 : stamp.millis + ttlMs)
+  }
+
   const admit = (
     write: LocalWrite,
     name: string,
@@ -328,72 +319,55 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     bytes: Uint8Array | undefined,
     { concern, ttlMs }: WriteTerms
   ): void => {
-    const stamp = hlc.unsafeTick()
-    inUse.millis = stamp.millis
-    const record = bytes === undefined
-      ? LwwRecord.remove(stamp)
-      : LwwRecord.put(stamp, bytes, ttlMs === undefined ? 0 : stamp.millis + ttlMs)
-    const change = mapOf(name).crdt.write(key, record)
-    const operation = outbox.append(name, key, record, concern)
-    journal.stageKey(name, key, "local")
-    write.admit(Exit.succeed({ operation, record, local: journal.flushed() }))
+    const record = putRecord(bytes, ttlMs)
+    const change = cellsOf(name).write(key, record)
+    const operation = outbox.append(name, "lww", key, record, concern)
+    journal.stageCell(name, key, "local")
+    write.admit(Exit.succeed({ parts: [{ operation, record }], local: journal.flushed() }))
     if (change !== undefined) emit(name, [change], "local")
   }
 
-  // --- Stamping anew ---
-
-  const isConfirmed = ({ key, map, record }: Outbox.Pending): boolean => {
-    const confirmed = mapOf(map).crdt.getConfirmed(key)
-    return confirmed !== undefined && LwwRecord.compare(confirmed, record) >= 0
+  /** All that can be refused is, before anything is changed. */
+  const admitAll = (write: LocalWrite, drafts: ReadonlyArray<Draft>, concern: WriteConcern, isBatch: boolean): void => {
+    const records = drafts.map(({ stamp }) => stamp())
+    const batch = isBatch && drafts.length > 1 ? outbox.batchOf(drafts.length) : undefined
+    const parts: Array<Part> = []
+    const changes = new Map<string, Array<RecordChange>>()
+    drafts.forEach(({ key, kind, map }, i) => {
+      const record = records[i]!
+      const cell = Cell.cellOf(kind, key, record)
+      const change = cellsOf(map).write(cell, record)
+      parts.push({ operation: outbox.append(map, kind, cell, record, concern, batch), record })
+      journal.stageCell(map, cell, "local")
+      if (change === undefined) return
+      const ofMap = changes.get(map)
+      if (ofMap === undefined) changes.set(map, [change])
+      else ofMap.push(change)
+    })
+    write.admit(Exit.succeed({ parts, local: parts.length === 0 ? nothingToWrite : journal.flushed() }))
+    for (const [map, ofMap] of changes) emit(map, ofMap, "local")
   }
 
-  const restampedBy = (stamp: Timestamp, record: LwwRecord.LwwRecord): LwwRecord.LwwRecord =>
-    record.isTombstone
-      ? LwwRecord.remove(stamp)
-      : LwwRecord.put(
-        stamp,
-        record.valueBytes,
-        record.expiresAt === 0 ? 0 : Math.max(1, record.expiresAt + stamp.millis - record.millis)
-      )
-
-  const restampAs = (writer: string, boundMillis: number, isAll: boolean): void => {
-    hlc.unsafeAdopt(writer, 0)
-    // Its own stamps from beyond the bound are what the clock has to forget.
-    const raise = (record: LwwRecord.LwwRecord): void => {
-      if (record.millis <= boundMillis) hlc.unsafeRaise(record)
+  /** Calls `admitted` when `hasRoom` or, where the policy is to wait, when there is room for so many operations. */
+  const enter = (concern: WriteConcern, places: number, hasRoom: boolean, admitted: (write: LocalWrite) => void) => {
+    const write = new LocalWrite(now(), concern)
+    if (hasRoom) {
+      admitted(write)
+      return write
     }
-    const due: Array<Outbox.Pending> = []
-    for (const operation of outbox.entries()) {
-      const isDue = (isAll || operation.record.millis > boundMillis) && !isConfirmed(operation)
-      if (isDue) due.push(operation)
-      // The server may have what was sent, unless it is beyond its bound: the write's new stamp must win over that.
-      if (!isDue || operation.stage === "flight") raise(operation.record)
-    }
-    due.sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)
-    for (const { crdt } of maps.values()) {
-      for (const [key] of crdt.records()) {
-        const confirmed = crdt.getConfirmed(key)
-        if (confirmed !== undefined) raise(confirmed)
+    write.postpone()
+    const waits = outbox.whenRoom(() => {
+      try {
+        if (closed) throw new ClientClosed()
+        admitted(write)
+      } catch (fault) {
+        // What the writer's own function throws is the writer's affair: others wait for room too.
+        write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))
+        onFault(fault)
       }
-    }
-    journal.adopt(writer)
-    inUse.millis = 0
-    const changed: Array<readonly [map: string, change: RecordChange]> = []
-    for (const operation of due) {
-      const { key, map, record } = operation
-      const stamp = hlc.unsafeTick()
-      inUse.millis = stamp.millis
-      outbox.restamp(operation, restampedBy(stamp, record))
-      const { crdt } = mapOf(map)
-      const live = crdt.getRecord(key)
-      if (live === undefined || LwwRecord.compare(live, record) !== 0) continue
-      const change = crdt.revert(key, operation.record)
-      journal.stageKey(map, key, "local")
-      // Of a record that doesn't expire nothing changes that can be seen.
-      if (change !== undefined && record.expiresAt !== 0) changed.push([map, change])
-    }
-    // Listeners may write, so they hear of it when all is done.
-    for (const [map, change] of changed) emit(map, [change], "local")
+    }, places)
+    if (!waits) throw new BackpressureError({ pending: outbox.size(), capacity: outbox.capacity })
+    return write
   }
 
   return {
@@ -417,21 +391,22 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       }
     },
 
-    /** Opens a map and remembers that it was. */
-    openMap: (name: string): LwwMap => {
+    /** Opens a map and remembers that it was. @throws MapKindMismatch */
+    openMap: (name: string, kind: Cell.MapKind): Crdt => {
+      const { crdt } = openMap(name, kind)
       if (!remembered.has(name)) {
-        remembered.add(name)
-        journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode("lww") })
+        remembered.set(name, kind)
+        journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode(kind) })
         for (const each of subscribers) each.onMapOpened?.()
       }
-      return mapOf(name).crdt
+      return crdt
     },
-    mapNames: (): ReadonlyArray<string> => Array.from(remembered),
-    map: (name: string): LwwMap | undefined => maps.get(name)?.crdt,
+    mapNames: (): ReadonlyArray<string> => Array.from(remembered.keys()),
+    map: (name: string): Crdt | undefined => maps.get(name)?.crdt,
 
     /**
      * Writes a key; `undefined` from `next` removes it. `next` gets the present value, at the moment of admission. Visible
-     * when this returns, unless the outbox is full and its policy is to wait.
+     * when this returns, unless the outbox is full and its policy is to wait. The map is open.
      *
      * @throws WriteRefusal when nothing was changed
      */
@@ -444,29 +419,74 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (closed) throw new ClientClosed()
       checkTtl(terms.ttlMs)
       const { name } = declaration
-      const { crdt } = mapOf(name)
-      const bytes = () => check(declaration, key, next(crdt.get(key) as A | undefined))
+      const cells = cellsOf(name)
+      const bytes = () => check(declaration, key, next(cells.get(key) as A | undefined))
       // What can be refused is refused now, though the value may be another one when there is room. Before the look for
       // room, as `next` may write too.
       const value = bytes()
-      const write = new LocalWrite(now(), terms.concern)
-      if (outbox.hasRoom(name, key)) {
-        admit(write, name, key, value, terms)
-        return write
+      const hasRoom = outbox.hasRoom(name, key)
+      return enter(terms.concern, 1, hasRoom, (write) => admit(write, name, key, hasRoom ? value : bytes(), terms))
+    },
+
+    /**
+     * Writes all that `draft` answers, in one step here and one transaction of storage; with `isBatch` also on the server,
+     * which takes all of it or none. `draft` is asked again when there was no room at first. Otherwise as {@link write}.
+     *
+     * @throws WriteRefusal when nothing was changed
+     */
+    writeAll: (draft: () => ReadonlyArray<Draft>, concern: WriteConcern, isBatch: boolean): LocalWrite => {
+      if (closed) throw new ClientClosed()
+      const drafts = draft()
+      if (isBatch) checkBatch(drafts)
+      const places = drafts.filter(({ cell, map }) => isBatch || cell === undefined || !outbox.coalesces(map, cell)).length
+      const hasRoom = places === 0 || outbox.hasPlaces(places)
+      return enter(concern, places, hasRoom, (write) => admitAll(write, hasRoom ? drafts : draft(), concern, isBatch))
+    },
+
+    /** A key's next value; `undefined` removes it. @throws WriteRefusal */
+    draft: <A>(declaration: MapDeclaration<A>, key: string, value: A | undefined, ttlMs?: number): Draft => {
+      checkTtl(ttlMs)
+      // Of its own, as more is encoded before it is written.
+      const bytes = check(declaration, key, value)?.slice()
+      const { name } = declaration
+      const stamp = () => putRecord(bytes, ttlMs)
+      return { map: name, kind: "lww", key, cell: key, bytes: key.length + (bytes?.length ?? 0), stamp }
+    },
+
+    /** A value that a key of a map of sets is to have. @throws WriteRefusal */
+    draftAddition: <A>(declaration: OrMapDeclaration<A>, key: string, value: A, ttlMs?: number): Draft => {
+      checkTtl(ttlMs)
+      const bytes = check(declaration, key, value)!.slice()
+      const { name } = declaration
+      const stamp = () => putRecord(bytes, ttlMs)
+      return { map: name, kind: "or", key, cell: undefined, bytes: key.length + bytes.length, stamp }
+    },
+
+    /** The removal of a value, or of all values, from a key of a map of sets: of what is there now. @throws WriteRefusal */
+    draftRemoval: <A>(declaration: OrMapDeclaration<A>, key: string, value?: A): ReadonlyArray<Draft> => {
+      const { name } = declaration
+      const crdt = store.map(name, "or")
+      const bytes = value === undefined ? undefined : Value.encode(value)
+      if (crdt.kind !== "or") return []
+      return crdt.orMap.tombstones(key, bytes).map((tombstone) => ({
+        map: name,
+        kind: "or",
+        key,
+        cell: Cell.cellOf("or", key, tombstone),
+        bytes: key.length,
+        stamp: () => tombstone
+      }))
+    },
+
+    /** A counter's change. @throws WriteRefusal */
+    draftCount: ({ name }: CounterDeclaration, by: number): Draft => {
+      const crdt = store.map(name, "counter")
+      const next = () => {
+        if (crdt.kind !== "counter") throw new Error(`"${name}" is no counter`)
+        return crdt.counter.next(hlc.nodeId(), by)
       }
-      write.postpone()
-      const waits = outbox.whenRoom(() => {
-        try {
-          if (closed) throw new ClientClosed()
-          admit(write, name, key, bytes(), terms)
-        } catch (fault) {
-          // What `next` throws is the writer's affair: others wait for room too.
-          write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))
-          onFault(fault)
-        }
-      })
-      if (!waits) throw new BackpressureError({ pending: outbox.size(), capacity: outbox.capacity })
-      return write
+      const cell = Cell.cellOf("counter", name, next())
+      return { map: name, kind: "counter", key: name, cell, bytes: name.length, stamp: next }
     },
 
     /**
@@ -474,21 +494,21 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
      * there were none.
      */
     merge: (name: string, records: ReadonlyArray<KeyedRecord>): boolean => {
-      const { crdt } = mapOf(name)
+      const cells = cellsOf(name)
       const changes: Array<RecordChange> = []
       let isComplete = true
-      for (const [key, record] of records) {
+      for (const [cell, record] of records) {
         const received = hlc.unsafeReceive(record)
         if (Either.isLeft(received)) {
           onFault(received.left)
           isComplete = false
           continue
         }
-        const before = crdt.revision
-        const change = crdt.merge(key, record)
+        const before = cells.revision
+        const change = cells.merge(cell, record)
         if (change !== undefined) changes.push(change)
         // What was confirmed may have changed behind a write that hides it.
-        if (crdt.revision !== before) journal.stageKey(name, key, "remote")
+        if (cells.revision !== before) journal.stageCell(name, cell, "remote")
       }
       if (changes.length > 0) emit(name, changes, "remote")
       return isComplete
@@ -502,34 +522,39 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
      */
     restamp: (boundMillis: number, isWrong: boolean): Effect.Effect<boolean> =>
       Effect.suspend(() => {
-        let isDue = hlc.unsafeLatest().millis > boundMillis
-        for (const operation of outbox.entries()) {
-          if (isDue) break
-          isDue = (isWrong || operation.record.millis > boundMillis) && !isConfirmed(operation)
-        }
-        if (!isDue) return Effect.succeed(false)
+        const due = Restamping.dueOf(outbox.entries(), cellsOf, boundMillis, isWrong)
+        if (due.length === 0 && hlc.unsafeLatest().millis <= boundMillis) return Effect.succeed(false)
         return Effect.map(Hlc.makeNodeId, (writer) => {
-          restampAs(writer, boundMillis, isWrong)
+          const changes = Restamping.restamp(due, {
+            writer,
+            boundMillis,
+            hlc,
+            outbox,
+            journal,
+            maps: Array.from(maps.values(), ({ crdt }) => crdt.cells),
+            cellsOf
+          })
+          inUse.millis = hlc.unsafeLatest().millis
+          // Listeners may write, so they hear of it when all is done.
+          for (const [map, change] of changes) emit(map, [change], "local")
           return true
         })
       }),
 
-    /** What a handle of the map reads from and listens to. */
-    view: (name: string): Source => ({
-      map: () => mapOf(name).crdt,
-      subscribe: (listener, signal) => subscribeTo(mapOf(name).listeners, listener, signal),
-      watch: (key, listener, signal) => {
-        const { watchers } = mapOf(name)
-        let own = watchers.get(key)
-        if (own === undefined) {
-          own = new Set()
-          watchers.set(key, own)
-        }
-        return subscribeTo(own, listener, signal, () => watchers.delete(key))
-      }
-    })
+    /** What a handle of an open map listens to. */
+    audience: (name: string): Announcements.Audience => mapOf(name).audience
   }
 })
+
+const nothingToWrite = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
+Deferred.unsafeDone(nothingToWrite, Exit.void)
+
+const checkBatch = (drafts: ReadonlyArray<Draft>): void => {
+  const bytes = drafts.reduce((sum, draft) => sum + draft.bytes + LwwRecord.putBytes(0, 1), 0)
+  const { atomicBytesMax: bytesMax, batchOperationsMax: operationsMax } = Protocol
+  if (drafts.length <= operationsMax && bytes <= bytesMax) return
+  throw new BatchTooLarge({ operations: drafts.length, bytes, operationsMax, bytesMax })
+}
 
 /** This device's copy of the grid, loaded. */
 export class Replica extends Context.Tag("@topgun/client/Replica")<

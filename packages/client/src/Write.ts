@@ -1,5 +1,6 @@
 /** One local write, from the call to the server's acknowledgement. */
-import type { MapDeclaration } from "@topgun/core/Grid"
+import type { MapKind } from "@topgun/core/Cell"
+import type { ValuesDeclaration } from "@topgun/core/Grid"
 import {
   SchemaMismatch,
   type StorageUnavailable,
@@ -9,7 +10,7 @@ import {
 } from "@topgun/core/GridError"
 import type * as LwwRecord from "@topgun/core/LwwRecord"
 import * as Value from "@topgun/core/Value"
-import type { Ack, WriteConcern } from "@topgun/core/WriteConcern"
+import { type Ack, weaker, type WriteConcern } from "@topgun/core/WriteConcern"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -50,7 +51,11 @@ export const checkTtl = (ttlMs: number | undefined): void => {
  *
  * @throws WriteRefusal
  */
-export const check = <A>(declaration: MapDeclaration<A>, key: string, value: A | undefined): Uint8Array | undefined => {
+export const check = <A>(
+  declaration: ValuesDeclaration<A>,
+  key: string,
+  value: A | undefined
+): Uint8Array | undefined => {
   Value.checkKey(key)
   if (value === undefined) return undefined
   const issues = declaration.validate(value)
@@ -58,12 +63,31 @@ export const check = <A>(declaration: MapDeclaration<A>, key: string, value: A |
   return Value.encodeTransient(value)
 }
 
-/** A write that was let in: visible, and on its way to storage and server. */
-export interface Admitted {
+/** A record that is to be written: it gets its stamp when there is room for it. */
+export interface Draft {
+  readonly map: string
+  readonly kind: MapKind
+  readonly key: string
+  /** Which of the map's cells it is, where that is known before it has a stamp. */
+  readonly cell: string | undefined
+  /** Bytes of its value. */
+  readonly bytes: number
+  /** @throws CounterOverflow */
+  readonly stamp: () => LwwRecord.LwwRecord
+}
+
+/** One record of a write, with the operation that carries it. */
+export interface Part {
   readonly operation: Outbox.Pending
   /** The write's own record: another one in the operation means that it was superseded. */
   readonly record: LwwRecord.LwwRecord
-  /** Record and operation are durable on this device. */
+}
+
+/** A write that was let in: visible, and on its way to storage and server. */
+export interface Admitted {
+  /** None where there was nothing to write. */
+  readonly parts: ReadonlyArray<Part>
+  /** Records and operations are durable on this device. */
   readonly local: Deferred.Deferred<void, StorageUnavailable>
 }
 
@@ -104,26 +128,42 @@ export class LocalWrite {
 export const awaitLocal = (write: LocalWrite): Effect.Effect<void, WriteRefusal> =>
   Effect.flatMap(write.admitted, ({ local }) => Deferred.await(local))
 
-const refusals = new Set(["ValueNotSupported", "RecordTooLarge", "SchemaMismatch", "BackpressureError", "ClientClosed"])
+const refusals = new Set([
+  "ValueNotSupported",
+  "RecordTooLarge",
+  "SchemaMismatch",
+  "BackpressureError",
+  "BatchTooLarge",
+  "CounterOverflow",
+  "ClientClosed"
+])
 
 /** Whether a throw of `Replica.write` is an answer and not a broken assumption. */
 export const isRefusal = (fault: unknown): fault is WriteRefusal =>
   typeof fault === "object" && fault !== null && "_tag" in fault && refusals.has(String(fault._tag))
 
-/** The acknowledgement of a write, within a time counted from the write. */
+/** The acknowledgement of a write, within a time counted from the write. Of several operations, what holds for all of them. */
 export const acknowledgement = (
   write: LocalWrite,
   outbox: Pick<Outbox.Outbox, "settled">,
   timeoutMillis: number
 ): Effect.Effect<Ack, WriteFailure | WriteRefusal> =>
-  Effect.flatMap(write.admitted, ({ operation, record }) =>
+  Effect.flatMap(write.admitted, ({ parts }) =>
     Effect.map(
-      outbox.settled(operation, write.concern, write.madeAt + timeoutMillis),
-      ({ level, replicas }): Ack => ({
-        opId: String(operation.sequence),
-        level,
-        replicas,
-        persisted: level === "PERSISTED",
-        ...(operation.written === record ? {} : { superseded: true })
-      })
+      Effect.forEach(parts, ({ operation }) => outbox.settled(operation, write.concern, write.madeAt + timeoutMillis)),
+      (outcomes): Ack => {
+        // Of nothing everything holds.
+        const level = outcomes.map((outcome) => outcome.level).reduce(weaker, "PERSISTED")
+        return {
+          opId: parts.map(({ operation }) => operation.sequence).join(" "),
+          level,
+          replicas: outcomes.length === 0 ? 0 : Math.min(...outcomes.map(({ replicas }) => replicas)),
+          persisted: level === "PERSISTED",
+          ...(parts.some(isSuperseded) ? { superseded: true } : {})
+        }
+      }
     ))
+
+/** What a counter's operation was replaced by contains it. */
+const isSuperseded = ({ operation, record }: Part): boolean =>
+  operation.written !== record && operation.kind !== "counter"

@@ -122,10 +122,11 @@ export interface Line<A> {
   /** Puts an item at the end. False: it is full, and under its policy the item doesn't enter; nothing was changed. */
   readonly offer: (item: A) => boolean
   /**
-   * Under `pause`, calls `enter` when there is room again, in the order of the calls, or at {@link close}; `enter` should
-   * offer, and must not throw. False: too many wait already, or the policy doesn't let anyone wait.
+   * Under `pause`, calls `enter` when there is room for `places`, in the order of the calls, or at {@link close}; `enter`
+   * should offer so many, and must not throw. False: too many wait already, there never is so much room, or the policy
+   * doesn't let anyone wait.
    */
-  readonly whenRoom: (enter: () => void) => boolean
+  readonly whenRoom: (enter: () => void, places?: number) => boolean
   /** How many wait in {@link whenRoom}. */
   readonly waiting: () => number
   /** The item that has waited longest. */
@@ -136,6 +137,11 @@ export interface Line<A> {
   readonly take: (max: number) => Effect.Effect<ReadonlyArray<A>>
   /** Nothing is taken any more: calls all who wait for room, though there may be none. */
   readonly close: () => void
+}
+
+interface Waiting {
+  readonly enter: () => void
+  readonly places: number
 }
 
 /** An empty line. `strategy` decides which of Effect's queues it is; see the head of this file. */
@@ -149,12 +155,17 @@ export const make = Effect.fnUntraced(function*<A>(options: Options, listener: L
       ? Queue.droppingStrategy()
       : Queue.slidingStrategy()
   )
-  const waiting = MutableQueue.bounded<() => void>(options.strategy === "pause" ? options.waitingMax : 0)
+  const waiting = MutableQueue.bounded<Waiting>(options.strategy === "pause" ? options.waitingMax : 0)
+  /** The first of those who wait: the next to enter, however much room it asks for. */
+  let first: Waiting | undefined
+  const inLine = () => MutableQueue.length(waiting) + (first === undefined ? 0 : 1)
   const available = Effect.unsafeMakeLatch(false)
   const admit = () => {
-    while (ring.length() < options.capacity) {
-      const enter = MutableQueue.poll(waiting, undefined)
-      if (enter === undefined) return
+    while (true) {
+      first ??= MutableQueue.poll(waiting, undefined)
+      if (first === undefined || ring.length() + first.places > options.capacity) return
+      const { enter } = first
+      first = undefined
       enter()
     }
   }
@@ -165,8 +176,10 @@ export const make = Effect.fnUntraced(function*<A>(options: Options, listener: L
       if (entered) available.unsafeOpen()
       return entered
     },
-    whenRoom: (enter) => options.strategy === "pause" && MutableQueue.offer(waiting, enter),
-    waiting: () => MutableQueue.length(waiting),
+    whenRoom: (enter, places = 1) =>
+      options.strategy === "pause" && places <= options.capacity && inLine() < options.waitingMax &&
+      MutableQueue.offer(waiting, { enter, places }),
+    waiting: inLine,
     peek: () => ring.peek(),
     nonEmpty: available.await,
     take: (max) =>
@@ -176,7 +189,9 @@ export const make = Effect.fnUntraced(function*<A>(options: Options, listener: L
         return Chunk.toReadonlyArray(taken)
       }),
     close: () => {
-      for (const enter of MutableQueue.pollUpTo(waiting, options.waitingMax)) enter()
+      const all = [...first === undefined ? [] : [first], ...MutableQueue.pollUpTo(waiting, options.waitingMax)]
+      first = undefined
+      for (const { enter } of all) enter()
     }
   }
   return line

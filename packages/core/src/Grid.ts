@@ -26,9 +26,8 @@ export interface EffectSchema<A> {
   readonly ast: object
 }
 
-/** A map of records, the last writer of a key winning. */
-export interface MapDeclaration<A> {
-  readonly _tag: "Map"
+/** What all maps of values have. */
+export interface ValuesDeclaration<A> {
   readonly name: string
   /** The faults of a value, in words; `undefined` when it fits. */
   readonly validate: (value: unknown) => string | undefined
@@ -36,11 +35,37 @@ export interface MapDeclaration<A> {
   readonly Type?: A
 }
 
-/** The declaration of any map. */
-export type Declaration = MapDeclaration<unknown>
+/** A map of records, the last writer of a key winning. */
+export interface MapDeclaration<A> extends ValuesDeclaration<A> {
+  readonly _tag: "Map"
+}
+
+/** A map of sets of values: what one device adds while another removes is kept. */
+export interface OrMapDeclaration<A> extends ValuesDeclaration<A> {
+  readonly _tag: "OrMap"
+}
+
+/** A number that many devices count at once. */
+export interface CounterDeclaration {
+  readonly _tag: "Counter"
+  readonly name: string
+}
+
+/** Any declaration. */
+export type Declaration = MapDeclaration<unknown> | OrMapDeclaration<unknown> | CounterDeclaration
 
 /** A map by its declaration or, untyped and unvalidated, by its name. */
 export type MapLike<A> = MapDeclaration<A> | string
+
+/** A map of sets by its declaration or, untyped and unvalidated, by its name. */
+export type OrMapLike<A> = OrMapDeclaration<A> | string
+
+/** A counter by its declaration or its name. */
+export type CounterLike = CounterDeclaration | string
+
+/** The kind of map that a declaration asks for. */
+export const kindOf = ({ _tag }: Declaration): "lww" | "or" | "counter" =>
+  _tag === "Map" ? "lww" : _tag === "OrMap" ? "or" : "counter"
 
 const issuesOf = (result: unknown): string | undefined => {
   if (typeof result !== "object" || result === null || !("issues" in result) || !Array.isArray(result.issues)) {
@@ -77,17 +102,36 @@ const validator = (name: string, schema: object): (value: unknown) => string | u
   throw new TypeError(`The schema of map "${name}" is neither an Effect Schema nor a Standard Schema`)
 }
 
+const values = (name: string, schema: object | undefined) => ({
+  name,
+  validate: schema === undefined ? () => undefined : validator(name, schema)
+})
+
 /** Declares a map. Without a schema its values are untyped and any storable value is accepted. */
 export function map<A>(name: string, schema: EffectSchema<A> | StandardSchema<A>): MapDeclaration<A>
 export function map(name: string): MapDeclaration<unknown>
 export function map(name: string, schema?: object): MapDeclaration<unknown> {
-  return {
-    _tag: "Map",
-    name,
-    validate: schema === undefined ? () => undefined : validator(name, schema)
-  }
+  return { _tag: "Map", ...values(name, schema) }
 }
+
+/** Declares a map of sets of values. Without a schema they are untyped and any storable value is accepted. */
+export function orMap<A>(name: string, schema: EffectSchema<A> | StandardSchema<A>): OrMapDeclaration<A>
+export function orMap(name: string): OrMapDeclaration<unknown>
+export function orMap(name: string, schema?: object): OrMapDeclaration<unknown> {
+  return { _tag: "OrMap", ...values(name, schema) }
+}
+
+/** Declares a counter. */
+export const counter = (name: string): CounterDeclaration => ({ _tag: "Counter", name })
 
 /** The declaration of a map given either way. */
 export const resolveMap = <A>(mapLike: MapLike<A>): MapDeclaration<A> =>
   typeof mapLike === "string" ? map(mapLike) as MapDeclaration<A> : mapLike
+
+/** The declaration of a map of sets given either way. */
+export const resolveOrMap = <A>(mapLike: OrMapLike<A>): OrMapDeclaration<A> =>
+  typeof mapLike === "string" ? orMap(mapLike) as OrMapDeclaration<A> : mapLike
+
+/** The declaration of a counter given either way. */
+export const resolveCounter = (counterLike: CounterLike): CounterDeclaration =>
+  typeof counterLike === "string" ? counter(counterLike) : counterLike

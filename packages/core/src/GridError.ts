@@ -123,6 +123,21 @@ export class RecordTooLarge extends Schema.TaggedError<RecordTooLarge>()("Record
   }
 }
 
+/** A batch has more operations, or bytes, than travel and are stored as one. Nothing was changed. */
+export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchTooLarge", {
+  operations: Schema.Number,
+  bytes: Schema.Number,
+  operationsMax: Schema.Number,
+  bytesMax: Schema.Number
+}) {
+  readonly code = "TG_BATCH_TOO_LARGE"
+  readonly retryable = false
+  override get message(): string {
+    return `A batch of ${this.operations} operations and ${this.bytes} bytes can't be written as one: ` +
+      `${this.operationsMax} and ${this.bytesMax} are allowed`
+  }
+}
+
 /** A value, or a part of it at `path`, has no lossless canonical form. */
 export class ValueNotSupported extends Schema.TaggedError<ValueNotSupported>()("ValueNotSupported", {
   path: Schema.String,
@@ -297,6 +312,8 @@ export type WriteRefusal =
   | RecordTooLarge
   | SchemaMismatch
   | BackpressureError
+  | BatchTooLarge
+  | CounterOverflow
   | NotLoaded
   | ClientClosed
   | StorageUnavailable

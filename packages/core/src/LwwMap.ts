@@ -71,6 +71,11 @@ export interface Options {
   readonly now: () => number
   /** Where the digests go; a forest of its own by default. Maps of disjoint partitions may share one. */
   readonly tree?: MerkleForest
+  /** Characters at the beginning of a key that have no part in its partition: see `Cell`. @default 0 */
+  readonly prefixLength?: number
+  /** Hears of each key that comes into the map, before its first record can be read, and of each that is forgotten. */
+  readonly onAdded?: (key: string) => void
+  readonly onForgotten?: (key: string) => void
 }
 
 const hash: Hash64 = { hi: 0, lo: 0 }
@@ -80,7 +85,9 @@ export class LwwMap {
   /** Digests of the confirmed records. */
   readonly tree: MerkleForest
   readonly #now: () => number
-  readonly #keys = new KeyTable()
+  readonly #keys: KeyTable
+  readonly #onAdded: ((key: string) => void) | undefined
+  readonly #onForgotten: ((key: string) => void) | undefined
   /** Rows move whenever one is added or freed: an address is read from its field after that, not before. */
   readonly #rows = new RowSlabs((slot, from, to) => {
     const at = slot << FIELDS_LOG2
@@ -96,6 +103,9 @@ export class LwwMap {
   constructor(options: Options) {
     this.#now = options.now
     this.tree = options.tree ?? new MerkleForest()
+    this.#keys = new KeyTable(options.prefixLength)
+    this.#onAdded = options.onAdded
+    this.#onForgotten = options.onForgotten
   }
 
   /** Grows with each change of a live or of a confirmed record: as long as it is the same, nothing has changed. */
@@ -108,6 +118,16 @@ export class LwwMap {
     let size = this.#keys.slots.size - this.#tombstones
     for (const slot of this.#expiring) if (!this.#isVisible(slot)) size--
     return size
+  }
+
+  /** Whether any value expires one day, or has. */
+  get hasExpiring(): boolean {
+    return this.#expiring.size > 0
+  }
+
+  /** The partition of a key, in the map or not. */
+  partitionOf(key: string): number {
+    return this.#keys.partitionOf(key)
   }
 
   /** The number of records, tombstones included. */
@@ -292,16 +312,16 @@ export class LwwMap {
     }
   }
 
-  /** Forgets confirmed tombstones with stamps below `beforeMillis`; answers their keys. */
-  prune(beforeMillis: number): Array<string> {
-    const pruned: Array<string> = []
+  /** Forgets confirmed tombstones with stamps below `beforeMillis`; answers them with their keys. */
+  prune(beforeMillis: number): Array<[key: string, record: Row]> {
+    const pruned: Array<[key: string, record: Row]> = []
     for (const [key, slot] of this.#keys.slots) {
       if (this.#field(slot, BASE) !== SAME) continue
       const record = this.#recordAt(this.#field(slot, ROW))
       if (!record.isTombstone || record.millis >= beforeMillis) continue
       this.tree.remove(this.#field(slot, PARTITION), slot)
       this.#forget(slot)
-      pruned.push(key)
+      pruned.push([key, record])
     }
     return pruned
   }
@@ -387,6 +407,7 @@ export class LwwMap {
     }
     this.#values[slot] = undefined
     this.#revision++
+    this.#onAdded?.(key)
     return slot
   }
 
@@ -394,6 +415,7 @@ export class LwwMap {
   #forget(slot: number): void {
     const live = this.#field(slot, ROW)
     this.#count(slot, live, -1)
+    this.#onForgotten?.(this.#keys.keys[slot]!)
     this.#keys.remove(slot)
     this.#values[slot] = undefined
     this.#revision++

@@ -9,7 +9,7 @@
  * |---|---|---|
  * | root | the initiator's root | equal, or the roots of the non-empty partitions |
  * | buckets | nodes, all of one level, and a lane | for each its children's hashes, or a leaf's keys' hashes and digests |
- * | fetch | hashes of keys that are missing or differ, and a cursor | their records |
+ * | fetch | partitions and hashes of keys that are missing or differ, and a cursor | their records |
  * | pull | a node below which the initiator has little or nothing, and a cursor | its records in the order of their keys' hashes |
  *
  * Equal replicas exchange one message. Otherwise there are as many rounds as levels on the way to the differences (3 to 5
@@ -51,6 +51,8 @@ import * as Partition from "./Partition.ts"
 export const nodesMax = 512
 /** Keys asked for in one message. */
 export const fetchMax = 1024
+/** Bytes in which a key is asked for: its partition, and its hash. */
+export const wantBytes = 10
 /** A page of records ends at the record that makes it as large as this. */
 export const pageBytes = 256 * 1024
 /** Pages on their way at a time. */
@@ -77,18 +79,21 @@ export interface SyncPeer<E> {
   /** The peer's partitions' roots, packed; `undefined` when the map's roots are equal. */
   readonly root: (local: Uint8Array) => Effect.Effect<Uint8Array | undefined, E>
   readonly buckets: (nodes: Uint8Array, lane: Lane) => Effect.Effect<Uint8Array, E>
-  readonly fetch: (hashes: Uint8Array, after: string | undefined) => Effect.Effect<Page, E>
+  readonly fetch: (wants: Uint8Array, after: string | undefined) => Effect.Effect<Page, E>
   readonly pull: (node: NodeId, after: string | undefined) => Effect.Effect<Page, E>
 }
 
-/** What an answering replica shows of a map. */
+/** What an answering replica shows of a map. The keys are those of the tree: cells, in a map of another kind than `lww`. */
 export interface Source {
   readonly tree: MerkleForest
   readonly record: (key: string, partition: number) => LwwRecord.LwwRecord | undefined
 }
 
 /** What the initiator has of a map. */
-export interface Replica extends Source {
+export interface Replica {
+  readonly tree: MerkleForest
+  readonly record: (key: string) => LwwRecord.LwwRecord | undefined
+  readonly partitionOf: (key: string) => number
   /** Merges records that the peer has confirmed. Called once a page; pages come in any order. */
   readonly receive: (records: ReadonlyArray<KeyedRecord>) => void
 }
@@ -107,7 +112,7 @@ export interface Reconciled {
 export interface Answers {
   readonly root: (remote: Uint8Array) => Uint8Array | undefined
   readonly buckets: (nodes: Uint8Array, lane: Lane) => Uint8Array
-  readonly fetch: (hashes: Uint8Array, after: string | undefined) => Page
+  readonly fetch: (wants: Uint8Array, after: string | undefined) => Page
   readonly pull: (node: NodeId, after: string | undefined) => Page
 }
 
@@ -369,14 +374,17 @@ const makeAnswers = (source: Source): Answers => {
       for (const { partition, path } of nodes) writeBucket(writer, tree.tree(partition), path, lane)
       return writer.done()
     },
-    fetch: (hashes, after) => {
-      if (hashes.length % 8 !== 0 || hashes.length > fetchMax * 8) throw refusal("the hashes asked for")
+    fetch: (wants, after) => {
+      if (wants.length % wantBytes !== 0 || wants.length > fetchMax * wantBytes) throw refusal("the keys asked for")
       const page = new PageOf(source)
-      const from = after === undefined ? undefined : cursorOf(after)
-      for (let at = 0; at < hashes.length && !page.isFull; at += 8) {
-        const { hi, lo } = readHash(hashes, at)
-        const cursor = from?.hi === hi && from.lo === lo ? from : undefined
-        page.take(Partition.ofHash(hi, lo), { hi, lo, depth: depthMax }, cursor)
+      // Of the first key asked for: those before it have been answered.
+      let from = after === undefined ? undefined : cursorOf(after)
+      for (let at = 0; at < wants.length && !page.isFull; at += wantBytes) {
+        const partition = wants[at]! << 8 | wants[at + 1]!
+        if (partition >= Partition.partitionCount) throw refusal("the keys asked for")
+        const { hi, lo } = readHash(wants, at + 2)
+        page.take(partition, { hi, lo, depth: depthMax }, from?.hi === hi && from.lo === lo ? from : undefined)
+        from = undefined
       }
       return page
     },
@@ -438,6 +446,11 @@ export const peerOf = (answers: Answers): SyncPeer<never> => ({
 
 // --- The initiating side ---
 
+/** A key to fetch. */
+interface Want extends Hash64 {
+  readonly partition: number
+}
+
 /** What a walk has found out so far. */
 interface Findings {
   /** Nodes of the next level whose two sides differ. */
@@ -445,7 +458,7 @@ interface Findings {
   /** Nodes below which the peer has records that this side lacks, all of them or of a hash. */
   readonly pulls: Array<Node>
   /** Keys to fetch, by hash. */
-  readonly wants: Array<Hash64>
+  readonly wants: Array<Want>
   readonly offers: Set<string>
   /** Keys to offer unless the peer's record of them comes: it has others of their hash or of their node, perhaps not them. */
   readonly doubtful: Set<string>
@@ -519,7 +532,13 @@ interface ListedKey extends Hash64 {
   done: boolean
 }
 
-const compareLeaf = (tree: MerkleTree | undefined, path: Path, lane: Lane, reader: Reader, found: Findings): void => {
+const compareLeaf = (
+  tree: MerkleTree | undefined,
+  { partition, path }: Node,
+  lane: Lane,
+  reader: Reader,
+  found: Findings
+): void => {
   const listed = reader.uint8()
   if (listed > leafListMax) reader.refuse()
   const theirs = Array.from({ length: listed }, (): ListedKey => {
@@ -542,7 +561,7 @@ const compareLeaf = (tree: MerkleTree | undefined, path: Path, lane: Lane, reade
   }
   for (const { done, hi, lo } of theirs) {
     if (done) continue
-    found.wants.push({ hi, lo })
+    found.wants.push({ partition, hi, lo })
     // Once for all keys of a hash.
     for (const each of theirs) each.done ||= each.hi === hi && each.lo === lo
   }
@@ -553,7 +572,7 @@ const compareBucket = (tree: MerkleTree | undefined, node: Node, lane: Lane, rea
     case EMPTY:
       return addKeys(tree, node.path, found.offers)
     case LEAF:
-      return compareLeaf(tree, node.path, lane, reader, found)
+      return compareLeaf(tree, node, lane, reader, found)
     case FULL:
       return compareBranch(tree, node, ALL_PRESENT, lane, reader, found)
     case BRANCH:
@@ -572,9 +591,10 @@ const chunksOf = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<Reado
   return chunks
 }
 
-const packHashes = (hashes: ReadonlyArray<Hash64>): Uint8Array => {
-  const writer = new Writer(hashes.length * 8)
-  for (const { hi, lo } of hashes) {
+const packWants = (wants: ReadonlyArray<Want>): Uint8Array => {
+  const writer = new Writer(wants.length * wantBytes)
+  for (const { hi, lo, partition } of wants) {
+    writer.uint16(partition)
     writer.lane(hi)
     writer.lane(lo)
   }
@@ -640,7 +660,7 @@ const reconcile = Effect.fnUntraced(function*<E>(local: Replica, peer: SyncPeer<
     received += records.length
     for (const [key] of records) found.doubtful.delete(key)
     const losers = records.filter(([key, record]) => {
-      const mine = local.record(key, Partition.partitionOf(key))
+      const mine = local.record(key)
       return mine !== undefined && LwwRecord.compare(mine, record) > 0
     })
     local.receive(records)
@@ -665,15 +685,16 @@ const reconcile = Effect.fnUntraced(function*<E>(local: Replica, peer: SyncPeer<
       after = next
     } while (after !== undefined)
   })
-  const fetchAll = Effect.fnUntraced(function*(hashes: ReadonlyArray<Hash64>) {
-    let rest = hashes
+  const fetchAll = Effect.fnUntraced(function*(wants: ReadonlyArray<Want>) {
+    let rest = wants
     let after: Cursor | undefined
     do {
-      const page: Page = yield* peer.fetch(packHashes(rest), after?.key)
+      const page: Page = yield* peer.fetch(packWants(rest), after?.key)
       receive(page.records)
       const next: Cursor | undefined = yield* nextOf(page)
       if (next === undefined) return
-      const at = rest.findIndex((hash) => sameHash(hash, next))
+      const partition = local.partitionOf(next.key)
+      const at = rest.findIndex((want) => want.partition === partition && sameHash(want, next))
       const moves = at > 0 || (at === 0 && (after === undefined || !sameHash(after, next) || next.key > after.key))
       if (!moves) return yield* refusal("a page's cursor")
       // More keys of this hash may follow.

@@ -25,7 +25,7 @@
  * | `Auth` | `AuthAck` or `Fault` | first, and the only one before it is answered |
  * | `SyncInit` | `SyncRoot` | opens a map: its events follow from here on; compares roots |
  * | `SyncBuckets` | `SyncBucketsAck` | nodes of the tree walk and what is below them, as `MerkleSync` packs them |
- * | `SyncFetch` | `SyncLeaf` | records of keys, by hash, from a cursor |
+ * | `SyncFetch` | `SyncLeaf` | records of keys, by partition and hash, from a cursor |
  * | `SyncPull` | `SyncLeaf` | records below a node, from a cursor |
  * | `OpBatch` | `OpAck`, `OpReject`, `Durable` | writes, in the order of their sequence numbers |
  * | `Ping` | `Pong` | every 5 s; a side that hears nothing for 10 s closes |
@@ -36,6 +36,10 @@
  * | `ServerEvent` | records of an opened map that others wrote |
  * | `Durable` | the device's operations of this connection up to a sequence number survive a crash of the server |
  * | `Fault` | what was wrong, before the server closes, or with the `id` of the request that failed |
+ *
+ * **Batches.** Messages `OpBatch` one after the other of which the last says `end` and those before `more` are one atomic
+ * batch, whatever their maps: at most 500 operations, at one concern. All are merged, stored and told of together or, where
+ * one is refused, none: then each gets an `OpReject`.
  *
  * An operation's life: `OpAck` says the level that it has reached, once or, for PERSISTED, again later; `OpReject` ends it;
  * otherwise `Durable` ends it. A client sends again, on its next connection, what has not ended. Merging is idempotent.
@@ -49,6 +53,7 @@
 import * as Schema from "effect/Schema"
 import { Packr } from "msgpackr/pack"
 import { Unpackr } from "msgpackr/unpack"
+import { isMapKind } from "./Cell.ts"
 import { MalformedMessage } from "./GridError.ts"
 import * as Rows from "./internal/rows.ts"
 import { scanFrame } from "./internal/scan.ts"
@@ -69,6 +74,8 @@ export const frameBytesBeforeAuthMax = 16 * 1024
 export const batchOperationsMax = 500
 /** Bytes of keys and records at which a client begins another `OpBatch`. */
 export const batchBytesMax = 256 * 1024
+/** Bytes of keys and records in one atomic batch, at most: it fits into one frame. */
+export const atomicBytesMax = 768 * 1024
 /** Operations and records in one frame, at most: no frame of records has room for more, so it bounds only hostile ones. */
 export const frameRowsMax = 40_000
 /** Bytes of the nodes that one `SyncBuckets` asks for, at most. */
@@ -137,9 +144,9 @@ const Millis = field(
 const Bytes = field("Bytes", isBytes)
 const BytesOrNull = field("BytesOrNull", orNull(isBytes))
 const Hash = field("Hash", isHash)
-const Hashes = field(
-  "Hashes",
-  (value): value is Uint8Array => isBytes(value) && value.length % 8 === 0 && value.length <= 8 * 1024
+const Wants = field(
+  "Wants",
+  (value): value is Uint8Array => isBytes(value) && value.length % 10 === 0 && value.length <= 10 * 1024
 )
 const Nodes = field("Nodes", (value): value is Uint8Array => isBytes(value) && value.length <= nodesBytesMax)
 const pathGrammar = /^[0-9a-f]{0,16}$/
@@ -152,7 +159,11 @@ const Node = field(
 const Lane = field("Lane", (value): value is 0 | 1 => Object.is(value, 0) || value === 1)
 const MapName = field("MapName", (value): value is string => isText(value) && value.length > 0 && value.length <= 256)
 const NodeIdText = field("NodeId", isNodeId)
-const Kind = field("Kind", (value): value is "lww" => value === "lww")
+const Kind = field("Kind", isMapKind)
+const Atomic = field(
+  "Atomic",
+  (value): value is "no" | "more" | "end" => value === "no" || value === "more" || value === "end"
+)
 const Concern = field(
   "WriteConcern",
   (value): value is WriteConcern => WriteConcern.literals.includes(value as WriteConcern)
@@ -193,11 +204,11 @@ export const SyncBuckets = Schema.TaggedStruct("SyncBuckets", {
   lane: Lane,
   nodes: Nodes
 })
-/** Asks for the records of keys, by their hashes. */
+/** Asks for the records of keys, by their partitions and hashes. */
 export const SyncFetch = Schema.TaggedStruct("SyncFetch", {
   id: Sequence,
   map: MapName,
-  hashes: Hashes,
+  wants: Wants,
   after: TextOrNull
 })
 /** Asks for the records below a node, from beyond a key's hash. */
@@ -212,6 +223,11 @@ export const OpBatch = Schema.TaggedStruct("OpBatch", {
   map: MapName,
   kind: Kind,
   concern: Concern,
+  /**
+   * `no`: each is taken or refused by itself. `more`: together with those of the messages that follow, up to one that says
+   * `end`: all of them are taken or none.
+   */
+  atomic: Atomic,
   ops: Operations
 })
 /** Asks whether the other side is there. */
@@ -318,8 +334,8 @@ const withRows = <A>(packed: Uint8Array, form: Rows.Form<A>, tuples: ReadonlyArr
 export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
   switch (message._tag) {
     case "OpBatch": {
-      const { _tag, concern, kind, map, ops } = message
-      return withRows(packr.pack({ _tag, map, kind, concern, ops: PLACEHOLDER }), Rows.operations, ops)
+      const { _tag, atomic, concern, kind, map, ops } = message
+      return withRows(packr.pack({ _tag, map, kind, concern, atomic, ops: PLACEHOLDER }), Rows.operations, ops)
     }
     case "ServerEvent": {
       const { _tag, map, records } = message

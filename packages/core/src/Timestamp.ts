@@ -94,6 +94,9 @@ export const compare = (a: Timestamp, b: Timestamp): number =>
     ? 1
     : 0
 
+/** The characters of {@link format}. */
+export const textLength = 16 + nodeIdLength
+
 /** Fixed-width text, 12 hex digits of millis, 4 of counter, then the node id; sorts as the stamps do. */
 export const format = (stamp: Timestamp): string =>
   stamp.millis.toString(16).padStart(12, "0") + stamp.counter.toString(16).padStart(4, "0") + stamp.nodeId

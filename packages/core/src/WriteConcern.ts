@@ -25,6 +25,9 @@ export const isReached = (level: WriteConcern, concern: WriteConcern): boolean =
 /** The stronger of two concerns: who asked for either is told in time by it. */
 export const stronger = (a: WriteConcern, b: WriteConcern): WriteConcern => ranks[a] >= ranks[b] ? a : b
 
+/** The weaker of two levels: what holds of both operations that reached them. */
+export const weaker = (a: WriteConcern, b: WriteConcern): WriteConcern => ranks[a] <= ranks[b] ? a : b
+
 /** What an operation came to: the level that it has really reached. */
 export interface Outcome {
   readonly level: WriteConcern
@@ -42,7 +45,7 @@ export interface Ack extends Outcome {
 
 /** One who waits for an operation's outcome, at the level that it asked for and until its deadline. */
 export interface Waiter {
-  readonly sequence: number
+  sequence: number
   readonly concern: WriteConcern
   /** When to stop waiting, in ms. */
   readonly expiresAt: number
@@ -98,6 +101,15 @@ export class AckQueue {
   /** The operation failed for good: so do all who wait for it. */
   failed(sequence: number, failure: WriteFailure): void {
     for (const waiter of this.#bySequence.get(sequence) ?? []) this.#settle(waiter, Exit.fail(failure))
+  }
+
+  /** The operation is part of a later one from here on: those who wait for it wait for that one. */
+  moved(from: number, to: number): void {
+    for (const waiter of this.#bySequence.get(from) ?? []) {
+      waiter.sequence = to
+      put(this.#bySequence, to, waiter)
+    }
+    this.#bySequence.delete(from)
   }
 
   /** When the next deadline is to be looked at, in ms; `undefined` when nobody waits. */

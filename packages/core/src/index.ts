@@ -1,6 +1,7 @@
 /** The parts of TopGun that run anywhere: clocks, CRDTs, trees, codecs, the protocol, and the services made of them. */
 export * as Backoff from "./Backoff.ts"
 export * as Backpressure from "./Backpressure.ts"
+export * as Cell from "./Cell.ts"
 export * as CrdtStore from "./CrdtStore.ts"
 export * as Grid from "./Grid.ts"
 export * as GridError from "./GridError.ts"

@@ -3,8 +3,9 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Cell from "@topgun/core/Cell"
 import type { Store } from "@topgun/core/CrdtStore"
-import { CrdtStore } from "@topgun/core/CrdtStore"
+import { CrdtStore, sizeOf } from "@topgun/core/CrdtStore"
 import {
   type ClockSkewTooLarge,
   MalformedMessage,
@@ -16,15 +17,14 @@ import {
   ValueNotSupported
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
-import * as LwwRecord from "@topgun/core/LwwRecord"
+import type { LwwRecord } from "@topgun/core/LwwRecord"
 import type { Source } from "@topgun/core/MerkleSync"
 import { MerkleForest } from "@topgun/core/MerkleTree"
-import type { MapKind } from "@topgun/core/Operation"
 import { partitionCount } from "@topgun/core/Partition"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import type { OpTuple } from "@topgun/core/Protocol"
 import * as Value from "@topgun/core/Value"
-import type { Row } from "./Persistence.ts"
+import type { Batch, Row } from "./Persistence.ts"
 import { Persistence } from "./Persistence.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 
@@ -36,13 +36,25 @@ export interface Rejection {
   readonly reason: string
 }
 
-/** What became of a batch. */
+/** Operations on one map. */
+export interface Part {
+  readonly map: string
+  readonly kind: Cell.MapKind
+  readonly ops: ReadonlyArray<OpTuple>
+}
+
+/** What became of operations. */
 export interface Applied {
   /** Sequence numbers of the operations that were merged: those that won, and those that lost to a newer record. */
   readonly accepted: ReadonlyArray<number>
-  /** The records that won. */
-  readonly won: ReadonlyArray<Row>
+  /** The records that won, by map. */
+  readonly won: ReadonlyArray<Batch>
   readonly rejected: ReadonlyArray<Rejection>
+}
+
+/** A map, to be reconciled with. */
+export interface MapSource extends Source {
+  readonly kind: Cell.MapKind
 }
 
 /** The size of a map. */
@@ -60,12 +72,12 @@ export interface MapSize {
 export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partitions, {
   /** Takes in everything that is stored; answers how many records. Before anything else. */
   readonly load: Effect.Effect<number, StorageUnavailable>
-  /** Merges operations on one map in one synchronous pass; each is refused or merged by itself. */
-  readonly apply: (map: string, kind: MapKind, ops: ReadonlyArray<OpTuple>) => Applied
+  /** Merges operations in one synchronous pass: each is refused or merged by itself, or, if `atomic`, all are or none. */
+  readonly apply: (parts: ReadonlyArray<Part>, atomic: boolean) => Applied
   /** Why a map can't be used as `kind`; `undefined` when it can. A map has the kind of its first write. */
-  readonly kindFault: (map: string, kind: MapKind) => MapKindMismatch | undefined
+  readonly kindFault: (map: string, kind: Cell.MapKind) => MapKindMismatch | undefined
   /** A map as its replicas' reconciliation sees it; one that doesn't exist is empty. */
-  readonly source: (map: string) => Source
+  readonly source: (map: string) => MapSource
   readonly sizes: () => ReadonlyArray<MapSize>
 }>() {}
 
@@ -82,13 +94,7 @@ type Refusal =
 const isRefusal = (fault: unknown): fault is MalformedMessage | RecordTooLarge | ValueNotSupported =>
   fault instanceof MalformedMessage || fault instanceof RecordTooLarge || fault instanceof ValueNotSupported
 
-interface GridMap {
-  readonly name: string
-  readonly kind: MapKind
-  readonly source: Source
-}
-
-const nothing: Source = { tree: new MerkleForest(), record: () => undefined }
+const nothing: MapSource = { kind: "lww", tree: new MerkleForest(), record: () => undefined }
 
 const make = Effect.gen(function*() {
   const { mapsMax } = yield* ServerConfig
@@ -97,41 +103,37 @@ const make = Effect.gen(function*() {
   const persistence = yield* Persistence
   const router = yield* PartitionRouter
 
-  const maps = new Map<string, GridMap>()
-  const forest = (map: string): MerkleForest => maps.get(map)!.source.tree
+  const maps = new Map<string, MapSource>()
+  const forest = (map: string): MerkleForest => maps.get(map)!.tree
   const stores: Array<Store | undefined> = Array.from({ length: partitionCount })
   const storeOf = (partition: number): Store => stores[partition] ??= crdtStore.open({ tree: forest })
 
-  const makeMap = (name: string, kind: MapKind): GridMap => {
-    const source: Source = {
+  const makeMap = (name: string, kind: Cell.MapKind): void => {
+    maps.set(name, {
+      kind,
       tree: new MerkleForest(),
-      record: (key, partition) => stores[partition]?.existing(name)?.getConfirmed(key)
-    }
-    const map = { name, kind, source }
-    maps.set(name, map)
-    return map
+      record: (cell, partition) => stores[partition]?.existing(name)?.cells.getConfirmed(cell)
+    })
   }
 
-  const kindFault = (name: string, kind: MapKind): MapKindMismatch | undefined => {
+  const kindFault = (name: string, kind: Cell.MapKind): MapKindMismatch | undefined => {
     const map = maps.get(name)
     return map === undefined || map.kind === kind
       ? undefined
       : new MapKindMismatch({ map: name, expected: map.kind, actual: kind })
   }
 
-  const mapFault = (name: string, kind: MapKind): MapKindMismatch | Overloaded | undefined =>
-    maps.has(name)
-      ? kindFault(name, kind)
-      : maps.size >= mapsMax
-      ? new Overloaded({ what: `it has ${maps.size} maps, the most that mapsMax allows` })
-      : undefined
+  const fullOfMaps = () => new Overloaded({ what: `it has ${maps.size} maps, of ${mapsMax} that mapsMax allows` })
 
-  /** One operation: its record where it won, `undefined` where it lost, or why it was refused. */
-  const applyOne = (name: string, kind: MapKind, key: string, row: Uint8Array): Row | Refusal | undefined => {
-    let record: LwwRecord.LwwRecord
+  const mapFault = (name: string, kind: Cell.MapKind): MapKindMismatch | Overloaded | undefined =>
+    maps.has(name) ? kindFault(name, kind) : maps.size >= mapsMax ? fullOfMaps() : undefined
+
+  /** What there is to merge of one operation, or why it is refused. */
+  const check = (name: string, kind: Cell.MapKind, key: string, row: Uint8Array): Row | Refusal => {
+    let record: LwwRecord
     try {
       Value.checkKey(key)
-      record = LwwRecord.decodeInPlace(row)
+      record = Cell.decodeInPlace(kind, name, key, row)
     } catch (fault) {
       if (isRefusal(fault)) return fault
       throw fault
@@ -139,54 +141,108 @@ const make = Effect.gen(function*() {
     const partition = router.partitionOf(key)
     if (!router.isLocal(partition)) return new NotOwner({ partition })
     const received = hlc.unsafeReceive(record)
-    if (Either.isLeft(received)) return received.left
+    return Either.isLeft(received) ? received.left : { cell: Cell.cellOf(kind, key, record), partition, record }
+  }
+
+  /** Whether a record won. */
+  const merge = (name: string, kind: Cell.MapKind, { cell, partition, record }: Row): boolean => {
     if (!maps.has(name)) makeMap(name, kind)
-    const change = storeOf(partition).lwwMap(name).merge(key, record)
-    return change === undefined ? undefined : { key, partition, record }
+    return storeOf(partition).map(name, kind).cells.merge(cell, record) !== undefined
+  }
+
+  const applyEach = ({ kind, map, ops }: Part): Applied => {
+    const accepted: Array<number> = []
+    const rows: Array<Row> = []
+    const rejected: Array<Rejection> = []
+    const fault = mapFault(map, kind)
+    for (const [sequence, key, row] of ops) {
+      const checked = fault ?? check(map, kind, key, row)
+      if ("_tag" in checked) {
+        rejected.push({ sequence, cause: checked._tag, reason: checked.message })
+        continue
+      }
+      accepted.push(sequence)
+      if (merge(map, kind, checked)) rows.push(checked)
+    }
+    return { accepted, won: [{ map, kind, rows }], rejected }
+  }
+
+  /** The kinds that the parts give to maps that don't exist yet have to agree, and there has to be room for them. */
+  const partsFault = (parts: ReadonlyArray<Part>): MapKindMismatch | Overloaded | undefined => {
+    const created = new Map<string, Cell.MapKind>()
+    for (const { kind, map } of parts) {
+      const fault = mapFault(map, kind)
+      if (fault !== undefined) return fault
+      if (maps.has(map)) continue
+      const other = created.get(map) ?? kind
+      if (other !== kind) return new MapKindMismatch({ map, expected: other, actual: kind })
+      created.set(map, kind)
+    }
+    return maps.size + created.size > mapsMax ? fullOfMaps() : undefined
+  }
+
+  const applyAll = (parts: ReadonlyArray<Part>): Applied => {
+    const sequences = parts.flatMap(({ ops }) => ops.map(([sequence]) => sequence))
+    const refuse = (refused: number | undefined, fault: Refusal): Applied => ({
+      accepted: [],
+      won: [],
+      rejected: sequences.map((sequence) =>
+        sequence === refused || refused === undefined
+          ? { sequence, cause: fault._tag, reason: fault.message }
+          : { sequence, cause: "WriteRejected", reason: `another write of its batch was refused: ${fault.message}` }
+      )
+    })
+    const fault = partsFault(parts)
+    if (fault !== undefined) return refuse(undefined, fault)
+    const batches: Array<Batch> = []
+    for (const { kind, map, ops } of parts) {
+      const rows: Array<Row> = []
+      for (const [sequence, key, row] of ops) {
+        const checked = check(map, kind, key, row)
+        if ("_tag" in checked) return refuse(sequence, checked)
+        rows.push(checked)
+      }
+      batches.push({ map, kind, rows })
+    }
+    const won = batches.map(({ kind, map, rows }) => ({ map, kind, rows: rows.filter((row) => merge(map, kind, row)) }))
+    return { accepted: sequences, won, rejected: [] }
   }
 
   return Partitions.of({
     load: Effect.suspend(() => {
       let count = 0
-      const load = persistence.load((name, kind, key, _partition, row) => {
-        if (!maps.has(name)) makeMap(name, kind)
-        const record = LwwRecord.decodeInPlace(row)
+      const load = persistence.load((name, kind, cell, _partition, row) => {
+        const key = Cell.keyOf(kind, cell)
+        const record = Cell.decodeInPlace(kind, name, key, row)
         hlc.unsafeRaise(record)
         // By the key itself: a wrong partition in a row would put it where nobody looks for it.
-        storeOf(router.partitionOf(key)).lwwMap(name).merge(key, record)
+        merge(name, kind, { cell, partition: router.partitionOf(key), record })
         count++
       })
       return Effect.map(load, () => count)
     }),
-    apply: (map, kind, ops) => {
-      const accepted: Array<number> = []
-      const won: Array<Row> = []
-      const rejected: Array<Rejection> = []
-      const fault = mapFault(map, kind)
-      for (const [sequence, key, row] of ops) {
-        const outcome = fault ?? applyOne(map, kind, key, row)
-        if (outcome !== undefined && "_tag" in outcome) {
-          rejected.push({ sequence, cause: outcome._tag, reason: outcome.message })
-          continue
-        }
-        accepted.push(sequence)
-        if (outcome !== undefined) won.push(outcome)
+    apply: (parts, atomic) => {
+      if (atomic) return applyAll(parts)
+      const applied = parts.map(applyEach)
+      return {
+        accepted: applied.flatMap(({ accepted }) => accepted),
+        won: applied.flatMap(({ won }) => won),
+        rejected: applied.flatMap(({ rejected }) => rejected)
       }
-      return { accepted, won, rejected }
     },
     kindFault,
-    source: (map) => maps.get(map)?.source ?? nothing,
+    source: (map) => maps.get(map) ?? nothing,
     sizes: () =>
-      Array.from(maps.values(), ({ name, source }) => {
+      Array.from(maps, ([name, { tree }]) => {
         let size = 0
         let records = 0
         for (const store of stores) {
           const map = store?.existing(name)
           if (map === undefined) continue
-          size += map.size
-          records += map.recordCount
+          size += sizeOf(map)
+          records += map.cells.recordCount
         }
-        return { name, size, records, root: source.tree.getRootHash() }
+        return { name, size, records, root: tree.getRootHash() }
       })
   })
 })

@@ -26,12 +26,13 @@ import { join } from "node:path"
 import { ShuttingDown, StorageUnavailable } from "@topgun/core/GridError"
 import { makeNodeId } from "@topgun/core/Hlc"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
-import type { MapKind } from "@topgun/core/Operation"
+import type { MapKind } from "@topgun/core/Cell"
 import { ServerConfig } from "./ServerConfig.ts"
 
 /** A record to be kept. */
 export interface Row {
-  readonly key: string
+  /** Which of the map's records it is: see `Cell`. */
+  readonly cell: string
   readonly partition: number
   readonly record: LwwRecord
 }
@@ -47,7 +48,7 @@ export interface Batch {
 export type Settle = (failure: StorageUnavailable | ShuttingDown | undefined) => void
 
 /** Takes one stored record; `row` belongs to the taker. Plain, as it's called once a record. */
-export type OnRow = (map: string, kind: MapKind, key: string, partition: number, row: Uint8Array) => void
+export type OnRow = (map: string, kind: MapKind, cell: string, partition: number, row: Uint8Array) => void
 
 /** What a database does for the log. */
 export interface Driver {
@@ -70,8 +71,8 @@ export class Persistence extends Context.Tag("@topgun/server/Persistence")<Persi
   readonly generation: string
   readonly nodeId: string
   readonly load: Driver["load"]
-  /** Puts a batch, or a barrier, in line. Called in the order of merging; settled in that order. */
-  readonly append: (batch: Batch | undefined, settle: Settle) => void
+  /** Puts batches, for one transaction, or a barrier, in line. Called in the order of merging; settled in that order. */
+  readonly append: (batches: ReadonlyArray<Batch>, settle: Settle) => void
   /** Whether so much waits that nothing more should be merged. */
   readonly isFull: () => boolean
   /** Calls back, once, when the line is half empty again. */
@@ -88,9 +89,11 @@ export const retryMillis = { first: 100, last: 5_000 } as const
 // --- Group commit ---
 
 interface Waiting {
-  readonly batch: Batch | undefined
+  readonly batches: ReadonlyArray<Batch>
   settle: Settle | undefined
 }
+
+const rowsOf = (batches: ReadonlyArray<Batch>): number => batches.reduce((sum, { rows }) => sum + rows.length, 0)
 
 /** Everything that the event loop has ready comes first, so that writes that arrive together are committed together. */
 const endOfTurn = Effect.async<void>((resume) => {
@@ -115,7 +118,7 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
     let taken = 0
     let groupRows = 0
     while (taken < line.length) {
-      const size = line[taken]!.batch?.rows.length ?? 0
+      const size = rowsOf(line[taken]!.batches)
       if (taken > 0 && groupRows + size > groupRowsMax) break
       groupRows += size
       taken++
@@ -136,7 +139,7 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
   const commitGroup: Effect.Effect<void, StorageUnavailable> = Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
       const group = takeGroup()
-      const batches = group.flatMap(({ batch }) => batch === undefined ? [] : [batch])
+      const batches = group.flatMap((waiting) => waiting.batches)
       committing = true
       return Effect.matchCauseEffect(batches.length === 0 ? Effect.void : restore(driver.commit(batches)), {
         onFailure: (cause) => {
@@ -153,7 +156,7 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
         },
         onSuccess: () => {
           committing = false
-          for (const batch of batches) rows -= batch.rows.length
+          rows -= rowsOf(batches)
           settleAll(group, undefined)
           if (rows <= pendingCommitsMax / 2) { for (const resume of roomWanted.splice(0)) resume() }
           return Effect.void
@@ -204,12 +207,12 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
     )
   ).pipe(Effect.forkScoped)
 
-  const append = (batch: Batch | undefined, settle: Settle): void => {
+  const append = (batches: ReadonlyArray<Batch>, settle: Settle): void => {
     if (closed) return settle(new ShuttingDown())
-    const size = batch?.rows.length ?? 0
+    const size = rowsOf(batches)
     if (size === 0 && line.length === 0 && !committing) return settle(undefined)
     rows += size
-    line.push({ batch: size === 0 ? undefined : batch, settle })
+    line.push({ batches: size === 0 ? [] : batches, settle })
     wake.unsafeOpen()
   }
 
@@ -225,7 +228,7 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
       roomWanted.push(resume)
     },
     flush: Effect.async<void>((resume) => {
-      append(undefined, () => resume(Effect.void))
+      append([], () => resume(Effect.void))
       hurry.unsafeOpen()
     })
   })
@@ -423,7 +426,7 @@ const makeSqlite = Effect.gen(function*() {
         created.set(map, id)
         statements.push({ sql: "INSERT INTO maps (id, name, kind) VALUES (?, ?, ?)", params: [id, map, kind] })
       }
-      for (const { key, partition, record } of rows) values.push(id, Buffer.from(key, "utf8"), partition, record.row)
+      for (const { cell, partition, record } of rows) values.push(id, Buffer.from(cell, "utf8"), partition, record.row)
     }
     let at = 0
     for (const size of chunkSizes) {

@@ -17,6 +17,7 @@ import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as GridError from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
+import { keyOf, type MapKind } from "@topgun/core/Cell"
 import type { Answers } from "@topgun/core/MerkleSync"
 import { MerkleSync } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
@@ -72,6 +73,8 @@ const make = Effect.gen(function*() {
     #closed = false
     #lastHeard = clock.unsafeCurrentTimeMillis()
     #lastSequence = -1
+    /** What has come of an atomic batch so far. */
+    #parts: ReadonlyArray<typeof Protocol.OpBatch.Type> = []
     #caller: Caller | undefined
     // Messages that came and weren't carried out yet.
     #inbox: ReadonlyArray<Protocol.ClientMessage> = []
@@ -247,6 +250,9 @@ const make = Effect.gen(function*() {
     #handle(message: Protocol.ClientMessage): void {
       if (message._tag === "Auth") return this.#authenticate(message)
       if (!this.#authenticated) return this.#outOfPlace("Auth comes first")
+      const [begun] = this.#parts
+      const goesOn = message._tag === "OpBatch" && message.atomic !== "no" && message.concern === begun?.concern
+      if (begun !== undefined && !goesOn) return this.#outOfPlace("an atomic batch is begun: the rest of it comes next")
       switch (message._tag) {
         case "Ping":
           return this.send({ _tag: "Pong", id: message.id, serverMillis: hlc.wallMillis() })
@@ -254,27 +260,27 @@ const make = Effect.gen(function*() {
           return this.#write(message)
         case "SyncInit":
           return this.#openMap(message)
-        case "SyncBuckets": {
-          const answers = this.#answers(message)
-          if (answers !== undefined) {
-            this.send({ _tag: "SyncBucketsAck", id: message.id, buckets: answers.buckets(message.nodes, message.lane) })
-          }
-          return
-        }
-        case "SyncFetch": {
-          const answers = this.#answers(message)
-          if (answers !== undefined) {
-            this.#sendPage(message.id, answers.fetch(message.hashes, message.after ?? undefined))
-          }
-          return
-        }
-        case "SyncPull": {
-          const answers = this.#answers(message)
-          if (answers !== undefined) {
-            this.#sendPage(message.id, answers.pull(message.node, message.after ?? undefined))
-          }
-          return
-        }
+        case "SyncBuckets":
+          return this.#answer(
+            message,
+            (answers) =>
+              this.send({
+                _tag: "SyncBucketsAck",
+                id: message.id,
+                buckets: answers.buckets(message.nodes, message.lane)
+              })
+          )
+        case "SyncFetch":
+          return this.#answer(
+            message,
+            (answers, kind) =>
+              this.#sendPage(message.id, kind, answers.fetch(message.wants, message.after ?? undefined))
+          )
+        case "SyncPull":
+          return this.#answer(
+            message,
+            (answers, kind) => this.#sendPage(message.id, kind, answers.pull(message.node, message.after ?? undefined))
+          )
         case "Call":
           this.#caller ??= calls.open((payload) => this.send({ _tag: "Reply", payload }))
           return this.#caller.receive(message.payload)
@@ -317,17 +323,20 @@ const make = Effect.gen(function*() {
       this.send({ _tag: "SyncRoot", id, partitions: partitionRoots ?? null })
     }
 
-    #answers({ map }: { readonly map: string }): Answers | undefined {
-      if (subscriptions.follows(map, this)) return merkleSync.answers(partitions.source(map))
-      this.#outOfPlace("a map is opened by SyncInit before it's walked")
-      return undefined
+    /** Answers a step of a map's tree walk. */
+    #answer({ map }: { readonly map: string }, respond: (answers: Answers, kind: MapKind) => void): void {
+      if (!subscriptions.follows(map, this)) {
+        return this.#outOfPlace("a map is opened by SyncInit before it's walked")
+      }
+      const source = partitions.source(map)
+      respond(merkleSync.answers(source), source.kind)
     }
 
-    #sendPage(id: number, page: ReturnType<Answers["fetch"]>): void {
+    #sendPage(id: number, kind: MapKind, page: ReturnType<Answers["fetch"]>): void {
       this.send({
         _tag: "SyncLeaf",
         id,
-        records: page.records.map(([key, record]) => [key, record.row]),
+        records: page.records.map(([cell, record]) => [keyOf(kind, cell), record.row]),
         after: page.after ?? null
       })
     }
@@ -340,7 +349,14 @@ const make = Effect.gen(function*() {
         }
         this.#lastSequence = sequence
       }
-      writeAcks.write(batch, this)
+      const parts = [...this.#parts, batch]
+      this.#parts = []
+      if (batch.atomic === "no") return writeAcks.write(parts, this)
+      if (parts.reduce((operations, { ops }) => operations + ops.length, 0) > Protocol.batchOperationsMax) {
+        return this.#outOfPlace(`an atomic batch has at most ${Protocol.batchOperationsMax} operations`)
+      }
+      if (batch.atomic === "end") return writeAcks.write(parts, this)
+      this.#parts = parts
     }
 
     // --- The end ---

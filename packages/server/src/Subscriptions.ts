@@ -2,9 +2,10 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Cell from "@topgun/core/Cell"
 import type { RecordTuple } from "@topgun/core/Protocol"
 import * as Protocol from "@topgun/core/Protocol"
-import type { Row } from "./Persistence.ts"
+import type { Batch } from "./Persistence.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 
 /** One who is told of events. */
@@ -20,12 +21,12 @@ export class Subscriptions extends Context.Tag("@topgun/server/Subscriptions")<S
   readonly follows: (map: string, subscriber: Subscriber) => boolean
   /** Ends all of a subscriber's subscriptions. */
   readonly leave: (subscriber: Subscriber) => void
-  /** Tells all who follow `map`, except `writer`. */
-  readonly publish: (map: string, rows: ReadonlyArray<Row>, writer: Subscriber) => void
+  /** Tells all who follow the batch's map, except `writer`. */
+  readonly publish: (batch: Batch, writer: Subscriber) => void
 }>() {}
 
 /** Records as events, none of which is larger than a frame by far. */
-export const encodeEvents = (map: string, rows: ReadonlyArray<Row>): ReadonlyArray<Uint8Array> => {
+export const encodeEvents = ({ kind, map, rows }: Batch): ReadonlyArray<Uint8Array> => {
   const events: Array<Uint8Array> = []
   let records: Array<RecordTuple> = []
   let bytes = 0
@@ -34,7 +35,8 @@ export const encodeEvents = (map: string, rows: ReadonlyArray<Row>): ReadonlyArr
     records = []
     bytes = 0
   }
-  for (const { key, record } of rows) {
+  for (const { cell, record } of rows) {
+    const key = Cell.keyOf(kind, cell)
     const size = key.length * 3 + record.row.length
     if (bytes + size > Protocol.batchBytesMax) cut()
     records.push([key, record.row])
@@ -66,10 +68,10 @@ export const layer: Layer.Layer<Subscriptions, never, ServerConfig> = Layer.effe
         }
         followed.delete(subscriber)
       },
-      publish: (map, rows, writer) => {
-        const all = followers.get(map)
-        if (rows.length === 0 || all === undefined || (all.size === 1 && all.has(writer))) return
-        for (const event of encodeEvents(map, rows)) {
+      publish: (batch, writer) => {
+        const all = followers.get(batch.map)
+        if (batch.rows.length === 0 || all === undefined || (all.size === 1 && all.has(writer))) return
+        for (const event of encodeEvents(batch)) {
           for (const subscriber of all) if (subscriber !== writer) subscriber.push(event)
         }
       }

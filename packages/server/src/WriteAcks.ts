@@ -7,6 +7,8 @@
  * | `REPLICATED` | `OpReject` | one node has no backup; nothing is merged |
  * | `PERSISTED` | `OpAck PERSISTED` | after the commit; `OpReject` when the storage is memory, nothing is merged |
  *
+ * An atomic batch is one write: all its operations are accepted or none, in one transaction of the database.
+ *
  * An operation that lost to a newer record has done its work as well. It's acknowledged like the others, at PERSISTED
  * after everything that was merged before it is committed, the newer record included.
  */
@@ -32,7 +34,8 @@ export interface Writer extends Subscriber {
 
 /** Carries out writes. */
 export class WriteAcks extends Context.Tag("@topgun/server/WriteAcks")<WriteAcks, {
-  readonly write: (batch: typeof OpBatch.Type, writer: Writer) => void
+  /** Of one message, or of those of an atomic batch. */
+  readonly write: (batches: ReadonlyArray<typeof OpBatch.Type>, writer: Writer) => void
 }>() {}
 
 /** Why a concern can't be met here at all. */
@@ -50,28 +53,30 @@ export const layer: Layer.Layer<WriteAcks, never, Partitions | Persistence | Sub
     const persistence = yield* Persistence
     const subscriptions = yield* Subscriptions
     return WriteAcks.of({
-      write: ({ concern, kind, map, ops }, writer) => {
-        const last = ops.at(-1)
+      write: (batches, writer) => {
+        const sequences = batches.flatMap(({ ops }) => ops.map(([sequence]) => sequence))
+        const last = sequences.at(-1)
         if (last === undefined) return
+        const { atomic, concern } = batches[0]!
         const refusal = refusalOf(concern, persistence.durable)
         const { accepted, rejected, won } = refusal === undefined
-          ? partitions.apply(map, kind, ops)
+          ? partitions.apply(batches, atomic !== "no")
           : {
             accepted: [],
             won: [],
-            rejected: ops.map(([sequence]) => ({ sequence, cause: "WriteRejected", reason: refusal }))
+            rejected: sequences.map((sequence) => ({ sequence, cause: "WriteRejected", reason: refusal }))
           }
         for (const rejection of rejected) writer.send({ _tag: "OpReject", ...rejection })
-        subscriptions.publish(map, won, writer)
+        for (const batch of won) subscriptions.publish(batch, writer)
         const acknowledge = (level: WriteConcern) => {
           if (accepted.length > 0) writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
         }
         if (concern !== "PERSISTED") acknowledge("APPLIED")
         if (!persistence.durable) return
-        persistence.append({ map, kind, rows: won }, (failure) => {
+        persistence.append(won, (failure) => {
           if (failure !== undefined) return writer.unsaved(failure)
           if (concern === "PERSISTED") acknowledge("PERSISTED")
-          writer.durable(last[0])
+          writer.durable(last)
         })
       }
     })

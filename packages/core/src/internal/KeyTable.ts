@@ -32,6 +32,17 @@ export class KeyTable {
   /** All fields of all slots. Another array when the table has grown: not to be kept. */
   fields = new Int32Array(4 << FIELDS_LOG2)
   readonly #vacant: Array<number> = []
+  /** Characters at the beginning of a key that have no part in its partition. */
+  readonly #prefixLength: number
+
+  constructor(prefixLength = 0) {
+    this.#prefixLength = prefixLength
+  }
+
+  /** The partition of a key, in the table or not. */
+  partitionOf(key: string): number {
+    return Partition.partitionOf(this.#prefixLength === 0 ? key : key.slice(this.#prefixLength))
+  }
 
   /** Adds a key that isn't in the table: its hash and partition are set, the map's own fields are 0. */
   add(key: string): number {
@@ -41,6 +52,7 @@ export class KeyTable {
 
   /** {@link add}, of a key whose hash is known. */
   addHashed(key: string, hi: number, lo: number): number {
+    const partition = this.#prefixLength === 0 ? Partition.ofHash(hi, lo) : this.partitionOf(key)
     // First what may fail for want of memory.
     if (this.#vacant.length === 0 && this.keys.length << FIELDS_LOG2 === this.fields.length) {
       const grown = new Int32Array(this.fields.length * 2)
@@ -56,7 +68,7 @@ export class KeyTable {
     fields[at + KEY_LO] = lo
     fields[at + OWN_A] = 0
     fields[at + OWN_B] = 0
-    fields[at + PARTITION] = Partition.ofHash(hi, lo)
+    fields[at + PARTITION] = partition
     return slot
   }
 
