@@ -47,7 +47,12 @@ const totalOf = (record: LwwRecord | undefined): number => {
 const describe = (crdt: Crdt, changes: ReadonlyArray<RecordChange>, origin: Origin): Changes => {
   switch (crdt.kind) {
     case "lww":
-      return changes.map(({ key, previous }) => ({ key, value: crdt.cells.get(key), previous: valueOf(previous), origin }))
+      return changes.map(({ key, previous }) => ({
+        key,
+        value: crdt.cells.get(key),
+        previous: valueOf(previous),
+        origin
+      }))
     case "or": {
       const byKey = new Map<string, Map<string, LwwRecord | undefined>>()
       for (const { key: cell, previous } of changes) {
@@ -62,7 +67,9 @@ const describe = (crdt: Crdt, changes: ReadonlyArray<RecordChange>, origin: Orig
         value: crdt.orMap.getValues(key),
         previous: crdt.orMap.valuesBefore(key, records),
         origin
-      })).filter(({ previous, value }) => value.length !== previous.length || value.some((each, i) => each !== previous[i]))
+      })).filter(({ previous, value }) =>
+        value.length !== previous.length || value.some((each, i) => each !== previous[i])
+      )
     }
     case "counter": {
       const { counter } = crdt

@@ -1,5 +1,6 @@
 /** What both forms of the client stand on, composed in one place. */
 import * as CrdtStore from "@topgun/core/CrdtStore"
+import * as Grid from "@topgun/core/Grid"
 import type { StorageUnavailable } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
@@ -37,7 +38,14 @@ export const layer: Layer.Layer<
   const start = Layer.effectDiscard(Effect.gen(function*() {
     const replica = yield* Replica.Replica
     const engine = yield* SyncEngine.SyncEngine
-    for (const { name } of config.grid) replica.openMap(name)
+    for (const declaration of config.grid) {
+      try {
+        replica.openMap(declaration.name, Grid.kindOf(declaration))
+      } catch (fault) {
+        // The other maps are no worse for it; who uses this one is told again.
+        config.onError(fault)
+      }
+    }
     if (config.autoConnect) yield* engine.connect
   }))
   return start.pipe(

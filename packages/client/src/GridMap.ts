@@ -1,11 +1,13 @@
-/** The Effect form of a map: reads from memory, writes that complete when they are durable on this device. */
-import type { MapDeclaration } from "@topgun/core/Grid"
+/** The Effect form of maps: reads from memory, writes that complete when they are durable on this device. */
+import type { MapKind } from "@topgun/core/Cell"
+import type { Declaration } from "@topgun/core/Grid"
 import type { WriteFailure, WriteRefusal } from "@topgun/core/GridError"
 import type { Ack } from "@topgun/core/WriteConcern"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { Config } from "./ClientConfig.ts"
-import { MapView } from "./MapView.ts"
+import type { Live } from "./Live.ts"
+import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
 import type { Replica } from "./Replica.ts"
 import { acknowledgement, awaitLocal, isRefusal, type LocalWrite, type WriteOptions } from "./Write.ts"
 
@@ -15,57 +17,68 @@ export interface Write {
   readonly server: Effect.Effect<Ack, WriteFailure | WriteRefusal>
 }
 
-export class GridMap<A> extends MapView<A> {
-  readonly #declaration: MapDeclaration<A>
-  readonly #replica: Replica["Type"]
-  readonly #config: Config
+/** Hands a write in and waits until it is durable on this device. */
+export type Writer = (writing: Writing, options?: WriteOptions) => Effect.Effect<Write, WriteRefusal>
 
-  constructor(declaration: MapDeclaration<A>, replica: Replica["Type"], config: Config) {
-    super(declaration.name, replica.view(declaration.name))
-    this.#declaration = declaration
-    this.#replica = replica
-    this.#config = config
+/** Writes to a replica by a client's settings. */
+export const writer = (replica: Replica["Type"], config: Config): Writer => (writing, options) =>
+  Effect.suspend(() => {
+    const timeoutMillis = options?.timeoutMs ?? config.writeTimeoutMillis
+    let write: LocalWrite
+    try {
+      write = writing(replica, options?.writeConcern ?? config.writeConcern)
+    } catch (fault) {
+      return isRefusal(fault) ? Effect.fail(fault) : Effect.die(fault)
+    }
+    return Effect.as(awaitLocal(write), { server: acknowledgement(write, replica.outbox, timeoutMillis) })
+  })
+
+/** Opens a map for its handle. @throws MapKindMismatch */
+export const access = <Kind extends MapKind>(
+  declaration: Declaration,
+  kind: Kind,
+  replica: Replica["Type"],
+  write: Writer
+): Access<Kind, Effect.Effect<Write, WriteRefusal>> => {
+  const crdt = replica.openMap(declaration.name, kind)
+  return {
+    crdt: () => crdt,
+    listen: (attach, signal) => attach(replica.audience(declaration.name), signal),
+    write
   }
+}
 
-  /** Writes a value. Fails at once, with nothing changed, when it is refused. */
-  set(key: string, value: A, options?: WriteOptions): Effect.Effect<Write, WriteRefusal> {
-    return this.update(key, () => value, options)
-  }
+/** A value now and after each change; who is slow sees the latest. */
+const streamOf = <A>(live: Live<A>): Stream.Stream<A> =>
+  Stream.asyncPush<A>((emit) =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        emit.single(live.current)
+        return live.subscribe((value) => void emit.single(value))
+      }),
+      (stop) => Effect.sync(stop)
+    ), { bufferSize: 1, strategy: "sliding" })
 
-  /** Deletes a key, whether or not this device knows it. */
-  remove(key: string, options?: WriteOptions): Effect.Effect<Write, WriteRefusal> {
-    return this.update(key, () => undefined, options)
-  }
-
-  /** Writes what `next` makes of the present value; `undefined` deletes the key. */
-  update(
-    key: string,
-    next: (current: A | undefined) => A | undefined,
-    options?: WriteOptions
-  ): Effect.Effect<Write, WriteRefusal> {
-    return Effect.suspend(() => {
-      const concern = options?.writeConcern ?? this.#config.writeConcern
-      const timeoutMillis = options?.timeoutMs ?? this.#config.writeTimeoutMillis
-      let write: LocalWrite
-      try {
-        write = this.#replica.write(this.#declaration, key, next, { concern, ttlMs: options?.ttlMs })
-      } catch (fault) {
-        return isRefusal(fault) ? Effect.fail(fault) : Effect.die(fault)
-      }
-      return Effect.as(awaitLocal(write), { server: acknowledgement(write, this.#replica.outbox, timeoutMillis) })
-    })
-  }
-
+/** A map of records. */
+export class GridMap<A> extends MapHandle<A, Effect.Effect<Write, WriteRefusal>> {
   /** One key's value now and after each change; who is slow sees the latest. */
   watch(key: string): Stream.Stream<A | undefined> {
-    return Stream.asyncPush<A | undefined>((emit) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          const { current, subscribe } = this.live(key)
-          emit.single(current)
-          return subscribe((value) => void emit.single(value))
-        }),
-        (stop) => Effect.sync(stop)
-      ), { bufferSize: 1, strategy: "sliding" })
+    return streamOf(this.live(key))
+  }
+}
+
+/** A map of sets of values. */
+export class GridOrMap<A> extends OrMapHandle<A, Effect.Effect<Write, WriteRefusal>> {
+  /** One key's values now and after each change; who is slow sees the latest. */
+  watch(key: string): Stream.Stream<ReadonlyArray<A>> {
+    return streamOf(this.live(key))
+  }
+}
+
+/** A number that many devices count at once. */
+export class GridCounter extends CounterHandle<Effect.Effect<Write, WriteRefusal>> {
+  /** The number now and after each change; who is slow sees the latest. */
+  watch(): Stream.Stream<number> {
+    return streamOf(this)
   }
 }

@@ -24,8 +24,8 @@ import { Signal } from "./Signal.ts"
 /** Operations sent and not ended, at most. Higher hides a longer way to the server, at 0.5 kB of memory each. */
 export const inFlightMax = 1_000
 
-/** Operations of one atomic batch: those from the first to the last sequence number. */
-export interface Batch {
+/** An atomic batch: the operations from the first to the last sequence number. */
+export interface Span {
   readonly first: number
   readonly last: number
 }
@@ -54,7 +54,7 @@ export interface Pending {
   /** Offered again after a tree walk: not in the log, as the next walk would find it again. */
   readonly offered: boolean
   /** The atomic batch that it is part of. */
-  readonly batch: Batch | undefined
+  readonly batch: Span | undefined
   /** A later operation of its cell that contains this one, which was refused: the outcome is that one's. */
   successor: Pending | undefined
   /** The operation of its cell before this one, where that hadn't ended: skip those that have by {@link pendingOf}. */
@@ -94,7 +94,7 @@ export const keyOf = ({ cell, kind }: Pick<Pending, "cell" | "kind">): string =>
 export interface StoredOperation extends Operation {
   /** When the oldest write in it was made, in ms. */
   readonly since: number
-  readonly batch: Batch | undefined
+  readonly batch: Span | undefined
 }
 
 const format = 1
@@ -217,8 +217,7 @@ export const make = Effect.fnUntraced(function*(options: {
     acks.failed(operation.sequence, failure)
   }
 
-  const dropped = (operation: Pending): WriteDropped =>
-    new WriteDropped({ map: operation.map, key: keyOf(operation) })
+  const dropped = (operation: Pending): WriteDropped => new WriteDropped({ map: operation.map, key: keyOf(operation) })
 
   const line = yield* Backpressure.make<Pending>(options.backpressure, {
     onDrop: (operation) => {
@@ -263,7 +262,7 @@ export const make = Effect.fnUntraced(function*(options: {
     cell: string,
     record: LwwRecord,
     concern: WriteConcern,
-    batch: Batch | undefined,
+    batch: Span | undefined,
     isOffer = false
   ): Pending =>
     pending({ sequence: nextSequence++, map, kind, cell, record, concern, since: options.now(), batch }, isOffer)
@@ -387,7 +386,7 @@ export const make = Effect.fnUntraced(function*(options: {
     isPending: (map: string, cell: string): boolean => latestOf(map, cell) !== undefined,
 
     /** The batch of the next so many operations, for {@link append}. */
-    batchOf: (operations: number): Batch => ({ first: nextSequence, last: nextSequence + operations - 1 }),
+    batchOf: (operations: number): Span => ({ first: nextSequence, last: nextSequence + operations - 1 }),
 
     /** Adds a write; the caller has made sure of {@link hasRoom}. Coalesces it into an operation that wasn't sent yet. */
     append: (
@@ -396,7 +395,7 @@ export const make = Effect.fnUntraced(function*(options: {
       cell: string,
       record: LwwRecord,
       concern: WriteConcern,
-      batch?: Batch
+      batch?: Span
     ): Pending => {
       const previous = latestOf(map, cell)
       let operation: Pending

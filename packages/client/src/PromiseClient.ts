@@ -1,6 +1,15 @@
 /** The Promise form of the client, as types: plain TypeScript, none of Effect's. `promise.ts` makes it, `facade.ts` is it. */
-import type { Declaration, MapDeclaration, MapLike } from "@topgun/core/Grid"
+import type {
+  CounterDeclaration,
+  CounterLike,
+  Declaration,
+  MapDeclaration,
+  MapLike,
+  OrMapDeclaration,
+  OrMapLike
+} from "@topgun/core/Grid"
 import type { StorageAdapter } from "@topgun/core/StorageAdapter"
+import type { Batch } from "./Batch.ts"
 import type { Live } from "./Live.ts"
 import type { Change, RejectedWrite, SyncStatus } from "./Reports.ts"
 
@@ -34,12 +43,16 @@ export interface WriteOptions {
   readonly ttlMs?: number | undefined
 }
 
+/** What a write without a lifetime of its own may ask for. */
+export type UntimedOptions = Omit<WriteOptions, "ttlMs">
+
 /**
  * A map. Reads are synchronous, from memory; values are frozen, and the same object until they change. Before the client
  * is ready a read throws NotLoaded, while writes wait for it.
  */
 export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
   readonly name: string
+  readonly declaration: MapDeclaration<A>
   get(key: string): A | undefined
   has(key: string): boolean
   keys(): IterableIterator<string>
@@ -54,6 +67,8 @@ export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
   /** Writes what `next` makes of the present value; `undefined` deletes the key. */
   update(key: string, next: (current: A | undefined) => A | undefined, options?: WriteOptions): Write
   remove(key: string, options?: WriteOptions): Write
+  /** Deletes all keys that this device knows, in one step here: each deletion is an operation of its own. */
+  clear(options?: WriteOptions): Write
   /** One key's value as it changes. */
   watch(key: string): Live<A | undefined>
   /** Calls `listener` with all changes of one step, local and remote, until stopped. */
@@ -62,6 +77,54 @@ export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
     options?: { readonly signal?: AbortSignal }
   ): () => void
   /** Resolves when the map can be read. */
+  ready(): Promise<void>
+}
+
+/**
+ * A map of sets of values: what one device adds while another removes is kept. Reads are as those of a {@link GridMap}; sets
+ * are frozen, and the same until they change.
+ */
+export interface GridOrMap<A> extends Iterable<readonly [key: string, values: ReadonlyArray<A>]> {
+  readonly name: string
+  readonly declaration: OrMapDeclaration<A>
+  /** The values of a key in the order in which they were added first; none where there is no such key. */
+  getValues(key: string): ReadonlyArray<A>
+  has(key: string): boolean
+  keys(): IterableIterator<string>
+  entries(): IterableIterator<readonly [key: string, values: ReadonlyArray<A>]>
+  /** The number of keys that have a value. */
+  readonly size: number
+  /** The Merkle root of the confirmed records, 16 hex digits: equal on two devices whose confirmed records are. */
+  readonly digest: string
+  /** Adds a value to a key's. @throws at once, with nothing changed, when the value is refused */
+  add(key: string, value: A, options?: WriteOptions): Write
+  /** Removes a value of a key, as far as this device knows of its additions; one that is added elsewhere meanwhile stays. */
+  remove(key: string, value: A, options?: WriteOptions): Write
+  /** Removes all values of a key in the same way. */
+  removeAll(key: string, options?: WriteOptions): Write
+  /** Removes all values of all keys in the same way, in one step here: each removal is an operation of its own. */
+  clear(options?: WriteOptions): Write
+  /** One key's values as they change. */
+  watch(key: string): Live<ReadonlyArray<A>>
+  /** Calls `listener` with all changes of one step, local and remote, until stopped. */
+  subscribe(
+    listener: (changes: ReadonlyArray<Change<ReadonlyArray<A>>>) => void,
+    options?: { readonly signal?: AbortSignal }
+  ): () => void
+  /** Resolves when the map can be read. */
+  ready(): Promise<void>
+}
+
+/** A number that many devices count at once. Reading it throws NotLoaded before the client is ready. */
+export interface GridCounter extends Live<number> {
+  readonly name: string
+  readonly declaration: CounterDeclaration
+  readonly digest: string
+  /** Adds `by`, a safe integer of 0 or more. @throws at once, with nothing changed, when that isn't possible */
+  increment(by?: number, options?: UntimedOptions): Write
+  /** Takes `by`, a safe integer of 0 or more, away. */
+  decrement(by?: number, options?: UntimedOptions): Write
+  /** Resolves when the counter can be read. */
   ready(): Promise<void>
 }
 
@@ -83,8 +146,17 @@ export interface Waiting {
 }
 
 export interface Client {
-  /** A map, by its declaration or, untyped, by its name. */
+  /** A map of records, by its declaration or, untyped, by its name. @throws MapKindMismatch when it's of another kind */
   map<A>(map: MapLike<A>): GridMap<A>
+  /** A map of sets, in the same way. */
+  orMap<A>(map: OrMapLike<A>): GridOrMap<A>
+  /** A counter, in the same way. */
+  counter(counter: CounterLike): GridCounter
+  /**
+   * Makes all writes of `build` at once: visible and stored in one step here, taken as a whole or not at all by a node of the
+   * server. `build` is called when the client is open, and again when there was no room at first.
+   */
+  batch(build: (batch: Batch) => void, options?: UntimedOptions): Write
   /** Resolves when storage is open and what this device remembers is loaded. Never waits for the network. */
   ready(options?: Waiting): Promise<void>
   /** Resolves when the server has all that was written here so far, and this device all that the server has. */
@@ -107,7 +179,7 @@ export interface Client {
 
 export interface ClientOptions {
   /** Maps to open at the start, so that they are loaded and synchronised without being asked for. */
-  readonly grid?: ReadonlyArray<Declaration | MapDeclaration<never>>
+  readonly grid?: ReadonlyArray<Declaration | MapDeclaration<never> | OrMapDeclaration<never>>
   /** The server, as `ws://host:port`. Without it the client is local only. */
   readonly url?: string
   /** Where this device keeps its data. @default in memory, which does not outlive the page or process */

@@ -2,22 +2,41 @@
  * Writes that the server refused, kept durably until the application has dealt with them: tried again, or discarded. At
  * most {@link rejectedMax}; before the oldest goes, it is reported.
  */
+import * as Cell from "@topgun/core/Cell"
+import * as Grid from "@topgun/core/Grid"
 import { type WriteFailure, WriteRejected } from "@topgun/core/GridError"
-import * as LwwRecord from "@topgun/core/LwwRecord"
+import type { LwwRecord } from "@topgun/core/LwwRecord"
+import * as PnCounter from "@topgun/core/PnCounter"
 import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
 import type { Journal } from "./Journal.ts"
 import { spaces } from "./Journal.ts"
-import type { Pending } from "./Outbox.ts"
+import type { Writing } from "./MapHandles.ts"
+import { keyOf, type Pending } from "./Outbox.ts"
 import type { RejectedWrite } from "./Reports.ts"
 
 export const rejectedMax = 1_000
+
+/** The same write once more, as of now. */
+export const again = ({ change, key, kind, map, ttlMs, value }: RejectedWrite): Writing => (replica, concern) => {
+  if (kind === "lww") return replica.write(Grid.map(map), key, () => value, { concern, ttlMs })
+  const drafts = () => {
+    if (kind === "counter") return value === 0 ? [] : [replica.draftCount(Grid.counter(map), Number(value))]
+    // A value that is gone needs no removal.
+    if (value === undefined) return []
+    const declaration = Grid.orMap(map)
+    return change === "add"
+      ? [replica.draftAddition(declaration, key, value, ttlMs)]
+      : replica.draftRemoval(declaration, key, value)
+  }
+  return replica.writeAll(drafts, concern, false)
+}
 
 const format = 1
 
 const reasonLengthMax = 1_000
 const causeLengthMax = 100
-/** What storage adds to a refused value: its record's head, its map, its key, the reason, at most. */
+/** What storage adds to a refused value: its map, its key, the reason, at most. */
 const envelopeBytesMax = 16 * 1024
 
 export const make = Effect.fnUntraced(function*<E>(options: {
@@ -38,17 +57,22 @@ export const make = Effect.fnUntraced(function*<E>(options: {
 
   yield* options.rows(spaces.rejected, (id, bytes) => {
     const row = Value.decode(bytes)
-    if (!Array.isArray(row) || row[0] !== format || row.length !== 7) throw new Error("not a rejected write")
-    const [, map, key, record, cause, reason, since] = row as [
+    if (!Array.isArray(row) || row[0] !== format || row.length !== 10) throw new Error("not a rejected write")
+    const [, map, kind, key, change, value, ttlMs, cause, reason, since] = row as [
       number,
       string,
+      Cell.MapKind,
       string,
-      Uint8Array,
+      RejectedWrite["change"],
+      Uint8Array | null,
+      number | null,
       string,
       string,
       number
     ]
-    rejected.set(id, { id, map, key, ...contentOf(LwwRecord.decode(record)), cause, reason, since })
+    if (!Cell.isMapKind(kind)) throw new Error(`not a kind of map: "${String(kind)}"`)
+    const content = { change, value: value === null ? undefined : Value.decode(value), ttlMs: ttlMs ?? undefined }
+    rejected.set(id, { id, map, kind, key, ...content, cause, reason, since })
   })
   list = Array.from(rejected.values())
 
@@ -64,20 +88,35 @@ export const make = Effect.fnUntraced(function*<E>(options: {
     /** All of them, oldest first; another array after each change. */
     list: () => list,
 
-    add: (operation: Pending, failure: WriteFailure): void => {
+    /** Keeps what was refused of an operation; `current` is its cell's record now, without it. */
+    add: (operation: Pending, current: LwwRecord | undefined, failure: WriteFailure): void => {
+      const content = contentOf(operation, current)
       const id = operation.sequence.toString(16).padStart(14, "0")
       const cause = failure instanceof WriteRejected ? failure.cause.slice(0, causeLengthMax) : failure._tag
       const reason = (failure instanceof WriteRejected ? failure.reason : failure.message).slice(0, reasonLengthMax)
-      const { key, map, record, since } = operation
+      const { kind, map, since } = operation
+      const key = keyOf(operation)
+      const { change, ttlMs, value } = content
       journal.stageRow({
         space: spaces.rejected,
         key: id,
         value: Value.encode(
-          [format, map, key, record.row, cause, reason, since],
+          [
+            format,
+            map,
+            kind,
+            key,
+            change,
+            value === undefined ? null : Value.encode(value),
+            ttlMs ?? null,
+            cause,
+            reason,
+            since
+          ],
           Value.valueBytesMax + envelopeBytesMax
         )
       })
-      rejected.set(id, { id, map, key, ...contentOf(record), cause, reason, since })
+      rejected.set(id, { id, map, kind, key, ...content, cause, reason, since })
       const oldest = rejected.keys().next()
       if (rejected.size > rejectedMax && oldest.done !== true) {
         const gone = remove(oldest.value)
@@ -101,7 +140,26 @@ export const make = Effect.fnUntraced(function*<E>(options: {
   }
 })
 
-const contentOf = (record: LwwRecord.LwwRecord): Pick<RejectedWrite, "ttlMs" | "value"> => ({
-  value: record.isTombstone ? undefined : Value.decode(record.valueBytes),
-  ttlMs: record.expiresAt === 0 ? undefined : record.expiresAt - record.millis
-})
+type Content = Pick<RejectedWrite, "change" | "value" | "ttlMs">
+
+const valueOf = (record: LwwRecord | undefined): unknown =>
+  record === undefined || record.isTombstone ? undefined : Value.decode(record.valueBytes)
+
+const netOf = (record: LwwRecord | undefined): number => {
+  if (record === undefined) return 0
+  const { decrements, increments } = PnCounter.fromTrusted(record.row)
+  return increments - decrements
+}
+
+const contentOf = ({ kind, record }: Pending, current: LwwRecord | undefined): Content => {
+  if (kind === "counter") return { change: "count", value: netOf(record) - netOf(current), ttlMs: undefined }
+  if (!record.isTombstone) {
+    return {
+      change: kind === "or" ? "add" : "set",
+      value: valueOf(record),
+      ttlMs: record.expiresAt === 0 ? undefined : record.expiresAt - record.millis
+    }
+  }
+  // A tombstone doesn't tell which value it is of, the addition that is back does.
+  return { change: "remove", value: kind === "or" ? valueOf(current) : undefined, ttlMs: undefined }
+}

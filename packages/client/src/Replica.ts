@@ -6,7 +6,7 @@
  */
 import * as Backpressure from "@topgun/core/Backpressure"
 import * as Cell from "@topgun/core/Cell"
-import { type Crdt, CrdtStore } from "@topgun/core/CrdtStore"
+import { type Crdt, type CrdtOf, CrdtStore } from "@topgun/core/CrdtStore"
 import type { CounterDeclaration, MapDeclaration, OrMapDeclaration } from "@topgun/core/Grid"
 import { BackpressureError, BatchTooLarge, ClientClosed, StorageUnavailable } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
@@ -138,14 +138,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   /** The maps that this device has opened, and those that it has operations for. */
   const remembered = new Map<string, Cell.MapKind>()
-  const openMap = (name: string, kind: Cell.MapKind): ReplicaMap => {
+  const openMap = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
     const crdt = store.map(name, kind)
-    let map = maps.get(name)
-    if (map === undefined) {
-      map = { crdt, audience: new Announcements.Audience() }
-      maps.set(name, map)
-    }
-    return map
+    if (!maps.has(name)) maps.set(name, { crdt, audience: new Announcements.Audience() })
+    return crdt
   }
   /** A map that is open. */
   const mapOf = (name: string): ReplicaMap => maps.get(name)!
@@ -160,7 +156,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const ahead: Array<readonly [map: string, cell: string]> = []
   const stillToExpire: Array<Expiry.Expiring> = []
   for (const [name, kind] of remembered) {
-    const { cells } = openMap(name, kind).crdt
+    const { cells } = openMap(name, kind)
     const decode = (cell: string, row: Uint8Array): LwwRecord.LwwRecord =>
       Cell.decodeInPlace(kind, name, Cell.keyOf(kind, cell), row)
     // Listeners are told of changes; what expired while the device slept never changed under their eyes.
@@ -392,8 +388,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
 
     /** Opens a map and remembers that it was. @throws MapKindMismatch */
-    openMap: (name: string, kind: Cell.MapKind): Crdt => {
-      const { crdt } = openMap(name, kind)
+    openMap: <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
+      const crdt = openMap(name, kind)
       if (!remembered.has(name)) {
         remembered.set(name, kind)
         journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode(kind) })
@@ -438,7 +434,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (closed) throw new ClientClosed()
       const drafts = draft()
       if (isBatch) checkBatch(drafts)
-      const places = drafts.filter(({ cell, map }) => isBatch || cell === undefined || !outbox.coalesces(map, cell)).length
+      const places = drafts.filter(({ cell, map }) =>
+        isBatch || cell === undefined || !outbox.coalesces(map, cell)
+      ).length
       const hasRoom = places === 0 || outbox.hasPlaces(places)
       return enter(concern, places, hasRoom, (write) => admitAll(write, hasRoom ? drafts : draft(), concern, isBatch))
     },
@@ -463,12 +461,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
 
     /** The removal of a value, or of all values, from a key of a map of sets: of what is there now. @throws WriteRefusal */
-    draftRemoval: <A>(declaration: OrMapDeclaration<A>, key: string, value?: A): ReadonlyArray<Draft> => {
-      const { name } = declaration
-      const crdt = store.map(name, "or")
+    draftRemoval: <A>({ name }: OrMapDeclaration<A>, key: string, value?: A): ReadonlyArray<Draft> => {
       const bytes = value === undefined ? undefined : Value.encode(value)
-      if (crdt.kind !== "or") return []
-      return crdt.orMap.tombstones(key, bytes).map((tombstone) => ({
+      return store.map(name, "or").orMap.tombstones(key, bytes).map((tombstone) => ({
         map: name,
         kind: "or",
         key,
@@ -480,11 +475,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
     /** A counter's change. @throws WriteRefusal */
     draftCount: ({ name }: CounterDeclaration, by: number): Draft => {
-      const crdt = store.map(name, "counter")
-      const next = () => {
-        if (crdt.kind !== "counter") throw new Error(`"${name}" is no counter`)
-        return crdt.counter.next(hlc.nodeId(), by)
-      }
+      const { counter } = store.map(name, "counter")
+      const next = () => counter.next(hlc.nodeId(), by)
       const cell = Cell.cellOf("counter", name, next())
       return { map: name, kind: "counter", key: name, cell, bytes: name.length, stamp: next }
     },

@@ -9,11 +9,15 @@ export interface Change<A> {
   readonly origin: "local" | "remote"
 }
 
-/** A refused write: what was to be written, and why it was not. `value` is `undefined` for a removal. */
+/** A refused write: what was to be written, and why it was not. */
 export interface RejectedWrite {
   readonly id: string
   readonly map: string
+  readonly kind: "lww" | "or" | "counter"
   readonly key: string
+  /** What was to happen to the key. */
+  readonly change: "set" | "remove" | "add" | "count"
+  /** The value to set, to add or, of a map of sets, to remove; what a counter was to go by. */
   readonly value: unknown
   /** How long the value was to live, in ms from the write, where it was not for ever. */
   readonly ttlMs: number | undefined

@@ -5,6 +5,8 @@
  * What arrives is handled synchronously, frame by frame, without a fiber; what goes out in one tick goes in one frame.
  */
 import type { Backoff } from "@topgun/core/Backoff"
+import * as Cell from "@topgun/core/Cell"
+import type { Crdt } from "@topgun/core/CrdtStore"
 import {
   AuthRequired,
   ConnectionLost,
@@ -14,8 +16,7 @@ import {
   RequestTimeout
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
-import type { LwwMap } from "@topgun/core/LwwMap"
-import * as LwwRecord from "@topgun/core/LwwRecord"
+import type { LwwRecord } from "@topgun/core/LwwRecord"
 import { type KeyedRecord, MerkleSync, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import * as Protocol from "@topgun/core/Protocol"
@@ -34,7 +35,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import { notifyAll, Observable } from "./Live.ts"
-import type { Pending } from "./Outbox.ts"
+import { keyOf, type Pending } from "./Outbox.ts"
 import { Replica } from "./Replica.ts"
 import { Signal } from "./Signal.ts"
 import * as SyncState from "./SyncState.ts"
@@ -68,27 +69,55 @@ export interface Options {
   readonly backoff: Backoff
 }
 
-const batchesOf = function*(operations: ReadonlyArray<Pending>): Iterable<Protocol.ClientMessage> {
+/** Whether two operations are of one atomic batch. */
+const isOneBatch = (a: Pending, b: Pending): boolean => a.batch !== undefined && a.batch.first === b.batch?.first
+
+const sizeOf = (operation: Pending): number => operation.record.row.length + keyOf(operation).length
+
+const messagesOf = function*(operations: ReadonlyArray<Pending>): Iterable<Protocol.ClientMessage> {
   let ops: Array<Protocol.OpTuple> = []
   let bytes = 0
   for (const [i, operation] of operations.entries()) {
-    ops.push([operation.sequence, operation.key, operation.record.row])
-    bytes += operation.record.row.length + operation.key.length
+    const { batch, concern, kind, map } = operation
+    ops.push([operation.sequence, keyOf(operation), operation.record.row])
+    bytes += sizeOf(operation)
     const next = operations[i + 1]
+    const goesOn = next !== undefined && isOneBatch(operation, next)
     if (
-      next === undefined || next.map !== operation.map || next.concern !== operation.concern ||
-      ops.length >= Protocol.batchOperationsMax ||
-      bytes + next.record.row.length + next.key.length > Protocol.batchBytesMax
+      next === undefined || next.map !== map || next.concern !== concern ||
+      (!goesOn && (batch !== undefined || next.batch !== undefined)) ||
+      ops.length >= Protocol.batchOperationsMax || bytes + sizeOf(next) > Protocol.batchBytesMax
     ) {
-      yield { _tag: "OpBatch", map: operation.map, kind: "lww", concern: operation.concern, ops }
+      const atomic = goesOn ? "more" : batch === undefined ? "no" : "end"
+      yield { _tag: "OpBatch", map, kind, concern, atomic, ops }
       ops = []
       bytes = 0
     }
   }
 }
 
-const decodeRecords = (records: ReadonlyArray<Protocol.RecordTuple>): ReadonlyArray<KeyedRecord> =>
-  records.map(([key, row]) => [key, LwwRecord.decodeInPlace(row)])
+/** Parts operations into chunks of about `Protocol.batchOperationsMax`, and no atomic batch. */
+const chunksOf = function*(operations: ReadonlyArray<Pending>): Iterable<ReadonlyArray<Pending>> {
+  let from = 0
+  for (let at = 1; at <= operations.length; at++) {
+    const isLast = at === operations.length
+    if (!isLast && (at - from < Protocol.batchOperationsMax || isOneBatch(operations[at - 1]!, operations[at]!))) {
+      continue
+    }
+    yield operations.slice(from, at)
+    from = at
+  }
+}
+
+const decodeRecords = (
+  map: string,
+  { kind }: Crdt,
+  records: ReadonlyArray<Protocol.RecordTuple>
+): ReadonlyArray<KeyedRecord> =>
+  records.map(([key, row]) => {
+    const record = Cell.decodeInPlace(kind, map, key, row)
+    return [Cell.cellOf(kind, key, record), record]
+  })
 
 const faultOf = (fault: Answer<"Fault">): SessionFailure => {
   switch (fault.cause) {
@@ -100,6 +129,12 @@ const faultOf = (fault: Answer<"Fault">): SessionFailure => {
       return new ConnectionLost({ reason: `${fault.cause}: ${fault.reason}` })
   }
 }
+
+const pageOf = (map: string, crdt: Crdt, leaf: Answer<"SyncLeaf">): Effect.Effect<Page, MalformedMessage> =>
+  Effect.try({
+    try: () => ({ records: decodeRecords(map, crdt, leaf.records), after: leaf.after ?? undefined }),
+    catch: (cause) => cause instanceof MalformedMessage ? cause : new MalformedMessage({ reason: String(cause) })
+  })
 
 /** The server's refusal of one request, on a connection that goes on. */
 class Refusal extends Data.TaggedError("Refusal")<{ readonly cause: string; readonly reason: string }> {}
@@ -189,6 +224,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }
 
     // In.
+    let wasUnasked = false
+    /** Told of once: a server that does it once does it often. */
+    const unasked = (map: string): void => {
+      if (wasUnasked) return
+      wasUnasked = true
+      onFault(new MalformedMessage({ reason: `the server sends records of map "${map}", which isn't open here` }))
+    }
     const answer = (id: number, message: Protocol.ServerMessage): void => {
       const request = requests.get(id)
       requests.delete(id)
@@ -203,12 +245,15 @@ const make = Effect.fnUntraced(function*(options: Options) {
         case "SyncBucketsAck":
         case "SyncLeaf":
           return answer(message.id, message)
-        case "ServerEvent":
+        case "ServerEvent": {
+          const crdt = replica.map(message.map)
+          if (crdt === undefined) return unasked(message.map)
           // The server has just taken it by its own clock. Only the next tree walk brings it again.
-          if (!replica.merge(message.map, decodeRecords(message.records))) {
+          if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records))) {
             mistimed("a record of now is from beyond its bound")
           }
           return
+        }
         case "OpAck":
           outbox.acknowledged(message.sequences, message.level, message.replicas, !durable)
           return progress.notify()
@@ -281,16 +326,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
         )
       })
 
-    const pageOf = (leaf: Answer<"SyncLeaf">): Effect.Effect<Page, MalformedMessage> =>
-      Effect.try({
-        try: () => ({ records: decodeRecords(leaf.records), after: leaf.after ?? undefined }),
-        catch: (cause) => cause instanceof MalformedMessage ? cause : new MalformedMessage({ reason: String(cause) })
-      })
-
-    const peerFor = (map: string): SyncPeer<SessionFailure | Refusal> => ({
+    const peerFor = (map: string, crdt: Crdt): SyncPeer<SessionFailure | Refusal> => ({
       root: (root) =>
         Effect.map(
-          ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: "lww", root })),
+          ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: crdt.kind, root })),
           ({ partitions }) => partitions ?? undefined
         ),
       buckets: (nodes, lane) =>
@@ -298,26 +337,28 @@ const make = Effect.fnUntraced(function*(options: Options) {
           ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, lane, nodes })),
           ({ buckets }) => buckets
         ),
-      fetch: (hashes, after) =>
+      fetch: (wants, after) =>
         Effect.flatMap(
-          ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, hashes, after: after ?? null })),
-          pageOf
+          ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, wants, after: after ?? null })),
+          (leaf) => pageOf(map, crdt, leaf)
         ),
       pull: (node, after) =>
         Effect.flatMap(
           ask("SyncLeaf", (id) => ({ _tag: "SyncPull", id, map, node, after: after ?? null })),
-          pageOf
+          (leaf) => pageOf(map, crdt, leaf)
         )
     })
 
     const reconcile = Effect.fnUntraced(function*(map: string) {
-      const crdt: LwwMap = replica.openMap(map)
+      const crdt = replica.map(map)!
+      const { cells } = crdt
       const { offers } = yield* sync.reconcile({
-        tree: crdt.tree,
-        record: (key) => crdt.getConfirmed(key),
+        tree: cells.tree,
+        record: (cell) => cells.getConfirmed(cell),
+        partitionOf: (cell) => cells.partitionOf(cell),
         receive: (records) => replica.merge(map, records)
-      }, peerFor(map))
-      outbox.offer(map, offers)
+      }, peerFor(map, crdt))
+      outbox.offer(map, crdt.kind, offers)
       synced.add(map)
       progress.notify()
     }, (walk, map) =>
@@ -339,11 +380,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
     /** Nothing leaves before the clock and the sequence numbers in it are durably reserved. */
     const transmit = Effect.fnUntraced(function*(operations: ReadonlyArray<Pending>) {
-      for (const batch of batchesOf(operations)) send(batch)
+      for (const message of messagesOf(operations)) send(message)
       while (connection.bufferedBytes() > bufferedBytesMax) yield* Effect.sleep(bufferPollMillis)
     })
     /** What another writer than the present one has issued on this device was reserved by that one. */
-    const isReserved = (record: LwwRecord.LwwRecord, millis: number): boolean =>
+    const isReserved = (record: LwwRecord, millis: number): boolean =>
       record.millis <= millis || record.nodeId !== replica.nodeId()
     const reservedFor = Effect.fnUntraced(function*(operations: ReadonlyArray<Pending>) {
       const isCovered = () => {
@@ -355,7 +396,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       while (!isCovered()) yield* Effect.ignore(replica.journal.flush)
     })
 
-    const confirmed = (map: string, key: string) => replica.map(map)?.getConfirmed(key)
+    const confirmed = (map: string, cell: string) => replica.map(map)?.cells.getConfirmed(cell)
     const sendOperations = Effect.gen(function*() {
       const operations = yield* outbox.take(Protocol.batchOperationsMax, confirmed)
       yield* reservedFor(operations)
@@ -394,8 +435,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       const unanswered = outbox.resend()
       const bound = outbox.nextSequence()
       yield* Effect.forEach(replica.mapNames(), reconcile, { concurrency: mapsAtOnce, discard: true })
-      for (let at = 0; at < unanswered.length; at += Protocol.batchOperationsMax) {
-        const operations = unanswered.slice(at, at + Protocol.batchOperationsMax)
+      for (const operations of chunksOf(unanswered)) {
         yield* reservedFor(operations)
         yield* transmit(operations)
       }

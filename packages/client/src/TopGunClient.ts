@@ -7,20 +7,35 @@ import type { Transport } from "@topgun/core/Transport"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { type Batch, draftsOf } from "./Batch.ts"
 import * as Calls from "./Calls.ts"
 import * as ClientConfig from "./ClientConfig.ts"
 import * as Device from "./Device.ts"
 import * as GridMap from "./GridMap.ts"
 import type { Live } from "./Live.ts"
 import type { RejectedWrite, SyncStatus } from "./Reports.ts"
+import * as RejectedWrites from "./RejectedWrites.ts"
 import * as Replica from "./Replica.ts"
 import * as SyncEngine from "./SyncEngine.ts"
 import { Status } from "./SyncStatus.ts"
+import type { UntimedOptions } from "./Write.ts"
 
 /** This device's grid: reads and writes need no network. */
 export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<TopGunClient, {
-  /** A map, loaded; by its declaration, or untyped by its name. */
+  /** A map of records, loaded; by its declaration, or untyped by its name. One that is of another kind is a defect. */
   readonly map: <A>(map: Grid.MapLike<A>) => Effect.Effect<GridMap.GridMap<A>>
+  /** A map of sets, in the same way. */
+  readonly orMap: <A>(map: Grid.OrMapLike<A>) => Effect.Effect<GridMap.GridOrMap<A>>
+  /** A counter, in the same way. */
+  readonly counter: (counter: Grid.CounterLike) => Effect.Effect<GridMap.GridCounter>
+  /**
+   * Makes all writes of `build` at once: visible and stored in one step here, taken as a whole or not at all by a node of the
+   * server. `build` is called again when there was no room at first.
+   */
+  readonly batch: (
+    build: (batch: Batch) => void,
+    options?: UntimedOptions
+  ) => Effect.Effect<GridMap.Write, WriteRefusal>
   readonly status: Live<SyncStatus>
   readonly rejectedWrites: {
     readonly list: () => ReadonlyArray<RejectedWrite>
@@ -43,24 +58,34 @@ const make = Effect.gen(function*() {
   const engine = yield* SyncEngine.SyncEngine
   const calls = yield* Calls.make
   const status = yield* Status
+  const write = GridMap.writer(replica, config)
   const discard = (id: string) => Effect.sync(() => void replica.rejected.take(id))
   return TopGunClient.of({
     map: (map) =>
       Effect.sync(() => {
         const declaration = Grid.resolveMap(map)
-        replica.openMap(declaration.name)
-        return new GridMap.GridMap(declaration, replica, config)
+        return new GridMap.GridMap(declaration, GridMap.access(declaration, "lww", replica, write))
       }),
+    orMap: (map) =>
+      Effect.sync(() => {
+        const declaration = Grid.resolveOrMap(map)
+        return new GridMap.GridOrMap(declaration, GridMap.access(declaration, "or", replica, write))
+      }),
+    counter: (counter) =>
+      Effect.sync(() => {
+        const declaration = Grid.resolveCounter(counter)
+        return new GridMap.GridCounter(declaration, GridMap.access(declaration, "counter", replica, write))
+      }),
+    batch: (build, options) =>
+      write((_, concern) => replica.writeAll(() => draftsOf(replica, build), concern, true), options),
     status,
     rejectedWrites: {
       list: replica.rejected.list,
       retry: (id) =>
         Effect.suspend(() => {
-          const write = replica.rejected.get(id)
-          if (write === undefined) return Effect.void
-          const map = new GridMap.GridMap(Grid.map(write.map), replica, config)
-          const again = map.update(write.key, () => write.value, { ttlMs: write.ttlMs })
-          return Effect.asVoid(Effect.zipLeft(again, discard(id)))
+          const rejected = replica.rejected.get(id)
+          if (rejected === undefined) return Effect.void
+          return Effect.asVoid(Effect.zipLeft(write(RejectedWrites.again(rejected)), discard(id)))
         }),
       discard
     },

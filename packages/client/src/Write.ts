@@ -26,6 +26,9 @@ export interface WriteOptions {
   readonly ttlMs?: number | undefined
 }
 
+/** What a write without a lifetime of its own may ask for. */
+export type UntimedOptions = Omit<WriteOptions, "ttlMs">
+
 /** What a write asks for beside its value. */
 export interface WriteTerms {
   readonly concern: WriteConcern

@@ -1,7 +1,9 @@
 /** The Promise form over the same device as the Effect form: it adds Promises, and waiting for the opening, nothing else. */
 import * as Backoff from "@topgun/core/Backoff"
+import type { MapKind } from "@topgun/core/Cell"
+import type { CrdtOf } from "@topgun/core/CrdtStore"
 import * as Grid from "@topgun/core/Grid"
-import { BackpressureError, ClientClosed, ConnectionLost, NotLoaded } from "@topgun/core/GridError"
+import { BackpressureError, ClientClosed, ConnectionLost, MapKindMismatch, NotLoaded } from "@topgun/core/GridError"
 import * as Storage from "@topgun/core/Storage"
 import * as Transport from "@topgun/core/Transport"
 import * as Cause from "effect/Cause"
@@ -9,16 +11,28 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
+import { draftsOf } from "./Batch.ts"
 import * as ClientConfig from "./ClientConfig.ts"
 import * as Device from "./Device.ts"
 import { type Live, Observable } from "./Live.ts"
-import { MapView } from "./MapView.ts"
-import type { Ack, Client, ClientOptions, GridMap, Waiting, Write, WriteOptions } from "./PromiseClient.ts"
+import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
+import type {
+  Ack,
+  Client,
+  ClientOptions,
+  GridCounter,
+  GridMap,
+  GridOrMap,
+  Waiting,
+  Write,
+  WriteOptions
+} from "./PromiseClient.ts"
+import { again } from "./RejectedWrites.ts"
 import type { RejectedWrite, SyncStatus } from "./Reports.ts"
 import { Replica } from "./Replica.ts"
 import { SyncEngine } from "./SyncEngine.ts"
 import { Status } from "./SyncStatus.ts"
-import { acknowledgement, awaitLocal, check, checkTtl, type LocalWrite } from "./Write.ts"
+import { acknowledgement, awaitLocal, type LocalWrite } from "./Write.ts"
 
 type Services = Replica | SyncEngine | Status
 
@@ -85,7 +99,7 @@ class Facade {
   readonly opening: Promise<Open>
   readonly #runtime: ManagedRuntime.ManagedRuntime<Services, unknown>
   readonly #running = new Set<AbortController>()
-  readonly #maps = new Set<string>()
+  readonly #maps = new Map<string, MapKind>()
   /** In the order of the calls: the writes and listeners that wait for the opening. */
   readonly #whenOpen = new Set<(open: Open) => void>()
   readonly #abandon: (fault: ClientClosed) => void
@@ -118,7 +132,7 @@ class Facade {
     }).then((open) => {
       this.#opens = false
       this.#open = open
-      for (const map of this.#maps) open.replica.openMap(map)
+      for (const [name, kind] of this.#maps) this.#openOrTell(open, name, kind)
       for (const enter of this.#whenOpen) enter(open)
       this.#forget()
       return open
@@ -162,16 +176,50 @@ class Facade {
     return () => this.#whenOpen.delete(enter)
   }
 
-  /** Opens a map, now or with the client. */
-  openMap(name: string): void {
-    if (this.#open !== undefined) this.#open.replica.openMap(name)
-    else if (this.#opens) this.#maps.add(name)
+  /** Opens a map, now or with the client. @throws MapKindMismatch */
+  openMap(name: string, kind: MapKind): void {
+    if (this.#open !== undefined) {
+      this.#open.replica.openMap(name, kind)
+      return
+    }
+    const expected = this.#maps.get(name) ?? kind
+    if (expected !== kind) throw new MapKindMismatch({ map: name, expected, actual: kind })
+    if (this.#opens) this.#maps.set(name, kind)
   }
 
-  /** {@link whenOpen} for a write; the caller has made sure that {@link earlyWrites} is within its bound. */
-  writeWhenOpen(enter: (open: Open) => void): void {
+  /** What this device remembers of a map doesn't stop the others from being opened. */
+  #openOrTell(open: Open, name: string, kind: MapKind): void {
+    try {
+      open.replica.openMap(name, kind)
+    } catch (fault) {
+      this.config.onError?.(fault)
+    }
+  }
+
+  /** Makes a write now or, in the order of the calls, when the client is open. @throws WriteRefusal */
+  write(writing: Writing, options?: WriteOptions, early?: () => void): Write {
+    if (this.#closed) throw new ClientClosed()
+    const concern = options?.writeConcern ?? this.config.writeConcern ?? ClientConfig.defaults.writeConcern
+    const timeoutMillis = options?.timeoutMs ?? this.config.writeTimeoutMillis ??
+      ClientConfig.defaults.writeTimeoutMillis
+    if (this.#open !== undefined) return new FacadeWrite(this, writing(this.#open.replica, concern), timeoutMillis)
+    early?.()
+    if (this.#earlyWrites >= earlyWritesMax) {
+      throw new BackpressureError({ pending: this.#earlyWrites, capacity: earlyWritesMax })
+    }
     if (this.#opens) this.#earlyWrites++
-    this.whenOpen(enter)
+    const made = new Promise<LocalWrite>((resolve, reject) => {
+      this.opening.catch(reject)
+      this.whenOpen(({ replica }) => {
+        try {
+          resolve(writing(replica, concern))
+        } catch (fault) {
+          this.config.onError?.(fault)
+          reject(fault)
+        }
+      })
+    })
+    return new FacadeWrite(this, quiet(made), timeoutMillis)
   }
 
   async run<A, E>(effect: Effect.Effect<A, E, Services>, waiting?: Waiting): Promise<A> {
@@ -243,78 +291,71 @@ class FacadeWrite implements Write {
   }
 }
 
-class FacadeMap<A> extends MapView<A> implements GridMap<A> {
-  readonly #facade: Facade
-  readonly #declaration: Grid.MapDeclaration<A>
-
-  constructor(facade: Facade, declaration: Grid.MapDeclaration<A>) {
-    const { name } = declaration
-    const listen = (attach: (open: Open, signal: AbortSignal) => void, signal: AbortSignal | undefined) => {
+/** The way to a map that is there as soon as the client is open. @throws MapKindMismatch */
+const accessOf = <Kind extends MapKind>(facade: Facade, name: string, kind: Kind): Access<Kind, Write> => {
+  facade.openMap(name, kind)
+  let crdt: CrdtOf<Kind> | undefined
+  return {
+    crdt: () => {
+      if (facade.isClosed) throw new ClientClosed()
+      if (crdt !== undefined) return crdt
+      if (facade.current === undefined) throw new NotLoaded({ map: name })
+      crdt = facade.current.replica.openMap(name, kind)
+      return crdt
+    },
+    listen: (attach, signal) => {
       const stop = new AbortController()
       signal?.addEventListener("abort", () => stop.abort(), { signal: stop.signal })
-      const forget = facade.whenOpen((open) => {
-        if (!stop.signal.aborted && signal?.aborted !== true) attach(open, stop.signal)
+      const forget = facade.whenOpen(({ replica }) => {
+        if (!stop.signal.aborted && signal?.aborted !== true) attach(replica.audience(name), stop.signal)
       })
       stop.signal.addEventListener("abort", forget)
       return () => stop.abort()
-    }
-    super(name, {
-      map: () => {
-        if (facade.isClosed) throw new ClientClosed()
-        if (facade.current === undefined) throw new NotLoaded({ map: name })
-        return facade.current.replica.openMap(name)
-      },
-      subscribe: (listener, signal) =>
-        listen((open, own) => void open.replica.view(name).subscribe(listener, own), signal),
-      watch: (key, listener, signal) =>
-        listen((open, own) => void open.replica.view(name).watch(key, listener, own), signal)
-    })
+    },
+    write: (writing, options, early) => facade.write(writing, options, early)
+  }
+}
+
+class FacadeMap<A> extends MapHandle<A, Write> implements GridMap<A> {
+  readonly #facade: Facade
+
+  constructor(facade: Facade, declaration: Grid.MapDeclaration<A>) {
+    super(declaration, accessOf(facade, declaration.name, "lww"))
     this.#facade = facade
-    this.#declaration = declaration
-    facade.openMap(name)
-  }
-
-  set(key: string, value: A, options?: WriteOptions): Write {
-    // What can be said of the value is said at once, open or not.
-    if (this.#facade.current === undefined) {
-      check(this.#declaration, key, value)
-      checkTtl(options?.ttlMs)
-    }
-    return this.update(key, () => value, options)
-  }
-
-  remove(key: string, options?: WriteOptions): Write {
-    return this.update(key, () => undefined, options)
-  }
-
-  update(key: string, next: (current: A | undefined) => A | undefined, options?: WriteOptions): Write {
-    const facade = this.#facade
-    if (facade.isClosed) throw new ClientClosed()
-    const concern = options?.writeConcern ?? facade.config.writeConcern ?? ClientConfig.defaults.writeConcern
-    const timeoutMillis = options?.timeoutMs ?? facade.config.writeTimeoutMillis ??
-      ClientConfig.defaults.writeTimeoutMillis
-    const terms = { concern, ttlMs: options?.ttlMs }
-    const write = ({ replica }: Open): LocalWrite => replica.write(this.#declaration, key, next, terms)
-    if (facade.current !== undefined) return new FacadeWrite(facade, write(facade.current), timeoutMillis)
-    if (facade.earlyWrites >= earlyWritesMax) {
-      throw new BackpressureError({ pending: facade.earlyWrites, capacity: earlyWritesMax })
-    }
-    const made = new Promise<LocalWrite>((resolve, reject) => {
-      facade.opening.catch(reject)
-      facade.writeWhenOpen((open) => {
-        try {
-          resolve(write(open))
-        } catch (fault) {
-          facade.config.onError?.(fault)
-          reject(fault)
-        }
-      })
-    })
-    return new FacadeWrite(facade, quiet(made), timeoutMillis)
   }
 
   watch(key: string): Live<A | undefined> {
     return this.live(key)
+  }
+
+  async ready(): Promise<void> {
+    await this.#facade.opening
+  }
+}
+
+class FacadeOrMap<A> extends OrMapHandle<A, Write> implements GridOrMap<A> {
+  readonly #facade: Facade
+
+  constructor(facade: Facade, declaration: Grid.OrMapDeclaration<A>) {
+    super(declaration, accessOf(facade, declaration.name, "or"))
+    this.#facade = facade
+  }
+
+  watch(key: string): Live<ReadonlyArray<A>> {
+    return this.live(key)
+  }
+
+  async ready(): Promise<void> {
+    await this.#facade.opening
+  }
+}
+
+class FacadeCounter extends CounterHandle<Write> implements GridCounter {
+  readonly #facade: Facade
+
+  constructor(facade: Facade, declaration: Grid.CounterDeclaration) {
+    super(declaration, accessOf(facade, declaration.name, "counter"))
+    this.#facade = facade
   }
 
   async ready(): Promise<void> {
@@ -348,9 +389,15 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
   }
   const engine = <A, E>(use: (engine: SyncEngine["Type"]) => Effect.Effect<A, E>, waiting?: Waiting): Promise<A> =>
     facade.run(Effect.flatMap(SyncEngine, use), waiting)
-  const map = <A>(mapLike: Grid.MapLike<A>): FacadeMap<A> => new FacadeMap(facade, Grid.resolveMap(mapLike))
   return {
-    map,
+    map: (map) => new FacadeMap(facade, Grid.resolveMap(map)),
+    orMap: (map) => new FacadeOrMap(facade, Grid.resolveOrMap(map)),
+    counter: (counter) => new FacadeCounter(facade, Grid.resolveCounter(counter)),
+    batch: (build, batchOptions) =>
+      facade.write(
+        (replica, concern) => replica.writeAll(() => draftsOf(replica, build), concern, true),
+        batchOptions
+      ),
     ready: async (waiting) => {
       await facade.run(Effect.void, waiting)
       await facade.opening
@@ -377,9 +424,9 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
       retry: (id) => {
         const write = facade.current?.replica.rejected.get(id)
         if (write === undefined) throw new RangeError(`There is no rejected write "${id}"`)
-        const again = map(write.map).update(write.key, () => write.value, { ttlMs: write.ttlMs })
-        again.local.then(() => facade.current?.replica.rejected.take(id), () => {})
-        return again
+        const retried = facade.write(again(write))
+        retried.local.then(() => facade.current?.replica.rejected.take(id), () => {})
+        return retried
       },
       discard: (id) => void facade.current?.replica.rejected.take(id)
     },

@@ -1,4 +1,5 @@
 /** The TopGun client for Effect applications; the Promise form is `@topgun/client/promise`. */
+export * as Batch from "./Batch.ts"
 export * as ClientConfig from "./ClientConfig.ts"
 export * as GridMap from "./GridMap.ts"
 export * as Live from "./Live.ts"

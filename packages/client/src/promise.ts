@@ -8,6 +8,7 @@ import type { Client, ClientOptions } from "./PromiseClient.ts"
 
 export * as Grid from "@topgun/core/Grid"
 export { memory, type StorageAdapter } from "@topgun/core/StorageAdapter"
+export type { Batch } from "./Batch.ts"
 export type { Live } from "./Live.ts"
 export type * from "./PromiseClient.ts"
 export type { Change, RejectedWrite, SyncStatus } from "./Reports.ts"
@@ -45,6 +46,9 @@ export const WriteDropped: ErrorClass<"WriteDropped"> = plain(Errors.WriteDroppe
 export const BackpressureError: ErrorClass<"BackpressureError"> = plain(Errors.BackpressureError)
 export const RecordTooLarge: ErrorClass<"RecordTooLarge"> = plain(Errors.RecordTooLarge)
 export const ValueNotSupported: ErrorClass<"ValueNotSupported"> = plain(Errors.ValueNotSupported)
+export const BatchTooLarge: ErrorClass<"BatchTooLarge"> = plain(Errors.BatchTooLarge)
+export const CounterOverflow: ErrorClass<"CounterOverflow"> = plain(Errors.CounterOverflow)
+export const MapKindMismatch: ErrorClass<"MapKindMismatch"> = plain(Errors.MapKindMismatch)
 export const SchemaMismatch: ErrorClass<"SchemaMismatch"> = plain(Errors.SchemaMismatch)
 export const WriteTimeout: ErrorClass<"WriteTimeout"> = plain(Errors.WriteTimeout)
 export const Indeterminate: ErrorClass<"Indeterminate"> = plain(Errors.Indeterminate)

@@ -15,10 +15,13 @@ export type Crdt =
   | { readonly kind: "or"; readonly cells: LwwMap; readonly orMap: OrMap }
   | { readonly kind: "counter"; readonly cells: LwwMap; readonly counter: PnCounter }
 
+/** A map of one kind. */
+export type CrdtOf<Kind extends MapKind> = Extract<Crdt, { readonly kind: Kind }>
+
 /** A replica's maps; plain and synchronous, as it is entered once per record. */
 export interface Store {
   /** The map of this name, made at first use. @throws MapKindMismatch when it was made as another kind */
-  readonly map: (name: string, kind: MapKind) => Crdt
+  readonly map: <Kind extends MapKind>(name: string, kind: Kind) => CrdtOf<Kind>
   /** The map of this name, where it was used before. */
   readonly existing: (name: string) => Crdt | undefined
   readonly mapNames: () => ReadonlyArray<string>
@@ -57,14 +60,14 @@ export const make = Effect.gen(function*() {
         return kind === "lww" ? { kind, cells } : { kind, cells, counter: new PnCounter(name, cells) }
       }
       return {
-        map: (name, kind) => {
+        map: <Kind extends MapKind>(name: string, kind: Kind) => {
           let map = maps.get(name)
           if (map === undefined) {
             map = create(name, kind)
             maps.set(name, map)
           }
           if (map.kind !== kind) throw new MapKindMismatch({ map: name, expected: map.kind, actual: kind })
-          return map
+          return map as CrdtOf<Kind>
         },
         existing: (name) => maps.get(name),
         mapNames: () => Array.from(maps.keys())

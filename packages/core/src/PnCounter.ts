@@ -233,8 +233,8 @@ export class PnCounter {
 
 const netOf = ({ decrements, increments }: CounterRow): bigint => BigInt(increments) - BigInt(decrements)
 
-const checkAmount = (by: number): void => {
-  if (!Number.isSafeInteger(by) || by < 0) {
-    throw new ValueNotSupported({ path: "by", reason: "a counter goes by safe integers of 0 or more" })
-  }
+/** What a counter may go by: a safe integer of 0 or more. @throws ValueNotSupported */
+export const checkAmount = (by: number): number => {
+  if (Number.isSafeInteger(by) && by >= 0) return by
+  throw new ValueNotSupported({ path: "by", reason: "a counter goes by safe integers of 0 or more" })
 }
