@@ -104,7 +104,7 @@ describe("A value with a lifetime", () => {
 describe("ExpiryHeap", () => {
   it("keeps what is asked for, in its order", () => {
     const heap = new ExpiryHeap()
-    for (const at of [5, 3, 9, 1, 7, 3]) heap.add({ at, map: "m", key: String(at) })
+    for (const at of [5, 3, 9, 1, 7, 3]) heap.add({ at, map: "m", cell: String(at) })
     heap.keep(({ at }) => at !== 3 && at !== 9)
     assert.strictEqual(heap.size, 3)
     assert.deepStrictEqual(heap.take(10).map(({ at }) => at), [1, 5, 7])
@@ -118,7 +118,7 @@ describe("ExpiryHeap", () => {
       let model: Array<number> = []
       for (const step of steps) {
         if ("at" in step) {
-          heap.add({ at: step.at, map: "m", key: "k" })
+          heap.add({ at: step.at, map: "m", cell: "k" })
           model.push(step.at)
         } else {
           const due = model.filter((at) => at <= step.now).sort((a, b) => a - b)

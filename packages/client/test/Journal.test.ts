@@ -7,6 +7,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { expect } from "vitest"
 import * as Journal from "../src/Journal.ts"
+import * as Outbox from "../src/Outbox.ts"
 import { connected, fragile, inWorld } from "./worlds.ts"
 
 describe("the journal", () => {
@@ -65,7 +66,8 @@ describe("the journal", () => {
       }, "m")
       let millis = 1e15
       const journal = yield* Journal.make({ millis: 0, sequence: 0 }, {
-        keyWrites: () => [],
+        cellWrites: () => [],
+        operationWrite: Outbox.rowOf,
         inUse: () => ({ millis, sequence: 7 }),
         onCommit: () => {}
       }).pipe(Effect.provideService(Storage.Storage, storage))
@@ -102,12 +104,13 @@ describe("the journal", () => {
         }
       }, "m")
       const journal = yield* Journal.make({ millis: 1e15, sequence: 1e9 }, {
-        keyWrites: (space, key) => [{ space, key, value: new Uint8Array(1) }],
+        cellWrites: (space, key) => [{ space, key, value: new Uint8Array(1) }],
+        operationWrite: Outbox.rowOf,
         inUse: () => ({ millis: 0, sequence: 0 }),
         onCommit: () => {}
       }).pipe(Effect.provideService(Storage.Storage, storage))
-      for (let n = 0; n < 12_000; n++) journal.stageKey("m", `k${n}`, "remote")
-      journal.stageKey("m", "mine", "local")
+      for (let n = 0; n < 12_000; n++) journal.stageCell("m", `k${n}`, "remote")
+      journal.stageCell("m", "mine", "local")
       const local = journal.flushed()
       yield* clock.settle
       const told = yield* Deferred.isDone(local)

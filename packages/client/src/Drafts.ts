@@ -1,0 +1,91 @@
+/** What a batch comes to: one draft for each record that it writes. */
+import * as Grid from "@topgun/core/Grid"
+import { checkAmount } from "@topgun/core/PnCounter"
+import * as Value from "@topgun/core/Value"
+import type { Batch, CounterRef, MapRef, OrMapRef } from "./Batch.ts"
+import type { Replica } from "./Replica.ts"
+import type { Draft } from "./Write.ts"
+
+const declarationOf = <D extends Grid.Declaration>(
+  ref: D | string | { readonly declaration: D },
+  named: (name: string) => D
+): D => typeof ref === "string" ? named(ref) : "declaration" in ref ? ref.declaration : ref
+
+/** What a batch does to a key of a map of records. */
+interface Change {
+  readonly value: unknown
+  readonly draft: Draft
+}
+
+/** What a batch adds to a key of a map of sets. */
+interface Addition {
+  readonly map: string
+  readonly key: string
+  readonly bytes: Uint8Array
+  readonly draft: Draft
+}
+
+/** The drafts of what `build` does. @throws WriteRefusal, MapKindMismatch, and whatever `build` throws */
+export const draftsOf = (replica: Replica["Type"], build: (batch: Batch) => void): ReadonlyArray<Draft> => {
+  const changes = new Map<string, Change>()
+  let additions: Array<Addition> = []
+  const removals = new Map<string, Draft>()
+  const counts = new Map<string, number>()
+
+  const mapOf = <A>(ref: MapRef<A>): Grid.MapDeclaration<A> => {
+    const declaration = declarationOf(ref, (name) => Grid.resolveMap<A>(name))
+    replica.openMap(declaration.name, "lww")
+    return declaration
+  }
+  const orMapOf = <A>(ref: OrMapRef<A>): Grid.OrMapDeclaration<A> => {
+    const declaration = declarationOf(ref, (name) => Grid.resolveOrMap<A>(name))
+    replica.openMap(declaration.name, "or")
+    return declaration
+  }
+  const idOf = (map: string, key: string): string => `${map}\0${key}`
+
+  const write = <A>(map: Grid.MapDeclaration<A>, key: string, value: A | undefined, ttlMs?: number): void =>
+    void changes.set(idOf(map.name, key), { value, draft: replica.draft(map, key, value, ttlMs) })
+  const current = <A>(map: Grid.MapDeclaration<A>, key: string): A | undefined => {
+    const changed = changes.get(idOf(map.name, key))
+    return (changed === undefined ? replica.openMap(map.name, "lww").cells.get(key) : changed.value) as A | undefined
+  }
+  const removeValue = <A>(map: Grid.OrMapDeclaration<A>, key: string, value: A): void => {
+    const bytes = Value.encode(value)
+    additions = additions.filter((added) =>
+      added.map !== map.name || added.key !== key || Value.compareBytes(added.bytes, bytes) !== 0
+    )
+    for (const draft of replica.draftRemoval(map, key, value)) removals.set(idOf(draft.map, draft.cell!), draft)
+  }
+  const count = (ref: CounterRef, by: number): void => {
+    const { name } = declarationOf(ref, Grid.resolveCounter)
+    replica.openMap(name, "counter")
+    counts.set(name, (counts.get(name) ?? 0) + by)
+  }
+
+  build({
+    get: (map, key) => current(mapOf(map), key),
+    set: (map, key, value, options) => write(mapOf(map), key, value, options?.ttlMs),
+    update: (map, key, next, options) => {
+      const declaration = mapOf(map)
+      write(declaration, key, next(current(declaration, key)), options?.ttlMs)
+    },
+    remove: <A>(map: MapRef<A> | OrMapRef<A>, key: string, value?: A) =>
+      value === undefined
+        ? write(mapOf(map as MapRef<A>), key, undefined)
+        : removeValue(orMapOf(map as OrMapRef<A>), key, value),
+    add: (map, key, value, options) => {
+      const declaration = orMapOf(map)
+      const draft = replica.draftAddition(declaration, key, value, options?.ttlMs)
+      additions.push({ map: declaration.name, key, bytes: Value.encode(value), draft })
+    },
+    increment: (counter, by = 1) => count(counter, checkAmount(by)),
+    decrement: (counter, by = 1) => count(counter, -checkAmount(by))
+  })
+  return [
+    ...Array.from(changes.values(), ({ draft }) => draft),
+    ...removals.values(),
+    ...additions.map(({ draft }) => draft),
+    ...Array.from(counts).filter(([, by]) => by !== 0).map(([name, by]) => replica.draftCount(Grid.counter(name), by))
+  ]
+}
