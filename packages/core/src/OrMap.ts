@@ -231,19 +231,31 @@ export class OrMap {
     }
     // Almost always it is the latest.
     if (cells[cells.length - 1]! < cell) cells.push(cell)
-    else cells.splice(cells.findIndex((each) => each > cell), 0, cell)
+    else cells.splice(placeOf(cells, cell), 0, cell)
   }
 
   #forget(cell: string): void {
     const key = keyOf(cell)
     const cells = this.#tags.get(key)!
     if (cells.length > 1) {
-      cells.splice(cells.indexOf(cell), 1)
+      cells.splice(placeOf(cells, cell), 1)
       return
     }
     this.#tags.delete(key)
     this.#shown.delete(key)
   }
+}
+
+/** Where a cell is, or would be, among a key's: there may be many, and who means harm sends them in no order. */
+const placeOf = (cells: ReadonlyArray<string>, cell: string): number => {
+  let from = 0
+  let to = cells.length
+  while (from < to) {
+    const middle = (from + to) >>> 1
+    if (cells[middle]! < cell) from = middle + 1
+    else to = middle
+  }
+  return from
 }
 
 const compareText = (a: string, b: string): number => a < b ? -1 : a > b ? 1 : 0

@@ -184,7 +184,7 @@ export class PnCounter {
     if (!Number.isSafeInteger(decrements)) throw new CounterOverflow({ what: "decrements" })
     const sum = this.#exact() + BigInt(by)
     // Back into the range leads every way.
-    if (by > 0 ? sum > VALUE_MAX : sum < -VALUE_MAX) throw new CounterOverflow({ what: "value" })
+    if ((by > 0 && sum > VALUE_MAX) || (by < 0 && sum < -VALUE_MAX)) throw new CounterOverflow({ what: "value" })
     return totals(nodeId, increments, decrements)
   }
 

@@ -94,6 +94,47 @@ describe("Backpressure", () => {
       assert.strictEqual(line.waiting(), 0)
     }))
 
+  it.effect("admits who waits for several places when there are so many, and nobody before him", () =>
+    Effect.gen(function*() {
+      const { line } = yield* make("pause", 3)
+      const entered: Array<string> = []
+      const enter = (name: string, places: number) =>
+        line.whenRoom(() => {
+          entered.push(name)
+          for (let i = 0; i < places; i++) assert.isTrue(line.offer(i))
+        }, places)
+      offerAll(line, [1, 2, 3])
+      assert.isFalse(enter("more than there ever is", 4))
+      assert.deepStrictEqual([enter("two", 2), enter("one", 1), enter("three", 3), enter("too many wait", 1)], [
+        true,
+        true,
+        true,
+        false
+      ])
+      yield* line.take(1)
+      assert.deepStrictEqual([entered, line.waiting()], [[], 3])
+      yield* line.take(1)
+      assert.deepStrictEqual([entered, line.waiting()], [["two"], 2])
+      yield* line.take(2)
+      assert.deepStrictEqual([entered, line.waiting()], [["two", "one"], 1])
+      yield* line.take(1)
+      assert.deepStrictEqual([entered, line.waiting()], [["two", "one"], 1])
+      yield* line.take(1)
+      assert.deepStrictEqual([entered, line.waiting()], [["two", "one", "three"], 0])
+    }))
+
+  it.effect("calls all who wait when it closes, the one that waits for several places first", () =>
+    Effect.gen(function*() {
+      const { line } = yield* make("pause", 2)
+      offerAll(line, [1, 2])
+      const called: Array<number> = []
+      for (const places of [2, 1, 1]) line.whenRoom(() => called.push(places), places)
+      yield* line.take(1)
+      assert.deepStrictEqual(called, [])
+      line.close()
+      assert.deepStrictEqual([called, line.waiting()], [[2, 1, 1], 0])
+    }))
+
   it.effect("goes on to the next who waits when one doesn't want to enter any more", () =>
     Effect.gen(function*() {
       const { line } = yield* make("pause", 1)

@@ -262,7 +262,7 @@ describe("LwwMap", () => {
     map.remove("young", at(10))
     map.set("value", Value.encode(1), at(1))
     map.write("pending", LwwRecord.remove(at(1)))
-    assert.deepStrictEqual(map.prune(10), ["old"])
+    assert.deepStrictEqual(map.prune(10), [["old", LwwRecord.remove(at(1))]])
     assert.deepStrictEqual(Array.from(map.records(), ([each]) => each), ["young", "value", "pending"])
   })
 

@@ -1,19 +1,23 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, FastCheck as fc } from "effect"
+import { cellOf, type MapKind, prefixLengths } from "../src/Cell.ts"
 import { MalformedMessage } from "../src/GridError.ts"
 import { LwwMap } from "../src/LwwMap.ts"
 import * as LwwRecord from "../src/LwwRecord.ts"
 import * as MerkleSync from "../src/MerkleSync.ts"
+import { OrMap } from "../src/OrMap.ts"
 import * as Partition from "../src/Partition.ts"
+import * as PnCounter from "../src/PnCounter.ts"
 import * as Value from "../src/Value.ts"
 import { closeRecord, nodeIds } from "./arbitraries.ts"
 import { twins } from "./twins.ts"
 
-const newMap = () => new LwwMap({ now: () => 0 })
+const newMap = (prefixLength = 0) => new LwwMap({ now: () => 0, prefixLength })
 
 const replicaOf = (map: LwwMap): MerkleSync.Replica => ({
   tree: map.tree,
   record: (key) => map.getConfirmed(key),
+  partitionOf: (key) => map.partitionOf(key),
   receive: (records) => {
     for (const [key, record] of records) map.merge(key, record)
   }
@@ -28,8 +32,8 @@ interface Asked {
   readonly records: number
   /** Of hashes, or of records. */
   readonly bytes: number
-  /** Of the hashes of keys that were asked for. */
-  readonly hashes: number
+  /** In which keys were asked for. */
+  readonly wants: number
 }
 
 /** The depth of each of packed nodes: a byte of it for all, then a byte of partition, seldom three, and the path. */
@@ -58,7 +62,7 @@ const peerOf = (map: LwwMap, cutAt = Number.POSITIVE_INFINITY) =>
     ): Effect.Effect<A, "cut"> =>
       Effect.suspend(() => asked.length >= cutAt ? Effect.fail("cut" as const) : answer).pipe(
         Effect.tap((got) => {
-          asked.push({ question, nodes: 0, records: 0, bytes: 0, hashes: 0, ...measure(got) })
+          asked.push({ question, nodes: 0, records: 0, bytes: 0, wants: 0, ...measure(got) })
         })
       )
     const peer: MerkleSync.SyncPeer<"cut"> = {
@@ -68,8 +72,8 @@ const peerOf = (map: LwwMap, cutAt = Number.POSITIVE_INFINITY) =>
           nodes: depthsOf(nodes).length,
           bytes: nodes.length + got.length
         })),
-      fetch: (hashes, after) =>
-        note("fetch", answers.fetch(hashes, after), (page) => ({ ...measurePage(page), hashes: hashes.length })),
+      fetch: (wants, after) =>
+        note("fetch", answers.fetch(wants, after), (page) => ({ ...measurePage(page), wants: wants.length })),
       pull: (node, after) => note("pull", answers.pull(node, after), measurePage)
     }
     return { peer, asked }
@@ -88,8 +92,8 @@ const complete = (local: LwwMap, remote: LwwMap) =>
   })
 
 /** The digest of a map that has all records of both. */
-const joinOf = (a: LwwMap, b: LwwMap): string => {
-  const all = newMap()
+const joinOf = (a: LwwMap, b: LwwMap, prefixLength = 0): string => {
+  const all = newMap(prefixLength)
   for (const map of [a, b]) for (const [key, record] of map.records()) all.merge(key, record)
   return all.digest
 }
@@ -119,6 +123,18 @@ const mapOf = (records: Readonly<Record<string, LwwRecord.LwwRecord>>): LwwMap =
   return map
 }
 
+/** The cells of two maps of a kind, some on both. */
+const cellsOf = (kind: MapKind, key: fc.Arbitrary<string>, record: fc.Arbitrary<LwwRecord.LwwRecord>) => {
+  const cells = fc.array(fc.tuple(key, record).map(([each, row]) => [cellOf(kind, each, row), row] as const), {
+    maxLength: 60,
+    size: "max"
+  })
+  return fc.tuple(fc.tuple(cells, cells), fc.constant(prefixLengths[kind]))
+}
+
+const totals = fc.tuple(fc.stringMatching(/^[0-9a-c]{2}$/), fc.nat(3), fc.nat(3))
+  .map(([id, up, down]) => PnCounter.totals(id.repeat(8), up, down))
+
 describe("MerkleSync", () => {
   it.effect.prop(
     "makes any two maps equal, with the join of both, once offers are taken",
@@ -132,6 +148,65 @@ describe("MerkleSync", () => {
         assert.strictEqual(remote.digest, expected)
       }))
   )
+
+  it.effect.prop(
+    "makes any two maps of tags and any two counters equal, cell by cell",
+    [cellsOf("or", fc.constantFrom("a", "b", "key 0", ""), closeRecord), cellsOf("counter", fc.constant("m"), totals)],
+    (pairs) =>
+      program(Effect.forEach(pairs, ([[a, b], prefixLength]) =>
+        Effect.gen(function*() {
+          const [local, remote] = [newMap(prefixLength), newMap(prefixLength)]
+          for (const [cell, each] of a) local.merge(cell, each)
+          for (const [cell, each] of b) remote.merge(cell, each)
+          const expected = joinOf(local, remote, prefixLength)
+          yield* complete(local, remote)
+          assert.deepStrictEqual([local.digest, remote.digest], [expected, expected])
+        }), { discard: true }))
+  )
+
+  it.effect("walks a map of many tags as one of many keys: each in its key's partition, in pages", () =>
+    program(Effect.gen(function*() {
+      const [local, remote] = [new OrMap({ now: () => 0 }), new OrMap({ now: () => 0 })]
+      const large = Value.encode("x".repeat(2_000))
+      const stampOf = (millis: number) => ({ millis, counter: 0, nodeId: nodeIds[1] })
+      for (let i = 0; i < 3_000; i++) {
+        // Three keys: a thousand tags of each are in one partition.
+        if (i % 10 !== 0) remote.add(`key ${i % 3}`, large, stampOf(i))
+        if (i % 10 !== 1) local.add(`key ${i % 3}`, large, stampOf(i))
+      }
+      remote.remove("key 1", large)
+      const expected = joinOf(local.cells, remote.cells, prefixLengths.or)
+      const { asked, offers, received } = yield* complete(local.cells, remote.cells)
+      assert.deepStrictEqual([local.digest, remote.digest], [expected, expected])
+      assert.isAbove(asked.filter(({ question }) => question === "fetch").length, 1)
+      for (const { bytes, question } of asked) {
+        if (question === "fetch" || question === "pull") assert.isAtMost(bytes, MerkleSync.pageBytes + 2_100)
+      }
+      // What both have costs nothing: a tenth each is missing, and a third of what the peer has was removed there.
+      assert.isAtMost(received, 300 + 900)
+      assert.isAtMost(offers.length, 300)
+      assert.strictEqual(local.getValues("key 0").length, 1)
+      // Of "key 1" only the tags that the removal hadn't seen.
+      const unseen = local.getRecords("key 1").filter(({ isTombstone }) => !isTombstone)
+      assert.strictEqual(unseen.length, 100)
+    })))
+
+  it.effect("tells keys of one hash in several partitions apart, over pages as well", () =>
+    program(Effect.gen(function*() {
+      // Their first 32 characters say nothing of the partition.
+      const keys = twins(3)
+      const [local, remote] = [newMap(32), newMap(32)]
+      const large = "x".repeat(200_000)
+      for (const [i, key] of keys.entries()) {
+        remote.merge(key, put(2, [i, large]))
+        local.merge(key, put(1, i))
+      }
+      assert.isAbove(new Set(keys.map((key) => remote.partitionOf(key))).size, 1)
+      const { asked, offers, received } = yield* complete(local, remote)
+      assert.deepStrictEqual([received, offers], [keys.length, []])
+      assert.isAbove(asked.filter(({ question }) => question === "fetch").length, 2)
+      assert.strictEqual(local.digest, remote.digest)
+    })))
 
   for (const percent of [0, 50, 99, 100]) {
     it.effect(`makes maps equal that share ${percent} % of 3000 keys, and takes over no more than what differs`, () =>
@@ -196,7 +271,7 @@ describe("MerkleSync", () => {
       for (let i = 0; i < 100; i++) remote.merge(`key ${i * 997}`, put(9, "changed"))
       const { asked, received } = yield* complete(local, remote)
       assert.strictEqual(received, 100)
-      const bytes = asked.reduce((sum, each) => sum + each.hashes + (each.question === "fetch" ? 0 : each.bytes), 0)
+      const bytes = asked.reduce((sum, each) => sum + each.wants + (each.question === "fetch" ? 0 : each.bytes), 0)
       assert.isBelow(bytes, 17_000)
       assert.strictEqual(local.digest, remote.digest)
     })))
@@ -307,8 +382,13 @@ describe("MerkleSync", () => {
     for (const partition of [-1, 271, Number.NaN]) {
       assert.throws(() => answers.pull([partition, ""], undefined), MalformedMessage)
     }
-    for (const length of [7, 12, 8 * 1025]) {
+    for (const length of [8, 9, 11, 10 * 1025]) {
       assert.throws(() => answers.fetch(new Uint8Array(length), undefined), MalformedMessage)
+    }
+    for (const [partition, isOne] of [[270, true], [271, false], [65_535, false]] as const) {
+      const wants = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, partition >>> 8, partition, 0, 0, 0, 0, 0, 0, 0, 0)
+      if (isOne) assert.deepStrictEqual(answers.fetch(wants, undefined).records.length, 0)
+      else assert.throws(() => answers.fetch(wants, undefined), MalformedMessage)
     }
   })
 
@@ -373,7 +453,7 @@ describe("MerkleSync", () => {
       const { offers } = yield* reconcile(local, {
         root: (root) => disturb(peer.root(root)),
         buckets: (nodes, lane) => disturb(peer.buckets(nodes, lane)),
-        fetch: (hashes, after) => disturb(peer.fetch(hashes, after)),
+        fetch: (wants, after) => disturb(peer.fetch(wants, after)),
         pull: (node, after) => disturb(peer.pull(node, after))
       })
       for (const key of offers) remote.merge(key, local.getConfirmed(key)!)

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { MalformedMessage } from "../src/GridError.ts"
 import * as LwwRecord from "../src/LwwRecord.ts"
 import { LwwMap } from "../src/LwwMap.ts"
-import { OrMap } from "../src/OrMap.ts"
-import { partitionCount } from "../src/Partition.ts"
+import { cellOf, OrMap, prefixLength } from "../src/OrMap.ts"
+import { partitionCount, partitionOf } from "../src/Partition.ts"
 import * as Value from "../src/Value.ts"
 import { convergence, laws } from "@topgun/testing/laws"
 import { FastCheck as fc } from "effect"
@@ -32,6 +32,9 @@ const join = (a: OrMap, b: OrMap): OrMap => {
   sync(joined, b)
   return joined
 }
+
+const sorted = (facts: ReadonlyArray<Fact>): ReadonlyArray<string> =>
+  facts.map(([each, { row }]) => `${each} ${Buffer.from(row).toString("hex")}`).sort()
 
 const equals = (a: OrMap, b: OrMap): boolean => a.digest === b.digest
 
@@ -144,6 +147,64 @@ const perform = (replicas: ReadonlyArray<Replica>, each: Command): void => {
   }
 }
 
+// --- A naive model of what a client knows: for each tag the greatest confirmed record, and the greatest local one ---
+
+interface Known {
+  readonly key: string
+  confirmed: Row | undefined
+  local: Row | undefined
+}
+
+const greater = (a: Row | undefined, b: Row | undefined): Row | undefined =>
+  a === undefined ? b : b === undefined ? a : LwwRecord.compare(a, b) >= 0 ? a : b
+
+const cellCommand = fc.record({
+  _tag: fc.constantFrom("merge", "confirm", "write", "revert", "prune"),
+  key,
+  record: closeRecord
+})
+type CellCommand = typeof cellCommand extends fc.Arbitrary<infer A> ? A : never
+
+/** Does a command to a map's cells and to the model, whose entries are by cell. */
+const performOnCells = (
+  map: OrMap,
+  model: Map<string, Known>,
+  { _tag, key: name, record: row }: CellCommand
+): void => {
+  const cell = cellOf(name, row)
+  const entry = model.get(cell) ?? { key: name, confirmed: undefined, local: undefined }
+  switch (_tag) {
+    case "merge":
+    case "confirm":
+      entry.confirmed = greater(entry.confirmed, row)
+      if (_tag === "merge") map.merge(name, row)
+      else map.cells.confirm(cell, row)
+      break
+    case "write":
+      entry.local = greater(entry.local, row)
+      map.cells.write(cell, row)
+      break
+    case "revert":
+      entry.local = undefined
+      map.cells.revert(cell)
+      break
+    default: {
+      const pruned = Array.from(model).filter(([, { confirmed, local }]) =>
+        local === undefined && confirmed!.isTombstone && confirmed!.millis < row.millis
+      )
+      for (const [each] of pruned) model.delete(each)
+      assert.deepStrictEqual(
+        sorted(map.prune(row.millis)),
+        sorted(pruned.map(([, { confirmed, key: each }]): Fact => [each, confirmed!]))
+      )
+      return
+    }
+  }
+  if (greater(entry.confirmed, entry.local) === entry.confirmed) entry.local = undefined
+  if (entry.confirmed === undefined && entry.local === undefined) model.delete(cell)
+  else model.set(cell, entry)
+}
+
 const names = ["a", "b", "__proto__"]
 const hostileNames = ["__proto__", "constructor", "prototype", "toString", "hasOwnProperty", "length", "then", ""]
 
@@ -191,7 +252,6 @@ describe("OrMap", () => {
         assert.strictEqual(map.size, visible.size)
         assert.strictEqual(map.digest, mapOf(Array.from(map.records()).reverse()).digest)
         assert.strictEqual(map.recordCount, Array.from(map.records()).length)
-        assert.strictEqual(map.reusedTags, 0)
       }
       const all = mapOf(replicas.flatMap(({ made }) => made))
       for (const { map } of replicas) for (const { made } of replicas) for (const fact of made) map.merge(...fact)
@@ -208,7 +268,7 @@ describe("OrMap", () => {
       for (const step of steps) {
         if (typeof step === "number") {
           const dropped = Array.from(map.records()).filter(([, row]) => row.isTombstone && row.millis < step)
-          assert.deepStrictEqual(map.prune(step), dropped)
+          assert.deepStrictEqual(sorted(map.prune(step)), sorted(dropped))
           for (const [, row] of map.records()) assert.isFalse(row.isTombstone && row.millis < step)
         } else {
           const [name, row] = step
@@ -221,7 +281,7 @@ describe("OrMap", () => {
         const again = new OrMap({ now: () => 2_500 })
         for (const [name, row] of facts.slice().reverse()) again.merge(name, row)
         assert.strictEqual(map.digest, again.digest)
-        assert.strictEqual(map.tree.size, new Set(facts.map(([name]) => name)).size)
+        assert.strictEqual(map.tree.size, facts.length)
         assert.strictEqual(map.recordCount, facts.length)
         assert.strictEqual(map.size, again.size)
         assert.deepStrictEqual(new Map(map.entries()), new Map(again.entries()))
@@ -229,6 +289,92 @@ describe("OrMap", () => {
     },
     { fastCheck: { numRuns: 500 } }
   )
+
+  it.prop(
+    "is what a naive model is after any writes, merges, confirmations, reverts and prunings of its tags",
+    [fc.array(cellCommand, { maxLength: 20, size: "max" })],
+    ([commands]) => {
+      const now = 2_500
+      const map = newMap(() => now)
+      const model = new Map<string, Known>()
+      for (const each of commands) {
+        const before = map.getValues(each.key)
+        const cell = cellOf(each.key, each.record)
+        const row = map.cells.getRecord(cell)
+        performOnCells(map, model, each)
+        const fresh = newMap(() => now)
+        for (const [tag, { confirmed }] of model) if (confirmed !== undefined) fresh.cells.merge(tag, confirmed)
+        assert.strictEqual(map.digest, fresh.digest)
+        assert.strictEqual(map.tree.size, fresh.recordCount)
+        assert.strictEqual(map.recordCount, model.size)
+        const live = newMap(() => now)
+        for (const { confirmed, key: name, local } of model.values()) live.merge(name, greater(confirmed, local)!)
+        for (const name of names) assert.deepStrictEqual(map.getValues(name), live.getValues(name))
+        assert.deepStrictEqual(new Map(map.entries()), new Map(live.entries()))
+        assert.strictEqual(map.size, live.size)
+        // What it showed before can still be told; also of the changed tag what had expired by then.
+        const hadExpired = row !== undefined && row.expiresAt !== 0 && row.expiresAt <= now
+        if (each._tag !== "prune" && !hadExpired) {
+          assert.deepStrictEqual(map.valuesBefore(each.key, new Map([[cell, row]])), before)
+        }
+      }
+    },
+    { fastCheck: { numRuns: 1_000 } }
+  )
+
+  it("takes back an addition that wasn't confirmed, and of a removal the tags that were", () => {
+    const map = newMap()
+    const added = LwwRecord.put(at(1), bytes("x"))
+    const cell = cellOf("k", added)
+    map.cells.write(cell, added)
+    assert.deepStrictEqual([map.getValues("k"), map.size, map.tree.size], [["x"], 1, 0])
+    map.cells.revert(cell)
+    assert.deepStrictEqual([map.getValues("k"), map.size, map.recordCount], [[], 0, 0])
+    assert.deepStrictEqual(map.getRecords("k"), [])
+
+    map.merge("k", added)
+    const { digest } = map
+    for (const tombstone of map.tombstones("k", bytes("x"))) map.cells.write(cell, tombstone)
+    assert.deepStrictEqual([map.getValues("k"), map.digest], [[], digest])
+    assert.deepStrictEqual(map.prune(100), [])
+    map.cells.revert(cell)
+    assert.deepStrictEqual([map.getValues("k"), map.digest], [["x"], digest])
+    map.cells.write(cell, LwwRecord.remove(added.stamp))
+    map.cells.confirm(cell, LwwRecord.remove(added.stamp))
+    assert.notStrictEqual(map.digest, digest)
+    map.cells.revert(cell)
+    assert.deepStrictEqual(map.getValues("k"), [])
+  })
+
+  it("tells what it showed before tags changed, those that had expired since included", () => {
+    let now = 0
+    const map = newMap(() => now)
+    const [first, second, third] = [1, 2, 3].map((millis) =>
+      LwwRecord.put(at(millis), bytes(`v${millis}`), millis * 100)
+    )
+    for (const row of [first!, second!, third!]) map.merge("k", row)
+    now = 200
+    const removed = LwwRecord.remove(second!.stamp)
+    map.merge("k", removed)
+    // The first is expired, and hasn't changed.
+    assert.deepStrictEqual(map.valuesBefore("k", new Map([[cellOf("k", removed), second]])), ["v2", "v3"])
+    assert.deepStrictEqual(map.valuesBefore("k", new Map()), ["v3"])
+    assert.deepStrictEqual(map.valuesBefore("k", new Map([[cellOf("k", third!), undefined]])), [])
+    assert.deepStrictEqual(map.valuesBefore("none", new Map()), [])
+  })
+
+  it("would remove of a key all that it has, where no value is named", () => {
+    const map = newMap()
+    for (const [i, value] of ["x", "y", "x"].entries()) map.add("k", bytes(value), at(i + 1))
+    map.add("l", bytes("x"), at(9))
+    map.remove("k", bytes("y"))
+    assert.deepStrictEqual(map.tombstones("k").map(({ isTombstone, millis }) => [millis, isTombstone]), [[1, true], [
+      3,
+      true
+    ]])
+    assert.deepStrictEqual(map.tombstones("k", bytes("y")), [])
+    assert.deepStrictEqual(map.getValues("k"), ["x"])
+  })
 
   it("keeps an addition that a concurrent removal hasn't seen", () => {
     const [mine, theirs] = [newMap(), newMap()]
@@ -279,18 +425,16 @@ describe("OrMap", () => {
     assert.strictEqual(late.digest, mine.digest)
   })
 
-  it("decides between two additions under one tag by their bytes, and counts them", () => {
+  it("decides between two additions under one tag by their bytes, the same way everywhere", () => {
     const additions = [LwwRecord.put(at(1), bytes("a")), LwwRecord.put(at(1), bytes("b"))]
     for (const rows of [additions, additions.slice().reverse()]) {
       const map = newMap()
       for (const row of rows) map.merge("k", row)
       assert.deepStrictEqual(map.getValues("k"), ["b"])
       assert.strictEqual(map.recordCount, 1)
-      assert.strictEqual(map.reusedTags, 1)
       map.remove("k", bytes("b"))
       for (const row of rows) map.merge("k", row)
       assert.deepStrictEqual(map.getValues("k"), [])
-      assert.strictEqual(map.reusedTags, 1)
     }
   })
 
@@ -298,7 +442,6 @@ describe("OrMap", () => {
     const map = newMap()
     for (const nodeId of nodeIds) map.add("k", bytes(nodeId), at(1, 0, nodeId))
     assert.deepStrictEqual(map.getValues("k"), [...nodeIds])
-    assert.strictEqual(map.reusedTags, 0)
     map.remove("k", bytes(nodeIds[1]))
     assert.deepStrictEqual(map.getValues("k"), nodeIds.filter((nodeId) => nodeId !== nodeIds[1]))
   })
@@ -389,7 +532,7 @@ describe("OrMap", () => {
     assert.deepStrictEqual(map.getRecords("k").map(({ millis }) => millis), [2, 10])
     assert.deepStrictEqual(map.getRecords("gone"), [])
     assert.deepStrictEqual(map.getValues("k"), [2])
-    assert.strictEqual(map.tree.size, 1)
+    assert.strictEqual(map.tree.size, 2)
     assert.strictEqual(map.recordCount, 2)
   })
 
@@ -424,19 +567,28 @@ describe("OrMap", () => {
     assert.strictEqual(new Set(rows.map(({ digest }) => digest)).size, rows.length)
   })
 
-  it("has the tree of an LwwMap where each key has one tag, so both are walked in the same way", () => {
-    const [orMap, lwwMap] = [newMap(), new LwwMap({ now: () => 0 })]
+  it("has the tree of an LwwMap of its tags, each in its key's partition, so both are walked in the same way", () => {
+    const [orMap, lwwMap] = [newMap(), new LwwMap({ now: () => 0, prefixLength })]
     for (let i = 0; i < 500; i++) {
       const row = i % 3 === 0 ? LwwRecord.remove(at(i)) : LwwRecord.put(at(i), bytes(i))
-      orMap.merge(`k${i}`, row)
-      lwwMap.merge(`k${i}`, row)
+      const name = `k${i % 200}`
+      orMap.merge(name, row)
+      lwwMap.merge(cellOf(name, row), row)
     }
     assert.strictEqual(orMap.digest, lwwMap.digest)
+    let tags = 0
     for (let partition = 0; partition < partitionCount; partition++) {
       const [ofOr, ofLww] = [orMap.tree.tree(partition), lwwMap.tree.tree(partition)]
       assert.deepStrictEqual(ofOr?.root(), ofLww?.root())
-      assert.deepStrictEqual(ofOr?.getKeysInBucket("").sort(), ofLww?.getKeysInBucket("").sort())
+      const cells = ofOr?.getKeysInBucket("") ?? []
+      assert.deepStrictEqual(cells.slice().sort(), ofLww?.getKeysInBucket("").sort() ?? [])
+      for (const cell of cells) {
+        assert.strictEqual(partitionOf(cell.slice(prefixLength)), partition)
+        assert.strictEqual(orMap.cells.partitionOf(cell), partition)
+        tags++
+      }
     }
+    assert.strictEqual(tags, 500)
   })
 
   it("keeps names of Object.prototype as plain keys, values and fields", () => {

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CounterOverflow, MalformedMessage, ValueNotSupported } from "../src/GridError.ts"
 import * as PnCounter from "../src/PnCounter.ts"
+import { partitionOf } from "../src/Partition.ts"
 import { convergence, laws } from "@topgun/testing/laws"
 import { FastCheck as fc } from "effect"
 import { nodeId, nodeIds } from "./arbitraries.ts"
@@ -27,6 +28,9 @@ const rowsOf = (total: fc.Arbitrary<number>): fc.Arbitrary<Row> =>
 
 /** Few rows, also such that no honest node makes, with totals where bytes carry and where the value overflows. */
 const closeRow = rowsOf(fc.constantFrom(0, 1, 255, 256, MAX - 1, MAX))
+
+/** Few rows, of totals that never overflow. */
+const smallRow = rowsOf(fc.nat(3))
 
 const anyRow = rowsOf(fc.oneof(fc.maxSafeNat(), fc.constantFrom(0, 2 ** 32 - 1, 2 ** 32, 2 ** 48, MAX)))
 
@@ -66,6 +70,14 @@ const command = fc.oneof(
   fc.record({ _tag: fc.constant("sync" as const), at: node, from: node }),
   fc.record({ _tag: fc.constant("receive" as const), at: node, which: fc.nat() })
 )
+
+/** Going by nothing leads no further, wherever a counter is. */
+const standsStill = (counter: PnCounter.PnCounter): void => {
+  const { digest } = counter
+  counter.increment(nodeIds[0], 0)
+  counter.decrement(nodeIds[0], 0)
+  assert.strictEqual(counter.digest, digest)
+}
 
 describe("PnCounter", () => {
   it.prop("joins any three states in any order to the same", [state, state, state], ([a, b, c]) => {
@@ -122,6 +134,76 @@ describe("PnCounter", () => {
     { fastCheck: { numRuns: 1_000 } }
   )
 
+  it.prop(
+    "counts what isn't confirmed too, digests only what is, and goes back to that",
+    [fc.array(fc.record({ _tag: fc.constantFrom("merge", "confirm", "write", "revert"), row: smallRow }), {
+      maxLength: 20
+    })],
+    ([commands]) => {
+      const counter = new PnCounter.PnCounter("hits")
+      // The model: for each node the greatest confirmed row, and the greatest local one beyond it.
+      const model = new Map<string, { confirmed: Row | undefined; local: Row | undefined }>()
+      const greater = (a: Row | undefined, b: Row | undefined) =>
+        a === undefined || (b !== undefined && PnCounter.compare(b, a) > 0) ? b : a
+      for (const { _tag, row } of commands) {
+        const cell = PnCounter.cellOf("hits", row)
+        const entry = model.get(row.nodeId) ?? { confirmed: undefined, local: undefined }
+        if (_tag === "write") {
+          entry.local = greater(entry.local, row)
+          counter.cells.write(cell, row)
+        } else if (_tag === "revert") {
+          entry.local = undefined
+          counter.cells.revert(cell)
+        } else {
+          entry.confirmed = greater(entry.confirmed, row)
+          if (_tag === "merge") counter.merge(row)
+          else counter.cells.confirm(cell, row)
+        }
+        if (greater(entry.confirmed, entry.local) === entry.confirmed) entry.local = undefined
+        model.set(row.nodeId, entry)
+        const all = Array.from(model.values())
+        const live = all.flatMap(({ confirmed, local }) => greater(confirmed, local) ?? [])
+        assert.strictEqual(counter.value, live.reduce((sum, each) => sum + each.increments - each.decrements, 0))
+        assert.deepStrictEqual(counter.rows(), live.sort(PnCounter.compare))
+        const confirmed = new PnCounter.PnCounter("hits")
+        for (const each of all) if (each.confirmed !== undefined) confirmed.merge(each.confirmed)
+        assert.strictEqual(counter.digest, confirmed.digest)
+      }
+    },
+    { fastCheck: { numRuns: 1_000 } }
+  )
+
+  it("goes on from what isn't confirmed yet, and is where it was when that is taken back", () => {
+    const counter = new PnCounter.PnCounter("hits")
+    counter.merge(PnCounter.totals(nodeIds[1], 5, 1))
+    const next = counter.next(nodeIds[1], 3)
+    assert.deepStrictEqual([next.increments, next.decrements, counter.value], [8, 1, 4])
+    const cell = PnCounter.cellOf("hits", next)
+    counter.cells.write(cell, next)
+    counter.cells.write(cell, counter.next(nodeIds[1], -10))
+    const { digest } = counter
+    assert.deepStrictEqual([counter.value, counter.getRow(nodeIds[1])?.decrements], [-3, 11])
+    counter.cells.revert(cell, next)
+    assert.strictEqual(counter.value, 7)
+    counter.cells.revert(cell)
+    assert.strictEqual(counter.value, 4)
+    assert.strictEqual(counter.digest, digest)
+    const first = counter.next(nodeIds[2], 1)
+    counter.cells.write(PnCounter.cellOf("hits", first), first)
+    counter.cells.revert(PnCounter.cellOf("hits", first))
+    assert.deepStrictEqual([counter.value, counter.rows().length, counter.getRow(nodeIds[2])], [4, 1, undefined])
+  })
+
+  it("keeps the rows of counters of other names apart", () => {
+    const [hits, likes] = [new PnCounter.PnCounter("hits"), new PnCounter.PnCounter("likes")]
+    const row = PnCounter.totals(nodeIds[1], 5, 1)
+    for (const counter of [hits, likes]) counter.merge(row)
+    assert.notStrictEqual(hits.digest, likes.digest)
+    assert.strictEqual(hits.cells.partitionOf(PnCounter.cellOf("hits", row)), partitionOf("hits"))
+    for (const id of nodeIds) hits.increment(id)
+    assert.strictEqual(hits.cells.tree.tree(partitionOf("hits"))?.size, 4)
+  })
+
   it("goes by one unless it's told otherwise, and answers the node's totals", () => {
     const counter = new PnCounter.PnCounter()
     assert.strictEqual(counter.value, 0)
@@ -151,6 +233,7 @@ describe("PnCounter", () => {
     for (const again of [PnCounter.decode(row.row), PnCounter.fromTrusted(row.row)]) assert.deepStrictEqual(again, row)
     for (const frame of [row.row.slice(), Buffer.from(row.row)]) {
       const decoded = PnCounter.decode(frame)
+      assert.strictEqual(PnCounter.decodeInPlace(frame).row, frame)
       frame.fill(0)
       assert.deepStrictEqual(decoded, row)
     }
@@ -160,7 +243,7 @@ describe("PnCounter", () => {
     const { row } = PnCounter.totals("abcdefghijklm019", MAX, 0x01_02_03_04_05)
     assert.strictEqual(
       Buffer.from(row).toString("hex"),
-      ["6162636465666768696a6b6c6d303139", "30", "1fffffffffffff", "00000102030405"].join("")
+      ["0000000000000000", "6162636465666768696a6b6c6d303139", "30", "1fffffffffffff", "00000102030405"].join("")
     )
   })
 
@@ -229,6 +312,7 @@ describe("PnCounter", () => {
     assert.strictEqual(counter.digest, other.digest)
     assert.throws(() => counter.value, CounterOverflow)
     assert.throws(() => counter.increment(nodeIds[3]), CounterOverflow)
+    standsStill(counter)
     counter.decrement(nodeIds[0], MAX)
     counter.decrement(nodeIds[1], MAX)
     assert.strictEqual(counter.value, MAX)
@@ -237,6 +321,7 @@ describe("PnCounter", () => {
     const below = counterOf(rows.map((row) => PnCounter.totals(row.nodeId, 0, row.increments)))
     assert.throws(() => below.value, CounterOverflow)
     assert.throws(() => below.decrement(nodeIds[3]), CounterOverflow)
+    standsStill(below)
     below.increment(nodeIds[0], MAX)
     below.increment(nodeIds[1], MAX)
     assert.strictEqual(below.value, -MAX)
@@ -255,17 +340,18 @@ describe("PnCounter", () => {
     assert.strictEqual(new Set(digests).size, digests.length)
   })
 
-  it("refuses rows of another length, kind or node id, and totals beyond the safe integers", () => {
+  it("refuses rows of another length, kind or node id, with a time, and totals beyond the safe integers", () => {
     const { row } = PnCounter.totals(nodeIds[1], 1, 1)
     for (const bytes of [new Uint8Array(0), row.subarray(1), new Uint8Array([...row, 0])]) {
-      assert.match(refusal(bytes), /31 bytes/)
+      assert.match(refusal(bytes), /39 bytes/)
     }
     for (const byte of [0, 0x2f, 0x3a, 0x60, 0x7b, 0x41, 0xff]) {
-      assert.match(refusal(withByte(row, 0, byte)), /node id/)
-      assert.match(refusal(withByte(row, 15, byte)), /node id/)
+      assert.match(refusal(withByte(row, 8, byte)), /node id/)
+      assert.match(refusal(withByte(row, 23, byte)), /node id/)
     }
-    for (const kind of [0, 0x10, 0x2f, 0x31, 0xff]) assert.match(refusal(withByte(row, 16, kind)), /kind/)
-    for (const index of [17, 24]) {
+    for (const index of [0, 5, 6, 7]) assert.match(refusal(withByte(row, index, 1)), /no time/)
+    for (const kind of [0, 0x10, 0x20, 0x2f, 0x31, 0xff]) assert.match(refusal(withByte(row, 24, kind)), /kind/)
+    for (const index of [25, 32]) {
       for (const byte of [0x20, 0xff]) assert.match(refusal(withByte(row, index, byte)), /safe integers/)
     }
   })
@@ -273,8 +359,8 @@ describe("PnCounter", () => {
   it.prop(
     "answers any bytes with a row or a typed refusal",
     [fc.oneof(
-      fc.uint8Array({ maxLength: 40 }),
-      fc.tuple(anyRow, fc.nat(30), fc.nat(255)).map(([{ row }, index, byte]) => withByte(row, index, byte))
+      fc.uint8Array({ maxLength: 48 }),
+      fc.tuple(anyRow, fc.nat(38), fc.nat(255)).map(([{ row }, index, byte]) => withByte(row, index, byte))
     )],
     ([bytes]) => {
       try {

@@ -7,6 +7,7 @@ import * as Value from "../src/Value.ts"
 import { WriteConcern } from "../src/WriteConcern.ts"
 import { nodeId } from "./arbitraries.ts"
 
+const kinds = ["lww", "or", "counter"] as const
 const sequence = fc.oneof(
   fc.constantFrom(0, 1, 127, 128, 255, 256, 65_535, 65_536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, Number.MAX_SAFE_INTEGER),
   fc.nat()
@@ -37,7 +38,7 @@ const tagged = <Tag extends string, Fields>(_tag: Tag, fields: { [Key in keyof F
 
 const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitrary<Protocol.ClientMessage> } = {
   Auth: tagged("Auth", { protocol: sequence, nodeId, token: orNull(text) }),
-  SyncInit: tagged("SyncInit", { id: sequence, map: mapName, kind: fc.constant("lww" as const), root: hash }),
+  SyncInit: tagged("SyncInit", { id: sequence, map: mapName, kind: fc.constantFrom(...kinds), root: hash }),
   SyncBuckets: tagged("SyncBuckets", {
     id: sequence,
     map: mapName,
@@ -47,14 +48,15 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
   SyncFetch: tagged("SyncFetch", {
     id: sequence,
     map: mapName,
-    hashes: fc.nat(9).chain((n) => fc.uint8Array({ minLength: n * 8, maxLength: n * 8 })),
+    wants: fc.nat(9).chain((n) => fc.uint8Array({ minLength: n * 10, maxLength: n * 10 })),
     after: orNull(text)
   }),
   SyncPull: tagged("SyncPull", { id: sequence, map: mapName, node, after: orNull(text) }),
   OpBatch: tagged("OpBatch", {
     map: mapName,
-    kind: fc.constant("lww" as const),
+    kind: fc.constantFrom(...kinds),
     concern: fc.constantFrom(...WriteConcern.literals),
+    atomic: fc.constantFrom("no" as const, "more" as const, "end" as const),
     ops: someOps
   }),
   Ping: tagged("Ping", { id: sequence }),
@@ -128,7 +130,7 @@ const packed = (message: unknown): Uint8Array => new Uint8Array(packr.pack(messa
 
 /** An `OpBatch` whose operations are these bytes. */
 const batchOf = (ops: unknown): Uint8Array =>
-  packed({ _tag: "OpBatch", map: "m", kind: "lww", concern: "APPLIED", ops })
+  packed({ _tag: "OpBatch", map: "m", kind: "lww", concern: "APPLIED", atomic: "no", ops })
 /** A `ServerEvent` whose records are these bytes. */
 const eventOf = (records: unknown): Uint8Array => packed({ _tag: "ServerEvent", map: "m", records })
 /** A `Ping` whose id is what `hex` says. */
@@ -151,7 +153,7 @@ const plain = (content: Uint8Array): unknown =>
 /** Operations as they are in an `OpBatch`. */
 const bytesOfOps = (ops: ReadonlyArray<Protocol.OpTuple>): Uint8Array =>
   new Uint8Array(
-    unpack(Protocol.encode({ _tag: "OpBatch", map: "m", kind: "lww", concern: "APPLIED", ops })).ops
+    unpack(Protocol.encode({ _tag: "OpBatch", map: "m", kind: "lww", concern: "APPLIED", atomic: "no", ops })).ops
   )
 
 /** Records as they are in a `ServerEvent`. */
@@ -219,11 +221,13 @@ describe("Protocol", () => {
     const cases: ReadonlyArray<readonly [keyof typeof fromClient, Record<string, unknown>]> = [
       ...[-1, 0.5, 2 ** 53, Number.NaN, Number.POSITIVE_INFINITY, "1", null].map((id) => ["Ping", { id }] as const),
       ...[7, 9].map((length) => ["SyncInit", { root: new Uint8Array(length) }] as const),
-      ["SyncInit", { kind: "or" }],
+      ...["OR", "pn", "", 0, null].map((kind) => ["SyncInit", { kind }] as const),
+      ...["OR", "pn", "", 0, null].map((kind) => ["OpBatch", { kind }] as const),
+      ...["yes", "END", "", true, false, 0, null].map((atomic) => ["OpBatch", { atomic }] as const),
       ["SyncInit", { map: "" }],
       ["SyncInit", { map: "m".repeat(257) }],
-      ["SyncFetch", { hashes: new Uint8Array(9) }],
-      ["SyncFetch", { hashes: new Uint8Array(8 * 1025) }],
+      ...[8, 9, 11].map((length) => ["SyncFetch", { wants: new Uint8Array(length) }] as const),
+      ["SyncFetch", { wants: new Uint8Array(10 * 1025) }],
       ["SyncPull", { node: [271, ""] }],
       ["SyncPull", { node: [0, "g"] }],
       ["SyncPull", { node: [0, "0".repeat(17)] }],
@@ -255,7 +259,14 @@ describe("Protocol", () => {
     for (const name of names) {
       const messages: ReadonlyArray<Protocol.ClientMessage> = [
         { _tag: "SyncInit", id: 1, map: name === "" ? "m" : name, kind: "lww", root: new Uint8Array(8) },
-        { _tag: "OpBatch", map: "m", kind: "lww", concern: "APPLIED", ops: [[1, name, new Uint8Array(1)]] }
+        {
+          _tag: "OpBatch",
+          map: "m",
+          kind: "lww",
+          concern: "APPLIED",
+          atomic: "no",
+          ops: [[1, name, new Uint8Array(1)]]
+        }
       ]
       assert.deepStrictEqual(Protocol.decodeFromClient(Protocol.frame(messages.map(Protocol.encode))), messages)
     }
@@ -281,7 +292,9 @@ describe("Protocol", () => {
 
 describe("operations and records", () => {
   it.prop("are read by any other reader of MessagePack", [someOps, someRecords], ([ops, records]) => {
-    const batch = unpack(Protocol.encode({ _tag: "OpBatch", map: "m", kind: "lww", concern: "APPLIED", ops }))
+    const batch = unpack(
+      Protocol.encode({ _tag: "OpBatch", map: "m", kind: "or", concern: "APPLIED", atomic: "end", ops })
+    )
     assert.deepStrictEqual(plain(batch.ops), ops)
     const event = unpack(Protocol.encode({ _tag: "ServerEvent", map: "m", records }))
     assert.deepStrictEqual(plain(event.records), records)
@@ -629,7 +642,13 @@ describe("a hostile frame", () => {
         base("OpBatch", { concern })
       )
     ],
-    ["with a kind from the future", ["or", "LWW", "", 0, "pn"].map((kind) => base("SyncInit", { kind }))],
+    [
+      "with a kind from the future, or batched in a way that it doesn't know",
+      [
+        ...["OR", "LWW", "", 0, "pn"].flatMap((kind) => [base("SyncInit", { kind }), base("OpBatch", { kind })]),
+        ...["yes", "NO", "", 0, true].map((atomic) => base("OpBatch", { atomic }))
+      ]
+    ],
     [
       "with a protocol version that is none",
       [-1, 0.5, 2 ** 53, "1", null].map((protocol) => base("Auth", { protocol }))
@@ -671,7 +690,7 @@ describe("a hostile frame", () => {
       ["00000000", 0, 1.5, null, [], new Uint8Array(7), new Uint8Array(9)].flatMap((root) => [
         base("SyncInit", { root }),
         base("SyncPull", { after: root === null || typeof root === "string" ? 0 : root }),
-        base("SyncFetch", { hashes: root instanceof Uint8Array || root === null ? 0 : root })
+        base("SyncFetch", { wants: root === null ? 0 : root })
       ])
     ],
     ["with a megabyte where it doesn't belong", [
@@ -682,7 +701,7 @@ describe("a hostile frame", () => {
       packed({ _tag: "x".repeat(1_000_000), id: 1 })
     ]],
     ["that asks for more than it may", [
-      base("SyncFetch", { hashes: new Uint8Array(8 * 1025) }),
+      base("SyncFetch", { wants: new Uint8Array(10 * 1025) }),
       base("SyncBuckets", { nodes: new Uint8Array(Protocol.nodesBytesMax + 1) }),
       batchOf(bytesOf("9300a0c400".repeat(501)))
     ]]

@@ -71,6 +71,24 @@ describe("AckQueue", () => {
       assert.strictEqual(queue.size, 1)
     }))
 
+  it.effect("lets who waits for an operation wait for the one that it became part of, with its concern and deadline", () =>
+    Effect.gen(function*() {
+      const queue = new AckQueue(10)
+      const moved = [queue.add(1, "APPLIED", 1_000), queue.add(1, "PERSISTED", 2_000)]
+      const [other, own] = [queue.add(2, "APPLIED", 1_000), queue.add(3, "APPLIED", 1_000)]
+      queue.moved(1, 3)
+      queue.reached(1, "PERSISTED", 0)
+      assert.deepStrictEqual(moved.map((waiter) => waiter!.sequence), [3, 3])
+      for (const waiter of [...moved, other, own]) assert.strictEqual(yield* outcomeOf(waiter), "open")
+      queue.reached(3, "APPLIED", 0)
+      const applied = Exit.succeed({ level: "APPLIED" as const, replicas: 0 })
+      for (const waiter of [moved[0], own]) assert.deepStrictEqual(yield* outcomeOf(waiter), applied)
+      assert.strictEqual(yield* outcomeOf(moved[1]), "open")
+      queue.expire(2_000, ({ concern }) => new WriteTimeout({ concern }))
+      assert.deepStrictEqual(yield* outcomeOf(moved[1]), Exit.fail(new WriteTimeout({ concern: "PERSISTED" })))
+      assert.strictEqual(queue.size, 0)
+    }))
+
   it.effect.prop(
     "fails with its deadline who still waits then, never before it and at most 50 ms after",
     [fc.array(fc.integer({ min: 0, max: 500 }), { maxLength: 20 }), fc.integer({ min: 0, max: 600 })],

@@ -99,13 +99,6 @@ export class RowSlabs {
     if (number !== this.#newest) this.#settle(number)
   }
 
-  /** {@link free}, of many at once: none of them moves before it is freed. */
-  freeAll(addresses: Iterable<Address>): void {
-    const numbers = new Set<number>()
-    for (const address of addresses) numbers.add(this.#bury(address))
-    for (const number of numbers) if (number !== this.#newest) this.#settle(number)
-  }
-
   /** The buffer in which a row lies, from {@link startOf} on. */
   bytesOf(address: Address): Uint8Array {
     return this.#slabAt(address).bytes
