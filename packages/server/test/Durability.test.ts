@@ -160,7 +160,7 @@ const makeFlaky = (settings: Partial<ServerConfig.Settings> = {}) => {
         control.gate,
         Effect.suspend(() => {
           if (control.failing) return new StorageUnavailable({ reason: "the disk is gone" })
-          for (const { rows } of batches) for (const { key } of rows) control.committed.push(key)
+          for (const { rows } of batches) for (const { cell } of rows) control.committed.push(cell)
           return Effect.void
         })
       )
