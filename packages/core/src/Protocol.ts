@@ -38,8 +38,8 @@
  * | `Fault` | what was wrong, before the server closes, or with the `id` of the request that failed |
  *
  * **Batches.** Messages `OpBatch` one after the other of which the last says `end` and those before `more` are one atomic
- * batch, whatever their maps: at most 500 operations, at one concern. All are merged, stored and told of together or, where
- * one is refused, none: then each gets an `OpReject`.
+ * batch, whatever their maps: at most 500 operations, one or more in each message, and as many bytes as a frame, at one
+ * concern. All are merged, stored and told of together or, where one is refused, none: then each gets an `OpReject`.
  *
  * An operation's life: `OpAck` says the level that it has reached, once or, for PERSISTED, again later; `OpReject` ends it;
  * otherwise `Durable` ends it. A client sends again, on its next connection, what has not ended. Merging is idempotent.
@@ -74,7 +74,7 @@ export const frameBytesBeforeAuthMax = 16 * 1024
 export const batchOperationsMax = 500
 /** Bytes of keys and records at which a client begins another `OpBatch`. */
 export const batchBytesMax = 256 * 1024
-/** Bytes of keys and records in one atomic batch, at most: it fits into one frame. */
+/** Bytes of keys and records that a client lets into one atomic batch, at most: it fits into one frame. */
 export const atomicBytesMax = 768 * 1024
 /** Operations and records in one frame, at most: no frame of records has room for more, so it bounds only hostile ones. */
 export const frameRowsMax = 40_000

@@ -349,14 +349,19 @@ const make = Effect.gen(function*() {
         }
         this.#lastSequence = sequence
       }
+      if (batch.atomic === "no") return writeAcks.write([batch], this)
+      // A part without any would cost memory that nothing bounds.
+      if (batch.ops.length === 0) return this.#outOfPlace("a message of an atomic batch has an operation")
       const parts = [...this.#parts, batch]
-      this.#parts = []
-      if (batch.atomic === "no") return writeAcks.write(parts, this)
-      if (parts.reduce((operations, { ops }) => operations + ops.length, 0) > Protocol.batchOperationsMax) {
-        return this.#outOfPlace(`an atomic batch has at most ${Protocol.batchOperationsMax} operations`)
+      const ops = parts.flatMap((part) => part.ops)
+      const bytes = ops.reduce((sum, [, key, row]) => sum + key.length + row.length, 0)
+      if (ops.length > Protocol.batchOperationsMax || bytes > Protocol.frameBytesMax) {
+        return this.#outOfPlace(
+          `an atomic batch has at most ${Protocol.batchOperationsMax} operations and as many bytes as a frame`
+        )
       }
-      if (batch.atomic === "end") return writeAcks.write(parts, this)
-      this.#parts = parts
+      this.#parts = batch.atomic === "end" ? [] : parts
+      if (batch.atomic === "end") writeAcks.write(parts, this)
     }
 
     // --- The end ---
