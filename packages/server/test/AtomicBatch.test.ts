@@ -157,12 +157,10 @@ describe("An atomic batch", () => {
   it.effect("at a concern that can't be met is refused whole", () =>
     Effect.gen(function*() {
       const client = yield* inProcessReady
-      const messages = atomic(
-        0,
-        { map: "a", kind: "lww", rows: [["k", put("x")]] },
-        { map: "b", kind: "lww", rows: [["k", put("x")]] }
+      yield* client.send(
+        batch("a", "PERSISTED", 0, [["k", put("x")]], { atomic: "more" }),
+        batch("b", "PERSISTED", 1, [["k", put("x")]], { atomic: "end" })
       )
-      yield* client.send(...messages.map((message) => ({ ...message, concern: "PERSISTED" as const })))
       for (const { cause, reason } of yield* rejectionsOf(client, 2)) {
         expect(cause).toBe("WriteRejected")
         expect(reason).toContain("keeps its data in memory")

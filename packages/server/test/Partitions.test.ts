@@ -1,7 +1,7 @@
 /** What a server makes of the three kinds of maps, as its clients see it. */
 import { describe, expect, it } from "@effect/vitest"
 import * as Cell from "@topgun/core/Cell"
-import { LwwMap } from "@topgun/core/LwwMap"
+import type { LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import { OrMap } from "@topgun/core/OrMap"

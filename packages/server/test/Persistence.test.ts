@@ -80,6 +80,26 @@ describe("Persistence on SQLite", () => {
       }).pipe(Effect.provide(sqlite(dataDir)))
     }))
 
+  it.scoped("gives back the kinds of maps, however many came together in one transaction", () =>
+    Effect.gen(function*() {
+      const dataDir = yield* temporaryDir
+      const kinds = ["lww", "or", "counter"] as const
+      yield* Effect.gen(function*() {
+        const persistence = yield* Persistence.Persistence
+        persistence.append(kinds.map((kind, i) => ({ map: kind, kind, rows: [row(`${i}`, i, 1)] })), settle)
+        persistence.append(kinds.map((kind, i) => ({ map: kind, kind, rows: [row(`more ${i}`, i, 1)] })), settle)
+        yield* persistence.flush
+      }).pipe(Effect.provide(sqlite(dataDir)))
+      yield* Effect.gen(function*() {
+        const persistence = yield* Persistence.Persistence
+        const cells: Array<string> = []
+        yield* persistence.load((map, kind, cell) => cells.push(`${map} ${kind} ${cell}`))
+        expect(cells.sort()).toEqual(
+          kinds.flatMap((kind, i) => [`${kind} ${kind} ${i}`, `${kind} ${kind} more ${i}`]).sort()
+        )
+      }).pipe(Effect.provide(sqlite(dataDir)))
+    }))
+
   it.scoped("keeps the newer record, in whatever order the two are committed", () =>
     Effect.gen(function*() {
       const dataDir = yield* temporaryDir
@@ -233,6 +253,22 @@ describe("Persistence's group commit", () => {
       yield* persistence.flush
       expect(control.commits.map(({ length }) => length)).toEqual([1_000, 1_000, 1_000])
       expect(settled).toEqual(Array.from({ length: 30 }, (_, i) => i))
+    }).pipe(Effect.provide(over(driver)))
+  })
+
+  it.effect("never parts what was put in line together, be it more than a transaction has otherwise", () => {
+    const { control, driver } = makeDriver()
+    return Effect.gen(function*() {
+      const persistence = yield* Persistence.Persistence
+      const rowsOf = (count: number) => Array.from({ length: count }, (_, i) => row(`${i}`, i, 1))
+      persistence.append([{ map: "a", kind: "lww", rows: rowsOf(700) }], settle)
+      persistence.append([
+        { map: "a", kind: "lww", rows: rowsOf(400) },
+        { map: "b", kind: "or", rows: rowsOf(900) }
+      ], settle)
+      persistence.append([{ map: "a", kind: "lww", rows: rowsOf(100) }], settle)
+      yield* persistence.flush
+      expect(control.commits.map(({ length }) => length)).toEqual([700, 1_300, 100])
     }).pipe(Effect.provide(over(driver)))
   })
 
