@@ -316,7 +316,7 @@ const make = Effect.gen(function*() {
     #openMap({ id, kind, map, root }: typeof Protocol.SyncInit.Type): void {
       const fault = partitions.kindFault(map, kind)
       if (fault !== undefined) return this.#refuse(id, fault)
-      if (!subscriptions.follow(map, this)) {
+      if (!subscriptions.follow(map, kind, this)) {
         return this.#refuse(id, new GridError.Overloaded({ what: "this connection has as many maps open as it may" }))
       }
       const partitionRoots = merkleSync.answers(partitions.source(map)).root(root)
@@ -324,12 +324,15 @@ const make = Effect.gen(function*() {
     }
 
     /** Answers a step of a map's tree walk. */
-    #answer({ map }: { readonly map: string }, respond: (answers: Answers, kind: MapKind) => void): void {
-      if (!subscriptions.follows(map, this)) {
-        return this.#outOfPlace("a map is opened by SyncInit before it's walked")
-      }
-      const source = partitions.source(map)
-      respond(merkleSync.answers(source), source.kind)
+    #answer(
+      { id, map }: { readonly id: number; readonly map: string },
+      respond: (answers: Answers, kind: MapKind) => void
+    ): void {
+      const kind = subscriptions.follows(map, this)
+      if (kind === undefined) return this.#outOfPlace("a map is opened by SyncInit before it's walked")
+      const fault = partitions.kindFault(map, kind)
+      if (fault !== undefined) return this.#refuse(id, fault)
+      respond(merkleSync.answers(partitions.source(map)), kind)
     }
 
     #sendPage(id: number, kind: MapKind, page: ReturnType<Answers["fetch"]>): void {

@@ -19,8 +19,7 @@ type Message = typeof Protocol.OpBatch.Type
 const atomic = (
   first: number,
   ...parts: ReadonlyArray<
-    & Omit<Message, "_tag" | "atomic" | "concern" | "ops">
-    & { readonly rows: ReadonlyArray<readonly [key: string, row: Uint8Array]> }
+    Pick<Message, "kind" | "map"> & { readonly rows: ReadonlyArray<readonly [key: string, row: Uint8Array]> }
   >
 ): ReadonlyArray<Message> => {
   let sequence = first

@@ -5,6 +5,7 @@ import type { LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import { OrMap } from "@topgun/core/OrMap"
+import * as Partition from "@topgun/core/Partition"
 import * as PnCounter from "@topgun/core/PnCounter"
 import { encode } from "@topgun/core/Value"
 import * as TopGunServer from "@topgun/server/TopGunServer"
@@ -142,6 +143,26 @@ describe("A map", () => {
       }
       yield* client.send({ _tag: "Ping", id: 1 })
       yield* client.take("Pong")
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("shows nothing to those who opened it as another kind before anyone had written to it", () =>
+    Effect.gen(function*() {
+      const early = yield* inProcessReady
+      const reader = yield* inProcessReady
+      yield* early.send(openMap("m", 1, "or"))
+      yield* early.take("SyncRoot")
+      yield* reader.send(openMap("m", 1, "lww"))
+      yield* reader.take("SyncRoot")
+      const writer = yield* inProcessReady
+      yield* writer.send(batch("m", "APPLIED", 0, [["k", put("x")]]))
+      yield* reader.take("ServerEvent")
+      yield* settled
+      expect(early.untaken("ServerEvent")).toBe(0)
+      yield* early.send({ _tag: "SyncPull", id: 5, map: "m", node: [Partition.partitionOf("k"), ""], after: null })
+      expect(yield* early.take("Fault")).toMatchObject({ id: 5, cause: "MapKindMismatch" })
+      yield* early.send({ _tag: "Ping", id: 1 })
+      yield* early.take("Pong")
+      expect(early.untaken("SyncLeaf")).toBe(0)
     }).pipe(Effect.provide(layer)))
 
   it.effect("takes no row of another kind than its own, and a counter no key but its name", () =>
