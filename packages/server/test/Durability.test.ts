@@ -78,7 +78,7 @@ describe("A server with SQLite", () => {
           sequence += rows.length
           expect((yield* client.take("OpAck")).level).toBe("PERSISTED")
         }
-        // Older rows that come again, in commits of their own, don't replace the later ones in the database.
+        // Older rows that come again.
         yield* client.send(batch("tags", "PERSISTED", 50, [["k", put("x", 1)]], { kind: "or" }))
         yield* client.send(batch("hits", "PERSISTED", 51, [["hits", totals(4, 1, mine)]], { kind: "counter" }))
         yield* client.take("OpAck")
