@@ -45,9 +45,6 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
 
-/** How often a session that waits for its client to read looks again, in ms. */
-const drainMillis = 5
-
 const make = Effect.gen(function*() {
   const { authMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
   const calls = yield* Calls
@@ -138,18 +135,7 @@ const make = Effect.gen(function*() {
       const messages = this.#outbox
       this.#outbox = []
       this.#outboxBytes = 0
-      let from = 0
-      let bytes = 0
-      for (let at = 0; at < messages.length; at++) {
-        const size = messages[at]!.length
-        if (at > from && bytes + size > Protocol.frameBytesMax) {
-          this.#connection.send(Protocol.frame(messages.slice(from, at)))
-          from = at
-          bytes = 0
-        }
-        bytes += size
-      }
-      if (from < messages.length) this.#connection.send(Protocol.frame(messages.slice(from)))
+      for (const frame of Protocol.frames(messages)) this.#connection.send(frame)
     }
 
     /** The client doesn't read: no use in sending it a `Fault`. */
@@ -203,8 +189,7 @@ const make = Effect.gen(function*() {
         // What the medium takes at once is gone after the flush; only a slow reader is waited for.
         queueMicrotask(() =>
           queueMicrotask(() => {
-            if (this.#connection.bufferedBytes() <= repliesBytesMax) this.#resume()
-            else if (!this.#closed) run(this.#drained)
+            if (!this.#closed) this.#connection.whenDrained(repliesBytesMax, () => this.#resume())
           })
         )
       )
@@ -224,17 +209,6 @@ const make = Effect.gen(function*() {
       this.#pump()
       if (!this.#waiting) this.#connection.pause(false)
     }
-
-    readonly #drained: Effect.Effect<void> = Effect.suspend(() => {
-      const look: Effect.Effect<void> = Effect.flatMap(
-        Effect.sleep(drainMillis),
-        () =>
-          this.#closed || this.#connection.bufferedBytes() <= repliesBytesMax
-            ? Effect.sync(() => this.#resume())
-            : look
-      )
-      return look
-    })
 
     /** What a client sent ends at most its own connection; a fault of ours is logged and does no more either. */
     #guard(serve: () => void): void {

@@ -2,7 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { LwwMap } from "@topgun/core/LwwMap"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
-import { type Connection, makePair } from "@topgun/core/Transport"
+import { type Connection, makeDrain, makePair } from "@topgun/core/Transport"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Effect from "effect/Effect"
 import * as TestClock from "effect/TestClock"
@@ -343,11 +343,19 @@ describe("Session", () => {
 })
 
 /** A connection whose server's end believes that `buffered` bytes haven't left. */
-const makeStuck = (): { buffered: number; readonly mine: Connection; readonly served: Connection } => {
+const makeStuck = () => {
   const [mine, theirs] = makePair()
-  const served: Connection = { ...theirs, bufferedBytes: () => stuck.buffered }
-  const stuck = { buffered: 0, mine, served }
-  return stuck
+  let buffered = 0
+  const drain = makeDrain(() => buffered)
+  const served: Connection = { ...theirs, bufferedBytes: () => buffered, whenDrained: drain.whenDrained }
+  return {
+    mine,
+    served,
+    set buffered(bytes: number) {
+      buffered = bytes
+      drain.left()
+    }
+  }
 }
 
 const layerMemory = TopGunServer.layerInProcess()
