@@ -234,7 +234,7 @@ const houses = [
   {
     module: /^node:/,
     allowed: (file) =>
-      !portable.has(file.place.package) || file.path === "packages/core/src/internal/websocket.node.ts",
+      !portable.has(file.place.package) || /^packages\/core\/src\/internal\/\w+\.node\.ts$/.test(file.path),
     instead: "this package also runs in a browser; use a web API or a service"
   },
   {

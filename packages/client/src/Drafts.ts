@@ -1,9 +1,11 @@
-/** What a batch comes to: one draft for each record that it writes. */
+/** What a batch, or a rejected write that is tried again, comes to: one draft for each record that it writes. */
 import * as Grid from "@topgun/core/Grid"
 import { checkAmount } from "@topgun/core/PnCounter"
 import * as Value from "@topgun/core/Value"
 import type { Batch, CounterRef, MapRef, OrMapRef } from "./Batch.ts"
+import type { Writing } from "./MapHandles.ts"
 import type { Replica } from "./Replica.ts"
+import type { RejectedWrite } from "./Reports.ts"
 import type { Draft } from "./Write.ts"
 
 const declarationOf = <D extends Grid.Declaration>(
@@ -88,4 +90,19 @@ export const draftsOf = (replica: Replica["Type"], build: (batch: Batch) => void
     ...additions.map(({ draft }) => draft),
     ...Array.from(counts).filter(([, by]) => by !== 0).map(([name, by]) => replica.draftCount(Grid.counter(name), by))
   ]
+}
+
+/** A rejected write once more, as of now. */
+export const again = ({ change, key, kind, map, ttlMs, value }: RejectedWrite): Writing => (replica, concern) => {
+  if (kind === "lww") return replica.write(Grid.map(map), key, () => value, { concern, ttlMs })
+  const drafts = () => {
+    if (kind === "counter") return value === 0 ? [] : [replica.draftCount(Grid.counter(map), Number(value))]
+    // A value that is gone needs no removal.
+    if (value === undefined) return []
+    const declaration = Grid.orMap(map)
+    return change === "add"
+      ? [replica.draftAddition(declaration, key, value, ttlMs)]
+      : replica.draftRemoval(declaration, key, value)
+  }
+  return replica.writeAll(drafts, concern, false)
 }

@@ -12,7 +12,6 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
-import type { Pending } from "./Outbox.ts"
 
 /** Spaces of a client's storage. */
 export const spaces = {
@@ -47,23 +46,24 @@ export const nodeIdKey = "nodeId"
 /** The name of the row in `meta` that holds the {@link Reservation}. */
 export const reservationKey = "reservation"
 
-export interface Options {
+export interface Options<Operation> {
   /** The rows that a cell's present state asks for. */
   readonly cellWrites: (map: string, cell: string) => ReadonlyArray<StorageWrite>
   /** The row that an operation's present state asks for. */
-  readonly operationWrite: (operation: Pending) => StorageWrite
+  readonly operationWrite: (operation: Operation) => StorageWrite
   /** The greatest stamp and sequence number in use now. */
   readonly inUse: () => Reservation
   /** Called after each transaction with its fault, if it had one. */
   readonly onCommit: (fault: StorageUnavailable | undefined) => void
 }
 
-export interface Journal {
+/** The journal of a device, whose operations are `Operation`. */
+export interface Journal<Operation> {
   /** This cell changed. Rows that belong to one local write are staged in one tick. */
   readonly stageCell: (map: string, cell: string, origin: "local" | "remote") => void
   readonly stageRow: (write: StorageWrite) => void
   /** This operation was made, changed or ended. */
-  readonly stageOperation: (operation: Pending) => void
+  readonly stageOperation: (operation: Operation) => void
   /** The next transaction: it will hold every row and every local cell that has been staged so far. */
   readonly flushed: () => Deferred.Deferred<void, StorageUnavailable>
   /** What is durably reserved; nothing beyond may leave this device. */
@@ -77,9 +77,9 @@ export interface Journal {
   readonly adopt: (nodeId: string) => void
 }
 
-class Staged {
+class Staged<Operation> {
   readonly rows = new Map<string, StorageWrite>()
-  readonly operations = new Set<Pending>()
+  readonly operations = new Set<Operation>()
   readonly local = new Map<string, Set<string>>()
   readonly remote = new Map<string, Set<string>>()
 }
@@ -91,9 +91,9 @@ const addCell = (to: Map<string, Set<string>>, map: string, cell: string): void 
 }
 
 /** A journal over this node's storage, going on from what is reserved already. Flushes once more when the scope closes. */
-export const make = Effect.fnUntraced(function*(initial: Reservation, options: Options) {
+export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation, options: Options<Operation>) {
   const storage = yield* Storage
-  let staged = new Staged()
+  let staged = new Staged<Operation>()
   let flushed = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
   let reserved = initial
   let writers = 0
@@ -110,7 +110,7 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
   }
 
   /** Takes one transaction's worth out of `staged`. */
-  const takeBatch = (): { readonly batch: Staged; readonly writes: Array<StorageWrite> } => {
+  const takeBatch = (): { readonly batch: Staged<Operation>; readonly writes: Array<StorageWrite> } => {
     const batch = staged
     staged = new Staged()
     const writes: Array<StorageWrite> = []
@@ -132,7 +132,7 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
     return { batch, writes }
   }
 
-  const restore = (batch: Staged): void => {
+  const restore = (batch: Staged<Operation>): void => {
     const later = staged
     staged = batch
     for (const [id, row] of later.rows) staged.rows.set(id, row)
@@ -193,7 +193,7 @@ export const make = Effect.fnUntraced(function*(initial: Reservation, options: O
     work.unsafeOpen()
   }
 
-  const journal: Journal = {
+  const journal: Journal<Operation> = {
     stageCell: (map, cell, origin) => {
       addCell(origin === "local" ? staged.local : staged.remote, map, cell)
       work.unsafeOpen()

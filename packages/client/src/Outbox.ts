@@ -153,7 +153,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly backpressure: Backpressure.Options
   readonly nextSequence: number
   readonly now: () => number
-  readonly journal: Pick<Journal, "stageOperation">
+  readonly journal: Pick<Journal<Pending>, "stageOperation">
   readonly listener: Listener
 }) {
   const { journal, listener } = options

@@ -3,7 +3,6 @@
  * most {@link rejectedMax}; before the oldest goes, it is reported.
  */
 import * as Cell from "@topgun/core/Cell"
-import * as Grid from "@topgun/core/Grid"
 import { type WriteFailure, WriteRejected } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import * as PnCounter from "@topgun/core/PnCounter"
@@ -12,26 +11,10 @@ import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
 import type { Journal } from "./Journal.ts"
 import { spaces } from "./Journal.ts"
-import type { Writing } from "./MapHandles.ts"
 import { keyOf, type Pending } from "./Outbox.ts"
 import type { RejectedWrite } from "./Reports.ts"
 
 export const rejectedMax = 1_000
-
-/** The same write once more, as of now. */
-export const again = ({ change, key, kind, map, ttlMs, value }: RejectedWrite): Writing => (replica, concern) => {
-  if (kind === "lww") return replica.write(Grid.map(map), key, () => value, { concern, ttlMs })
-  const drafts = () => {
-    if (kind === "counter") return value === 0 ? [] : [replica.draftCount(Grid.counter(map), Number(value))]
-    // A value that is gone needs no removal.
-    if (value === undefined) return []
-    const declaration = Grid.orMap(map)
-    return change === "add"
-      ? [replica.draftAddition(declaration, key, value, ttlMs)]
-      : replica.draftRemoval(declaration, key, value)
-  }
-  return replica.writeAll(drafts, concern, false)
-}
 
 const format = 1
 
@@ -55,7 +38,7 @@ export const toJsonLines = (writes: ReadonlyArray<RejectedWrite>): string =>
   }).join("")
 
 export const make = Effect.fnUntraced(function*<E>(options: {
-  readonly journal: Pick<Journal, "stageRow">
+  readonly journal: Pick<Journal<unknown>, "stageRow">
   /** Reads a space; what `each` throws for is told of and left out. */
   readonly rows: (space: string, each: (key: string, value: Uint8Array) => void) => Effect.Effect<unknown, E>
   readonly onFault: (fault: unknown) => void

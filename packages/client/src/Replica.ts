@@ -20,6 +20,7 @@ import * as Hlc from "@topgun/core/Hlc"
 import type { Change as RecordChange, LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import type { KeyedRecord } from "@topgun/core/MerkleSync"
+import * as PnCounter from "@topgun/core/PnCounter"
 import * as Protocol from "@topgun/core/Protocol"
 import { Storage, type StorageWrite } from "@topgun/core/Storage"
 import { isNodeId } from "@topgun/core/Timestamp"
@@ -469,7 +470,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       const bytes = check(declaration, key, value)?.slice()
       const { name } = declaration
       const stamp = () => putRecord(bytes, ttlMs)
-      return { map: name, kind: "lww", key, cell: key, bytes: key.length + (bytes?.length ?? 0), stamp }
+      return { map: name, kind: "lww", key, cell: key, bytes: keyBytesOf(key) + (bytes?.length ?? 0), stamp }
     },
 
     /** A value that a key of a map of sets is to have. @throws WriteRefusal */
@@ -478,7 +479,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       const bytes = check(declaration, key, value)!.slice()
       const { name } = declaration
       const stamp = () => putRecord(bytes, ttlMs)
-      return { map: name, kind: "or", key, cell: undefined, bytes: key.length + bytes.length, stamp }
+      return { map: name, kind: "or", key, cell: undefined, bytes: keyBytesOf(key) + bytes.length, stamp }
     },
 
     /** The removal of a value, or of all values, from a key of a map of sets: of what is there now. @throws WriteRefusal */
@@ -489,7 +490,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         kind: "or",
         key,
         cell: Cell.cellOf("or", key, tombstone),
-        bytes: key.length,
+        bytes: keyBytesOf(key),
         stamp: () => tombstone
       }))
     },
@@ -499,7 +500,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       const { counter } = store.map(name, "counter")
       const next = () => counter.next(hlc.nodeId(), by)
       const cell = Cell.cellOf("counter", name, next())
-      return { map: name, kind: "counter", key: name, cell, bytes: name.length, stamp: next }
+      return { map: name, kind: "counter", key: name, cell, bytes: keyBytesOf(name) + PnCounter.rowBytes, stamp: next }
     },
 
     /**
@@ -564,6 +565,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
 const nothingToWrite = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
 Deferred.unsafeDone(nothingToWrite, Exit.void)
+
+/** At most. */
+const keyBytesOf = (key: string): number => 3 * key.length
 
 const checkBatch = (drafts: ReadonlyArray<Draft>): void => {
   const bytes = drafts.reduce((sum, draft) => sum + draft.bytes + LwwRecord.putBytes(0, 1), 0)

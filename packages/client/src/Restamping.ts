@@ -33,7 +33,7 @@ export interface Device {
   readonly boundMillis: number
   readonly hlc: Hlc["Type"]
   readonly outbox: Outbox
-  readonly journal: Journal
+  readonly journal: Pick<Journal<Pending>, "adopt" | "stageCell">
   readonly maps: ReadonlyArray<LwwMap>
   readonly cellsOf: (map: string) => LwwMap
 }

@@ -11,7 +11,7 @@ import type { Batch } from "./Batch.ts"
 import * as Calls from "./Calls.ts"
 import * as ClientConfig from "./ClientConfig.ts"
 import * as Device from "./Device.ts"
-import { draftsOf } from "./Drafts.ts"
+import { again, draftsOf } from "./Drafts.ts"
 import * as GridMap from "./GridMap.ts"
 import type { Live } from "./Live.ts"
 import type { RejectedWrite, SyncStatus } from "./Reports.ts"
@@ -88,7 +88,7 @@ const make = Effect.gen(function*() {
         Effect.suspend(() => {
           const rejected = replica.rejected.get(id)
           if (rejected === undefined) return Effect.void
-          return Effect.asVoid(Effect.zipLeft(write(RejectedWrites.again(rejected)), discard(id)))
+          return Effect.asVoid(Effect.zipLeft(write(again(rejected)), discard(id)))
         }),
       discard,
       export: () => RejectedWrites.toJsonLines(replica.rejected.list())

@@ -155,8 +155,9 @@ export const acknowledgement = (
     Effect.map(
       Effect.forEach(parts, ({ operation }) => outbox.settled(operation, write.concern, write.madeAt + timeoutMillis)),
       (outcomes): Ack => {
+        const levels = outcomes.map((outcome) => outcome.level)
         // Of nothing everything holds.
-        const level = outcomes.map((outcome) => outcome.level).reduce(weaker, "PERSISTED")
+        const level = levels.length === 0 ? "PERSISTED" : levels.reduce(weaker)
         return {
           opId: parts.map(({ operation }) => operation.sequence).join(" "),
           level,

@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
-import { draftsOf } from "./Drafts.ts"
+import { again, draftsOf } from "./Drafts.ts"
 import * as ClientConfig from "./ClientConfig.ts"
 import * as Device from "./Device.ts"
 import { type Live, Observable } from "./Live.ts"
@@ -26,7 +26,7 @@ import type {
   Write,
   WriteOptions
 } from "./PromiseClient.ts"
-import { again, toJsonLines } from "./RejectedWrites.ts"
+import { toJsonLines } from "./RejectedWrites.ts"
 import type { RejectedWrite, SyncStatus } from "./Reports.ts"
 import { Replica } from "./Replica.ts"
 import { SyncEngine } from "./SyncEngine.ts"

@@ -9,6 +9,7 @@ import * as Value from "@topgun/core/Value"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
@@ -77,12 +78,15 @@ const effectForm: Open = (name, options = {}, device = Storage.memory()) =>
     close: client.close
   }))
 
+/** What was thrown, to be held against what is expected: these are tests of errors. */
+class Thrown extends Data.TaggedError("Thrown")<{ readonly fault: unknown }> {}
+
 const promised = <A>(make: () => PromiseLike<A>): Effect.Effect<A, unknown> =>
-  Effect.tryPromise({ try: async () => make(), catch: (fault) => fault })
+  Effect.tryPromise({ try: async () => make(), catch: (fault) => new Thrown({ fault }) })
 
 const written = (make: () => PromiseWrite): Written =>
   Effect.flatMap(
-    Effect.try({ try: make, catch: (fault) => fault }),
+    Effect.try({ try: make, catch: (fault) => new Thrown({ fault }) }),
     (write) => Effect.as(promised(() => write.local), { server: promised(() => write.server) })
   )
 
@@ -110,7 +114,7 @@ const promiseForm: Open = Effect.fnUntraced(function*(name, options = {}, device
   yield* Effect.addFinalizer(() => close)
   yield* promised(() => client.ready())
   const open = <A>(handle: () => object): Effect.Effect<A, unknown> =>
-    Effect.map(Effect.try({ try: handle, catch: (fault) => fault }), (opened) => lifted<A>(opened))
+    Effect.map(Effect.try({ try: handle, catch: (fault) => new Thrown({ fault }) }), (opened) => lifted<A>(opened))
   return {
     map: <A>(map: Grid.MapLike<A>) => open<MapHandle<A, Written>>(() => client.map(map)),
     orMap: <A>(map: Grid.OrMapLike<A>) => open<OrMapHandle<A, Written>>(() => client.orMap(map)),
@@ -138,7 +142,10 @@ const Likes = Grid.counter("likes")
 
 /** What an effect fails or dies with. */
 const faultOf = (effect: Effect.Effect<unknown, unknown>): Effect.Effect<unknown> =>
-  Effect.merge(Effect.flip(Effect.catchAllDefect(effect, Effect.fail)))
+  Effect.map(
+    Effect.merge(Effect.flip(Effect.catchAllDefect(effect, Effect.fail))),
+    (fault) => fault instanceof Thrown ? fault.fault : fault
+  )
 
 for (const [form, open] of [["Effect", effectForm], ["Promise", promiseForm]] as const) {
   describe(`the ${form} form`, () => {

@@ -23,8 +23,6 @@ export interface Connection {
   readonly send: (frame: Uint8Array) => void
   /** Bytes handed over that have not left this process. */
   readonly bufferedBytes: () => number
-  /** Calls `drained` once: as soon as at most `bytesMax` bytes are buffered, now where they are, never when it ends before. */
-  readonly whenDrained: (bytesMax: number, drained: () => void) => void
   /**
    * Delivers each frame to `onFrame`, and the end, once, to `onClose`. Called once; frames that came before are delivered
    * then. The bytes of a frame belong to the receiver.
@@ -34,6 +32,12 @@ export interface Connection {
   readonly pause: (paused: boolean) => void
   /** Ends the connection; frames handed over before still go out where the medium can. */
   readonly close: (code: number, reason: string) => void
+}
+
+/** A server's end of a connection. A browser's socket doesn't tell when bytes have left. */
+export interface ServerConnection extends Connection {
+  /** Calls `drained` once: as soon as at most `bytesMax` bytes are buffered, now where they are, never when it ends before. */
+  readonly whenDrained: (bytesMax: number, drained: () => void) => void
 }
 
 /** Opens connections. One that is open is closed with the scope it was opened in. */
@@ -92,7 +96,6 @@ export const makeInbox = () => {
 export const makeDrain = (bufferedBytes: () => number) => {
   let waiting: Array<{ readonly bytesMax: number; readonly drained: () => void }> = []
   return {
-    isWaiting: () => waiting.length > 0,
     left: (): void => {
       if (waiting.length === 0) return
       const buffered = bufferedBytes()
@@ -108,10 +111,10 @@ export const makeDrain = (bufferedBytes: () => number) => {
 }
 
 /** A connection between two parties of one process: what one end sends, the other receives in a later microtask. */
-export const makePair = (): readonly [Connection, Connection] => {
+export const makePair = (): readonly [ServerConnection, ServerConnection] => {
   const inboxes = [makeInbox(), makeInbox()] as const
   let open = true
-  const end = (mine: 0 | 1): Connection => {
+  const end = (mine: 0 | 1): ServerConnection => {
     const peer = inboxes[mine === 0 ? 1 : 0]
     let buffered = 0
     const drain = makeDrain(() => buffered)
@@ -145,7 +148,7 @@ export const makePair = (): readonly [Connection, Connection] => {
 }
 
 /** A transport within one process: each connection's other end goes to `accept`. */
-export const makeLoopback = (accept: (connection: Connection) => void): Context.Tag.Service<Transport> =>
+export const makeLoopback = (accept: (connection: ServerConnection) => void): Context.Tag.Service<Transport> =>
   Transport.of({
     connect: () =>
       Effect.acquireRelease(
@@ -159,7 +162,7 @@ export const makeLoopback = (accept: (connection: Connection) => void): Context.
   })
 
 /** {@link makeLoopback} as a layer. */
-export const layerLoopback = (accept: (connection: Connection) => void): Layer.Layer<Transport> =>
+export const layerLoopback = (accept: (connection: ServerConnection) => void): Layer.Layer<Transport> =>
   Layer.succeed(Transport, makeLoopback(accept))
 
 /** A URL without a path means the gateway's `/ws`. */
@@ -170,7 +173,6 @@ const withPath = (url: string): string => {
 }
 
 const openMillisMax = 10_000
-const drainPollMillis = 5
 
 /** WebSockets, of the browser or of `ws` on Node. `url` is where the address `home` leads. */
 export const makeWebSocket = (options: { readonly url: string }): Context.Tag.Service<Transport> =>
@@ -215,23 +217,11 @@ const open = (
     let opened = false
     socket.addEventListener("open", () => {
       opened = true
-      const drain = makeDrain(() => socket.bufferedAmount)
-      // Nothing tells when bytes of a browser's socket have left.
-      const look = (): void => {
-        if (socket.readyState !== 1) return
-        drain.left()
-        if (drain.isWaiting()) setTimeout(look, drainPollMillis)
-      }
       resume(Exit.succeed({
         send: (frame) => {
           if (socket.readyState === 1) socket.send(frame as Uint8Array<ArrayBuffer>)
         },
         bufferedBytes: () => socket.bufferedAmount,
-        whenDrained: (bytesMax, drained) => {
-          const wasWaiting = drain.isWaiting()
-          drain.whenDrained(bytesMax, drained)
-          if (!wasWaiting) look()
-        },
         listen: inbox.listen,
         pause: inbox.pause,
         close: (code, reason) => socket.close(code === 1000 || code >= 3000 ? code : 4000, reason)

@@ -25,8 +25,9 @@ export const isReached = (level: WriteConcern, concern: WriteConcern): boolean =
 /** The stronger of two concerns: who asked for either is told in time by it. */
 export const stronger = (a: WriteConcern, b: WriteConcern): WriteConcern => ranks[a] >= ranks[b] ? a : b
 
-/** The weaker of two levels: what holds of both operations that reached them. */
-export const weaker = (a: WriteConcern, b: WriteConcern): WriteConcern => ranks[a] <= ranks[b] ? a : b
+/** What holds of both operations that reached two levels. Of REPLICATED and PERSISTED neither contains the other. */
+export const weaker = (a: WriteConcern, b: WriteConcern): WriteConcern =>
+  isReached(a, b) ? b : isReached(b, a) ? a : "APPLIED"
 
 /** What an operation came to: the level that it has really reached. */
 export interface Outcome {

@@ -23,7 +23,7 @@ import type { Duplex } from "node:stream"
 import { type WebSocket, WebSocketServer } from "ws"
 import { AddressUnavailable } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
-import { type Connection, makeDrain, makeInbox } from "@topgun/core/Transport"
+import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transport"
 import { Phase } from "./Phase.ts"
 import { isLoopback, ServerConfig, type Settings } from "./ServerConfig.ts"
 import { Sessions } from "./Session.ts"
@@ -109,7 +109,7 @@ const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefine
 
 /** The longest reason that a close frame has room for, in bytes (RFC 6455). */
 const reasonBytesMax = 123
-const toConnection = (socket: WebSocket): Connection => {
+const toConnection = (socket: WebSocket): ServerConnection => {
   const inbox = makeInbox()
   const drain = makeDrain(() => socket.bufferedAmount)
   const close = (code: number, reason: string) => {

@@ -21,7 +21,7 @@ import { keyOf, type MapKind } from "@topgun/core/Cell"
 import type { Answers } from "@topgun/core/MerkleSync"
 import { MerkleSync } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
-import type { Connection } from "@topgun/core/Transport"
+import type { ServerConnection } from "@topgun/core/Transport"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
 import { Partitions } from "./Partitions.ts"
@@ -35,7 +35,7 @@ import { WriteAcks } from "./WriteAcks.ts"
 /** All sessions of this server. */
 export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
   /** Serves a connection until it ends. One that comes while the server isn't ready is closed. */
-  readonly accept: (connection: Connection) => void
+  readonly accept: (connection: ServerConnection) => void
   /** Sessions that are open, authenticated or not. */
   readonly count: () => number
   /** Stops reading, waits until writes in hand are saved and acknowledged, and closes every session with 1001. */
@@ -64,7 +64,7 @@ const make = Effect.gen(function*() {
   const open = new Set<Session>()
 
   class Session implements Writer {
-    readonly #connection: Connection
+    readonly #connection: ServerConnection
     readonly #watch: Fiber.RuntimeFiber<void>
     #authenticated = false
     #closed = false
@@ -85,7 +85,7 @@ const make = Effect.gen(function*() {
     #flushing = false
     #durable = -1
 
-    constructor(connection: Connection) {
+    constructor(connection: ServerConnection) {
       this.#connection = connection
       this.#watch = run(this.#watching)
     }

@@ -12,7 +12,7 @@ import { GridRpcs, type ServerStatus } from "@topgun/core/GridRpcs"
 import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as PartitionRouter from "@topgun/core/PartitionRouter"
-import type { Connection } from "@topgun/core/Transport"
+import type { ServerConnection } from "@topgun/core/Transport"
 import * as Calls from "./Calls.ts"
 import * as Gateway from "./Gateway.ts"
 import * as Partitions from "./Partitions.ts"
@@ -29,7 +29,7 @@ export class TopGunServer extends Context.Tag("@topgun/server/TopGunServer")<Top
   /** Where it listens; `undefined` for one without sockets. */
   readonly address: Gateway.Address | undefined
   /** Serves a connection that came some other way than through the gateway. */
-  readonly accept: (connection: Connection) => void
+  readonly accept: (connection: ServerConnection) => void
   readonly status: Effect.Effect<ServerStatus>
 }>() {}
 

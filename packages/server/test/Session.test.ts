@@ -2,7 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { LwwMap } from "@topgun/core/LwwMap"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
-import { type Connection, makeDrain, makePair } from "@topgun/core/Transport"
+import { makeDrain, makePair, type ServerConnection } from "@topgun/core/Transport"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Effect from "effect/Effect"
 import * as TestClock from "effect/TestClock"
@@ -347,7 +347,7 @@ const makeStuck = () => {
   const [mine, theirs] = makePair()
   let buffered = 0
   const drain = makeDrain(() => buffered)
-  const served: Connection = { ...theirs, bufferedBytes: () => buffered, whenDrained: drain.whenDrained }
+  const served: ServerConnection = { ...theirs, bufferedBytes: () => buffered, whenDrained: drain.whenDrained }
   return {
     mine,
     served,

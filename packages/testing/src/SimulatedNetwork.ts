@@ -29,7 +29,14 @@ import type * as Scope from "effect/Scope"
 import { PCGRandom } from "effect/Utils"
 import { ConnectionLost } from "@topgun/core/GridError"
 import type { Address } from "@topgun/core/PartitionRouter"
-import { type Closed, type Connection, makeDrain, makeInbox, Transport } from "@topgun/core/Transport"
+import {
+  type Closed,
+  type Connection,
+  makeDrain,
+  makeInbox,
+  type ServerConnection,
+  Transport
+} from "@topgun/core/Transport"
 
 /** How a link behaves. */
 export interface Shape {
@@ -124,7 +131,7 @@ export class SimulatedNetwork extends Context.Tag("@topgun/testing/SimulatedNetw
   /** {@link transport} as a layer. */
   readonly layerTransport: (client: string) => Layer.Layer<Transport>
   /** Lets `accept` have the other end of each connection to an address; answers how to stop. One listener an address. */
-  readonly listen: (address: Address, accept: (connection: Connection) => void) => () => void
+  readonly listen: (address: Address, accept: (connection: ServerConnection) => void) => () => void
   /** Shapes the links of a client or an address, from the next frame on. */
   readonly shape: (party: string, shape: Partial<Shape>) => void
   /** Cuts a client or an address off, both ways or one. Nobody is told. */
@@ -229,7 +236,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
   const links = new Map<string, Link>()
   const shapes = new Map<string, Shape>()
   const cuts = new Map<string, Set<Direction>>()
-  const listeners = new Map<Address, (connection: Connection) => void>()
+  const listeners = new Map<Address, (connection: ServerConnection) => void>()
   const wires = new Set<Wire>()
   let wireCount = 0
 
@@ -366,7 +373,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
     lane.drain.left()
   }
 
-  const endOf = (wire: Wire, out: Lane, into: Lane): Connection => ({
+  const endOf = (wire: Wire, out: Lane, into: Lane): ServerConnection => ({
     send: (frame) => {
       if (wire.ended || wire.closedBy[out.direction]) return
       out.traffic.frames++
