@@ -243,7 +243,17 @@ export const Call = Schema.TaggedStruct("Call", { payload: Bytes })
 export const AuthRenew = Schema.TaggedStruct("AuthRenew", { id: Sequence, token: Text })
 
 /** What a client may send. */
-export const ClientMessage = Schema.Union(Auth, AuthRenew, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call)
+export const ClientMessage = Schema.Union(
+  Auth,
+  AuthRenew,
+  SyncInit,
+  SyncBuckets,
+  SyncFetch,
+  SyncPull,
+  OpBatch,
+  Ping,
+  Call
+)
 /** What a client may send. */
 export type ClientMessage = typeof ClientMessage.Type
 
