@@ -371,7 +371,7 @@ const make = Effect.gen(function*() {
         }
         const expiresAt = exit.value?.expiresAt
         if (expiresAt !== undefined && expiresAt <= hlc.wallMillis()) {
-          return then({ _tag: "Failure", fault: new GridError.AuthExpired({ reason: "the token has expired" }) })
+          return this.#guard(() => then({ _tag: "Failure", fault: new GridError.AuthExpired({ reason: "the token has expired" }) }))
         }
         this.#guard(() => then({ _tag: "Success", principal: exit.value }))
       }))
