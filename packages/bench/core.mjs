@@ -142,9 +142,9 @@ measure("MerkleTree update", count * 10, () => {
       bytes += nodes.length + buckets.length
       return buckets
     },
-    fetch: (hashes) => {
-      bytes += hashes.length
-      return answers.fetch(hashes)
+    fetch: (wants) => {
+      bytes += wants.length
+      return answers.fetch(wants)
     },
     pull: answers.pull
   })
@@ -158,6 +158,7 @@ measure("MerkleTree update", count * 10, () => {
       Effect.runSync(reconcile({
         tree: mine.tree,
         record: (key) => mine.getRecord(key),
+        partitionOf: (key) => mine.partitionOf(key),
         receive: (page) => {
           wanted += page.length
         }
@@ -189,6 +190,7 @@ const batches = Array.from({ length: 200 }).map((_batch, b) => ({
   map: "people",
   kind: "lww",
   concern: "APPLIED",
+  atomic: "no",
   ops: Array.from({ length: 100 }, (_op, i) => [b * 100 + i, keys[b * 100 + i], newerRows[b * 100 + i]])
 }))
 measure("encode an operation, in batches of 100", 20_000, () => 0, () => {

@@ -204,18 +204,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     // Out: what is handed over in one tick leaves in as few frames as the limit allows.
     let outbound: Array<Uint8Array> = []
     const flush = (): void => {
-      let part: Array<Uint8Array> = []
-      let bytes = 0
-      for (const message of outbound) {
-        if (bytes + message.length > Protocol.frameBytesMax && part.length > 0) {
-          connection.send(Protocol.frame(part))
-          part = []
-          bytes = 0
-        }
-        part.push(message)
-        bytes += message.length
-      }
-      if (part.length > 0) connection.send(Protocol.frame(part))
+      for (const frame of Protocol.frames(outbound)) connection.send(frame)
       outbound = []
     }
     const send = (message: Protocol.ClientMessage): void => {

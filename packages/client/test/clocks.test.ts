@@ -1,5 +1,4 @@
 import { describe, it } from "@effect/vitest"
-import type * as ClientConfig from "@topgun/client/ClientConfig"
 import * as Protocol from "@topgun/core/Protocol"
 import * as Storage from "@topgun/core/Storage"
 import type { Connection } from "@topgun/core/Transport"
@@ -12,30 +11,11 @@ import * as Effect from "effect/Effect"
 import { PCGRandom } from "effect/Utils"
 import { expect } from "vitest"
 import * as Outbox from "../src/Outbox.ts"
-import { inWorld } from "./worlds.ts"
+import { inWorld, startWrong } from "./worlds.ts"
 
 const second = 1_000
 const hour = 3_600_000
 const year = 365 * 24 * hour
-
-/** A device whose wall clock shows another time than the world's: by `error.millis`, which may change at any moment. */
-const startWrong = Effect.fnUntraced(function*(
-  name: string,
-  error: { millis: number },
-  options: ClientConfig.Options = {},
-  device: Storage.StorageAdapter = Storage.memory()
-) {
-  const clock = yield* VirtualClock.VirtualClock
-  const faults: Array<unknown> = []
-  const wrong = {
-    ...clock,
-    unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis() + error.millis,
-    currentTimeMillis: Effect.map(clock.currentTimeMillis, (millis) => millis + error.millis)
-  }
-  const client = yield* World.startClient(name, { onError: (fault) => void faults.push(fault), ...options }, device)
-    .pipe(Effect.withClock(wrong))
-  return { ...client, faults }
-})
 
 type Client = Effect.Effect.Success<ReturnType<typeof World.startClient>>
 

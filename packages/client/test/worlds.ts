@@ -31,3 +31,22 @@ export const fragile = () => {
   }
   return { memory, device, state }
 }
+
+/** A device whose wall clock shows another time than the world's: by `error.millis`, which may change at any moment. */
+export const startWrong = Effect.fnUntraced(function*(
+  name: string,
+  error: { millis: number },
+  options: ClientConfig.Options = {},
+  device: Storage.StorageAdapter = Storage.memory()
+) {
+  const clock = yield* VirtualClock.VirtualClock
+  const faults: Array<unknown> = []
+  const wrong = {
+    ...clock,
+    unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis() + error.millis,
+    currentTimeMillis: Effect.map(clock.currentTimeMillis, (millis) => millis + error.millis)
+  }
+  const client = yield* World.startClient(name, { onError: (fault) => void faults.push(fault), ...options }, device)
+    .pipe(Effect.withClock(wrong))
+  return { ...client, faults }
+})

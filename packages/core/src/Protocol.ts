@@ -17,6 +17,10 @@
  * | key | the shortest of fixstr, `d9 da`: well-formed UTF-8 |
  * | row | the shortest of `c4 c5 c6` |
  *
+ * Instead of the items the byte string may hold them deflated: the byte `01`, the length of the items in four bytes,
+ * big-endian, and their raw deflate (RFC 1951). They are at most a hundred times as many bytes as the deflated ones, and
+ * those of one frame together at most as many as a frame may have.
+ *
  * Any other form spoils the frame, as everything here that is malformed. Of rows that are in form but whose content the
  * receiver can't take, each is refused by itself.
  *
@@ -40,8 +44,8 @@
  * | `Fault` | what was wrong, before the server closes, or with the `id` of the request that failed |
  *
  * **Batches.** Messages `OpBatch` one after the other of which the last says `end` and those before `more` are one atomic
- * batch, whatever their maps: at most 500 operations, at one concern. All are merged, stored and told of together or, where
- * one is refused, none: then each gets an `OpReject`.
+ * batch, whatever their maps: at most 500 operations, one or more in each message, and as many bytes as a frame, at one
+ * concern. All are merged, stored and told of together or, where one is refused, none: then each gets an `OpReject`.
  *
  * An operation's life: `OpAck` says the level that it has reached, once or, for PERSISTED, again later; `OpReject` ends it;
  * otherwise `Durable` ends it. A client sends again, on its next connection, what has not ended. Merging is idempotent.
@@ -78,7 +82,7 @@ export const tokenLengthMax = 4 * 1024
 export const batchOperationsMax = 500
 /** Bytes of keys and records at which a client begins another `OpBatch`. */
 export const batchBytesMax = 256 * 1024
-/** Bytes of keys and records in one atomic batch, at most: it fits into one frame. */
+/** Bytes of keys and records that a client lets into one atomic batch, at most: it fits into one frame. */
 export const atomicBytesMax = 768 * 1024
 /** Operations and records in one frame, at most: no frame of records has room for more, so it bounds only hostile ones. */
 export const frameRowsMax = 40_000
@@ -111,8 +115,8 @@ export const closeCodes = {
 interface Field {
   readonly identifier: string
   readonly is: (value: unknown) => boolean
-  /** Reads at most `countMax` operations or records. @throws MalformedMessage */
-  readonly read?: (bytes: Uint8Array, countMax: number) => ReadonlyArray<unknown>
+  /** Reads operations or records, as far as the frame has room for them. @throws MalformedMessage */
+  readonly read?: (bytes: Uint8Array, room: Rows.Room) => ReadonlyArray<unknown>
 }
 
 const fields = new WeakMap<object, Field>()
@@ -173,18 +177,19 @@ const Concern = field(
   (value): value is WriteConcern => WriteConcern.literals.includes(value as WriteConcern)
 )
 
-const rows = <A>(identifier: string, read: Rows.Form<A>["read"]): Schema.declare<ReadonlyArray<A>> => {
+const rows = <A>(
+  identifier: string,
+  form: Rows.Form<A>,
+  countMax = Number.POSITIVE_INFINITY
+): Schema.declare<ReadonlyArray<A>> => {
   const schema = Schema.declare((value): value is ReadonlyArray<A> => Array.isArray(value), { identifier })
-  fields.set(schema, { identifier, is: isBytes, read })
+  fields.set(schema, { identifier, is: isBytes, read: (bytes, room) => Rows.unpack(form, bytes, room, countMax) })
   return schema
 }
 
 export type { OpTuple, RecordTuple } from "./internal/rows.ts"
-const Operations = rows(
-  "Operations",
-  (bytes, countMax) => Rows.operations.read(bytes, Math.min(countMax, batchOperationsMax))
-)
-const Records = rows("Records", Rows.records.read)
+const Operations = rows("Operations", Rows.operations, batchOperationsMax)
+const Records = rows("Records", Rows.records)
 
 // --- From the client ---
 
@@ -348,13 +353,22 @@ const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true })
 /** Stands for a message's last field while the others are packed: one byte. */
 const PLACEHOLDER = 0
 
+/** Messages that come to more bytes than they have: each is a frame of its own, which keeps that within a frame's bounds. */
+const dense = new WeakSet<Uint8Array>()
+
 /** A message whose last field, packed as the placeholder, is to be operations or records: they are written to their place. */
 const withRows = <A>(packed: Uint8Array, form: Rows.Form<A>, tuples: ReadonlyArray<A>): Uint8Array => {
   const head = packed.length - 1
   const length = form.bytes(tuples)
-  const message = new Uint8Array(head + Rows.binBytes(length))
+  const deflated = Rows.deflated(form, tuples, length)
+  const message = new Uint8Array(head + Rows.binBytes(deflated?.length ?? length))
   for (let i = 0; i < head; i++) message[i] = packed[i]!
-  form.write(tuples, message, Rows.writeBinHeader(length, message, head))
+  const at = Rows.writeBinHeader(deflated?.length ?? length, message, head)
+  if (deflated === undefined) form.write(tuples, message, at)
+  else {
+    message.set(deflated, at)
+    dense.add(message)
+  }
   return message
 }
 
@@ -383,7 +397,7 @@ export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
   }
 }
 
-/** Messages' bytes as one frame. */
+/** Messages' bytes as one frame, whose limits the caller keeps. */
 export const frame = (messages: ReadonlyArray<Uint8Array>): Uint8Array => {
   if (messages.length === 1) return messages[0]!
   let bytes = 0
@@ -395,6 +409,23 @@ export const frame = (messages: ReadonlyArray<Uint8Array>): Uint8Array => {
     at += message.length
   }
   return joined
+}
+
+/** Messages, as {@link encode} has made them, as frames in their order: one, as long as they are few. */
+export const frames = (messages: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> => {
+  const made: Array<Uint8Array> = []
+  let from = 0
+  let bytes = 0
+  messages.forEach((message, at) => {
+    if (at > from && (bytes + message.length > frameBytesMax || dense.has(message) || dense.has(messages[at - 1]!))) {
+      made.push(frame(messages.slice(from, at)))
+      from = at
+      bytes = 0
+    }
+    bytes += message.length
+  })
+  if (from < messages.length) made.push(frame(from === 0 ? messages : messages.slice(from)))
+  return made
 }
 
 const scanLimits = { depthMax: 16, elementsMax: 200_000, messagesMax: 10_000 }
@@ -426,16 +457,14 @@ const makeDecode = <A>(structs: { readonly [tag: string]: { readonly fields: Sch
   }
   return (bytes: Uint8Array): ReadonlyArray<A> => {
     const messages = unpack(bytes)
-    let rowsLeft = frameRowsMax
+    const room: Rows.Room = { count: frameRowsMax, inflatedBytes: frameBytesMax }
     for (const message of messages as ReadonlyArray<Record<string, unknown>>) {
       const expected = known.get(message?.["_tag"])
       if (expected === undefined) return refuse("a message of no known type")
       for (const { identifier, is, name, read } of expected) {
         if (!is(message[name])) return refuse(`${message["_tag"]}: "${name}" is not ${identifier}`)
         if (read === undefined) continue
-        const tuples = read(message[name] as Uint8Array, rowsLeft)
-        rowsLeft -= tuples.length
-        message[name] = tuples
+        message[name] = read(message[name] as Uint8Array, room)
       }
       const names = Object.keys(message)
       if (names.length > expected.length + 1) {

@@ -23,6 +23,8 @@ export interface Connection {
   readonly send: (frame: Uint8Array) => void
   /** Bytes handed over that have not left this process. */
   readonly bufferedBytes: () => number
+  /** Calls `drained` once: as soon as at most `bytesMax` bytes are buffered, now where they are, never when it ends before. */
+  readonly whenDrained: (bytesMax: number, drained: () => void) => void
   /**
    * Delivers each frame to `onFrame`, and the end, once, to `onClose`. Called once; frames that came before are delivered
    * then. The bytes of a frame belong to the receiver.
@@ -86,6 +88,25 @@ export const makeInbox = () => {
   }
 }
 
+/** The waiting half of a connection's sending, for whoever makes one: `left` is to be called when bytes have left. */
+export const makeDrain = (bufferedBytes: () => number) => {
+  let waiting: Array<{ readonly bytesMax: number; readonly drained: () => void }> = []
+  return {
+    isWaiting: () => waiting.length > 0,
+    left: (): void => {
+      if (waiting.length === 0) return
+      const buffered = bufferedBytes()
+      const due = waiting.filter(({ bytesMax }) => buffered <= bytesMax)
+      waiting = waiting.filter(({ bytesMax }) => buffered > bytesMax)
+      for (const { drained } of due) drained()
+    },
+    whenDrained: (bytesMax: number, drained: () => void): void => {
+      if (bufferedBytes() <= bytesMax) drained()
+      else waiting.push({ bytesMax, drained })
+    }
+  }
+}
+
 /** A connection between two parties of one process: what one end sends, the other receives in a later microtask. */
 export const makePair = (): readonly [Connection, Connection] => {
   const inboxes = [makeInbox(), makeInbox()] as const
@@ -93,6 +114,7 @@ export const makePair = (): readonly [Connection, Connection] => {
   const end = (mine: 0 | 1): Connection => {
     const peer = inboxes[mine === 0 ? 1 : 0]
     let buffered = 0
+    const drain = makeDrain(() => buffered)
     return {
       send: (frame) => {
         if (!open) return
@@ -102,9 +124,11 @@ export const makePair = (): readonly [Connection, Connection] => {
         queueMicrotask(() => {
           buffered -= copy.length
           peer.deliver(copy)
+          drain.left()
         })
       },
       bufferedBytes: () => buffered,
+      whenDrained: drain.whenDrained,
       listen: inboxes[mine].listen,
       pause: inboxes[mine].pause,
       close: (code, reason) => {
@@ -146,6 +170,7 @@ const withPath = (url: string): string => {
 }
 
 const openMillisMax = 10_000
+const drainPollMillis = 5
 
 /** WebSockets, of the browser or of `ws` on Node. `url` is where the address `home` leads. */
 export const makeWebSocket = (options: { readonly url: string }): Context.Tag.Service<Transport> =>
@@ -190,11 +215,23 @@ const open = (
     let opened = false
     socket.addEventListener("open", () => {
       opened = true
+      const drain = makeDrain(() => socket.bufferedAmount)
+      // Nothing tells when bytes of a browser's socket have left.
+      const look = (): void => {
+        if (socket.readyState !== 1) return
+        drain.left()
+        if (drain.isWaiting()) setTimeout(look, drainPollMillis)
+      }
       resume(Exit.succeed({
         send: (frame) => {
           if (socket.readyState === 1) socket.send(frame as Uint8Array<ArrayBuffer>)
         },
         bufferedBytes: () => socket.bufferedAmount,
+        whenDrained: (bytesMax, drained) => {
+          const wasWaiting = drain.isWaiting()
+          drain.whenDrained(bytesMax, drained)
+          if (!wasWaiting) look()
+        },
         listen: inbox.listen,
         pause: inbox.pause,
         close: (code, reason) => socket.close(code === 1000 || code >= 3000 ? code : 4000, reason)

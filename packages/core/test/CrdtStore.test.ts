@@ -70,9 +70,9 @@ describe("CrdtStore", () => {
       assert.strictEqual(lww.cells.get("k"), "y")
       assert.deepStrictEqual(tags.kind === "or" ? tags.orMap.getValues("k") : undefined, ["x", "y"])
       assert.strictEqual(counter.kind === "counter" ? counter.counter.value : undefined, 8)
-      for (const { stamp } of records) lww.cells.remove("k", { ...stamp, millis: 2 })
-      for (const { stamp } of records) {
-        tags.cells.merge(Cell.cellOf("or", "k", LwwRecord.remove(stamp)), LwwRecord.remove(stamp))
+      lww.cells.remove("k", { ...stamp, millis: 2 })
+      for (const { stamp: tag } of records) {
+        tags.cells.merge(Cell.cellOf("or", "k", LwwRecord.remove(tag)), LwwRecord.remove(tag))
       }
       assert.deepStrictEqual(sizes(), [0, 0, 1])
     }).pipe(Effect.provide(CrdtStore.layer)))

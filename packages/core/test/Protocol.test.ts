@@ -1,3 +1,6 @@
+import { randomBytes } from "node:crypto"
+import { deflateRawSync, inflateRawSync } from "node:zlib"
+import * as browser from "../src/internal/deflate.browser.ts"
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck as fc, Schema } from "effect"
 import { Packr, unpack, unpackMultiple } from "msgpackr"
@@ -148,22 +151,26 @@ const float = (value: number): string => {
   return `cb${buffer.toString("hex")}`
 }
 
+/** Tuples without their deflate, by the header's words. */
+const inflated = (bytes: Uint8Array): Uint8Array =>
+  bytes[0] === 1 ? new Uint8Array(inflateRawSync(bytes.subarray(5))) : new Uint8Array(bytes)
+
 const plain = (content: Uint8Array): unknown =>
   content.length === 0 ?
     [] :
-    (unpackMultiple(content) as ReadonlyArray<ReadonlyArray<unknown>>).map((tuple) =>
+    (unpackMultiple(inflated(content)) as ReadonlyArray<ReadonlyArray<unknown>>).map((tuple) =>
       tuple.map((part) => part instanceof Uint8Array ? new Uint8Array(part) : part)
     )
 
 /** Operations as they are in an `OpBatch`. */
 const bytesOfOps = (ops: ReadonlyArray<Protocol.OpTuple>): Uint8Array =>
-  new Uint8Array(
+  inflated(
     unpack(Protocol.encode({ _tag: "OpBatch", map: "m", kind: "lww", concern: "APPLIED", atomic: "no", ops })).ops
   )
 
 /** Records as they are in a `ServerEvent`. */
 const bytesOfRecords = (records: ReadonlyArray<Protocol.RecordTuple>): Uint8Array =>
-  new Uint8Array(unpack(Protocol.encode({ _tag: "ServerEvent", map: "m", records })).records)
+  inflated(unpack(Protocol.encode({ _tag: "ServerEvent", map: "m", records })).records)
 
 const decodeClient = (message: unknown) => Protocol.decodeFromClient(packed(message))
 
@@ -359,6 +366,69 @@ describe("operations and records", () => {
     assert.strictEqual(Protocol.decodeFromServer(event(Protocol.frameRowsMax)).length, 1)
     assert.match(refused(() => Protocol.decodeFromServer(event(Protocol.frameRowsMax + 1))), /too many/)
     assert.match(refused(() => Protocol.decodeFromServer(event(200_000))), /too many/)
+  })
+
+  const ofText = (count: number): ReadonlyArray<Protocol.RecordTuple> =>
+    Array.from(
+      { length: count },
+      (_, n) => [`key ${n}`, Buffer.from(`the quick brown fox ${n} jumps over the lazy dog`)]
+    )
+  const deflatedAs = (length: number, content: Uint8Array): Uint8Array => {
+    const head = Buffer.alloc(5)
+    head[0] = 1
+    head.writeUInt32BE(length, 1)
+    return eventOf(Buffer.concat([head, content]))
+  }
+
+  it("travel deflated where they are many and it pays, each such message in a frame of its own", () => {
+    const event = (records: ReadonlyArray<Protocol.RecordTuple>) =>
+      Protocol.encode({ _tag: "ServerEvent", map: "m", records })
+    const many = event(ofText(1_000))
+    assert.isBelow(many.length, bytesOfRecords(ofText(1_000)).length / 4)
+    const few = event(ofText(3))
+    const noise = event([["k", randomBytes(10_000)]])
+    assert.isAbove(noise.length, 10_000)
+    const decoded = (frame: Uint8Array) =>
+      Protocol.decodeFromServer(frame).map((message) => (message as typeof Protocol.ServerEvent.Type).records.length)
+    assert.deepStrictEqual(Protocol.frames([few, noise, many, many, few]).map(decoded), [[3, 1], [1_000], [1_000], [3]])
+    const [message] = Protocol.decodeFromServer(many) as ReadonlyArray<typeof Protocol.ServerEvent.Type>
+    assert.deepStrictEqual(message!.records.map(([key, row]): Protocol.RecordTuple => [key, Buffer.from(row)]), [
+      ...ofText(1_000)
+    ])
+    // What shrinks to less than a hundredth would be taken for a bomb.
+    assert.isAbove(event([["k", new Uint8Array(200_000)]]).length, 200_000)
+  })
+
+  it("are refused where they inflate to more or less than was said, than is in proportion, or than a frame holds", () => {
+    const content = bytesOfRecords(ofText(100))
+    const right = deflateRawSync(content)
+    assert.strictEqual(Protocol.decodeFromServer(deflatedAs(content.length, right)).length, 1)
+    const wrong: ReadonlyArray<readonly [Uint8Array, RegExp]> = [
+      [deflatedAs(content.length - 1, right), /inflated/],
+      [deflatedAs(content.length + 1, right), /another number/],
+      [deflatedAs(content.length, right.subarray(0, -3)), /inflated/],
+      [deflatedAs(content.length, randomBytes(500).fill(0xff, 0, 1)), /inflated/],
+      [deflatedAs(1 << 20, deflateRawSync(new Uint8Array(1 << 20))), /too many bytes/],
+      [deflatedAs((1 << 20) + 1, randomBytes(100_000)), /too many bytes/],
+      [deflatedAs(0, new Uint8Array(0)), /inflated/],
+      [eventOf(Uint8Array.of(1, 0, 0)), /cut short/]
+    ]
+    for (const [frame, words] of wrong) assert.match(refused(() => Protocol.decodeFromServer(frame)), words)
+    const large = bytesOfRecords(ofText(9_000))
+    const half = deflatedAs(large.length, deflateRawSync(large))
+    assert.isAbove(large.length, Protocol.frameBytesMax / 2)
+    assert.strictEqual(Protocol.decodeFromServer(half).length, 1)
+    assert.match(refused(() => Protocol.decodeFromServer(Protocol.frame([half, half]))), /too many bytes/)
+  })
+
+  it("are inflated alike in browsers", () => {
+    for (const bytes of [Buffer.from("a".repeat(5_000)), randomBytes(5_000), Buffer.alloc(0)]) {
+      const content = deflateRawSync(bytes)
+      assert.deepStrictEqual(Buffer.from(browser.inflate(content, bytes.length)), bytes)
+      assert.notStrictEqual(browser.inflate(content, bytes.length + 1).length, bytes.length + 1)
+      if (bytes.length > 0) assert.notStrictEqual(browser.inflate(content, bytes.length - 1).length, bytes.length - 1)
+    }
+    assert.throws(() => browser.inflate(randomBytes(500).fill(0xff, 0, 1), 5_000))
   })
 
   it("are views of the frame, not copies", () => {

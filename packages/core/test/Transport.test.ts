@@ -52,6 +52,24 @@ describe("makePair", () => {
       assert.strictEqual(a.bufferedBytes(), 0)
     }))
 
+  it.effect("tells when few enough bytes wait to leave, once", () =>
+    Effect.gen(function*() {
+      const [a, b] = Transport.makePair()
+      watch(b)
+      const told: Array<string> = []
+      a.whenDrained(0, () => told.push("nothing waits"))
+      for (let i = 0; i < 3; i++) a.send(new Uint8Array(10))
+      a.whenDrained(10, () => told.push("ten"))
+      a.whenDrained(0, () => told.push("none"))
+      a.whenDrained(30, () => told.push("thirty"))
+      assert.deepStrictEqual(told, ["nothing waits", "thirty"])
+      yield* arrive
+      assert.deepStrictEqual(told, ["nothing waits", "thirty", "ten", "none"])
+      a.send(new Uint8Array(10))
+      yield* arrive
+      assert.lengthOf(told, 4)
+    }))
+
   it.effect("keeps frames, and the end, for an end that doesn't listen yet", () =>
     Effect.gen(function*() {
       const [a, b] = Transport.makePair()

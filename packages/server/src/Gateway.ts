@@ -23,7 +23,7 @@ import type { Duplex } from "node:stream"
 import { type WebSocket, WebSocketServer } from "ws"
 import { AddressUnavailable } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
-import { type Connection, makeInbox } from "@topgun/core/Transport"
+import { type Connection, makeDrain, makeInbox } from "@topgun/core/Transport"
 import { Phase } from "./Phase.ts"
 import { isLoopback, ServerConfig, type Settings } from "./ServerConfig.ts"
 import { Sessions } from "./Session.ts"
@@ -109,9 +109,9 @@ const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefine
 
 /** The longest reason that a close frame has room for, in bytes (RFC 6455). */
 const reasonBytesMax = 123
-
 const toConnection = (socket: WebSocket): Connection => {
   const inbox = makeInbox()
+  const drain = makeDrain(() => socket.bufferedAmount)
   const close = (code: number, reason: string) => {
     // A paused socket would never see the peer's half of the closing handshake.
     socket.resume()
@@ -129,9 +129,10 @@ const toConnection = (socket: WebSocket): Connection => {
   socket.on("close", (code: number, reason: Buffer) => inbox.end({ code, reason: reason.toString("utf8") }))
   return {
     send: (frame) => {
-      if (socket.readyState === socket.OPEN) socket.send(frame)
+      if (socket.readyState === socket.OPEN) socket.send(frame, drain.left)
     },
     bufferedBytes: () => socket.bufferedAmount,
+    whenDrained: drain.whenDrained,
     listen: inbox.listen,
     pause: (paused) => {
       if (paused) socket.pause()
@@ -167,7 +168,8 @@ const make = Effect.gen(function*() {
   const phase = yield* Phase
   const sessions = yield* Sessions
 
-  // Deflate would cost some 250 kB a connection. `closeTimeout` is missing from the types.
+  // Deflate would cost some 250 kB a connection: what is large is deflated within messages. `closeTimeout` is missing from
+  // the types.
   const options = {
     noServer: true,
     maxPayload: Protocol.frameBytesMax,

@@ -52,11 +52,6 @@ export interface Applied {
   readonly rejected: ReadonlyArray<Rejection>
 }
 
-/** A map, to be reconciled with. */
-export interface MapSource extends Source {
-  readonly kind: Cell.MapKind
-}
-
 /** The size of a map. */
 export interface MapSize {
   readonly name: string
@@ -77,7 +72,7 @@ export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partiti
   /** Why a map can't be used as `kind`; `undefined` when it can. A map has the kind of its first write. */
   readonly kindFault: (map: string, kind: Cell.MapKind) => MapKindMismatch | undefined
   /** A map as its replicas' reconciliation sees it; one that doesn't exist is empty. */
-  readonly source: (map: string) => MapSource
+  readonly source: (map: string) => Source
   readonly sizes: () => ReadonlyArray<MapSize>
 }>() {}
 
@@ -94,7 +89,11 @@ type Refusal =
 const isRefusal = (fault: unknown): fault is MalformedMessage | RecordTooLarge | ValueNotSupported =>
   fault instanceof MalformedMessage || fault instanceof RecordTooLarge || fault instanceof ValueNotSupported
 
-const nothing: MapSource = { kind: "lww", tree: new MerkleForest(), record: () => undefined }
+interface MapSource extends Source {
+  readonly kind: Cell.MapKind
+}
+
+const nothing: Source = { tree: new MerkleForest(), record: () => undefined }
 
 const make = Effect.gen(function*() {
   const { mapsMax } = yield* ServerConfig

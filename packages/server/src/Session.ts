@@ -48,9 +48,6 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
 
-/** How often a session that waits for its client to read looks again, in ms. */
-const drainMillis = 5
-
 /** How often a token's time is looked at, in ms: the wall clock may be set, and a timer can't be set for months. */
 const expiryLookMillis = 60_000
 
@@ -151,18 +148,7 @@ const make = Effect.gen(function*() {
       const messages = this.#outbox
       this.#outbox = []
       this.#outboxBytes = 0
-      let from = 0
-      let bytes = 0
-      for (let at = 0; at < messages.length; at++) {
-        const size = messages[at]!.length
-        if (at > from && bytes + size > Protocol.frameBytesMax) {
-          this.#connection.send(Protocol.frame(messages.slice(from, at)))
-          from = at
-          bytes = 0
-        }
-        bytes += size
-      }
-      if (from < messages.length) this.#connection.send(Protocol.frame(messages.slice(from)))
+      for (const frame of Protocol.frames(messages)) this.#connection.send(frame)
     }
 
     /** The client doesn't read: no use in sending it a `Fault`. */
@@ -216,8 +202,7 @@ const make = Effect.gen(function*() {
         // What the medium takes at once is gone after the flush; only a slow reader is waited for.
         queueMicrotask(() =>
           queueMicrotask(() => {
-            if (this.#connection.bufferedBytes() <= repliesBytesMax) this.#resume()
-            else if (!this.#closed) run(this.#drained)
+            if (!this.#closed) this.#connection.whenDrained(repliesBytesMax, () => this.#resume())
           })
         )
       )
@@ -237,17 +222,6 @@ const make = Effect.gen(function*() {
       this.#pump()
       if (!this.#waiting) this.#connection.pause(false)
     }
-
-    readonly #drained: Effect.Effect<void> = Effect.suspend(() => {
-      const look: Effect.Effect<void> = Effect.flatMap(
-        Effect.sleep(drainMillis),
-        () =>
-          this.#closed || this.#connection.bufferedBytes() <= repliesBytesMax
-            ? Effect.sync(() => this.#resume())
-            : look
-      )
-      return look
-    })
 
     /** What a client sent ends at most its own connection; a fault of ours is logged and does no more either. */
     #guard(serve: () => void): void {
@@ -371,7 +345,9 @@ const make = Effect.gen(function*() {
         }
         const expiresAt = exit.value?.expiresAt
         if (expiresAt !== undefined && expiresAt <= hlc.wallMillis()) {
-          return this.#guard(() => then({ _tag: "Failure", fault: new GridError.AuthExpired({ reason: "the token has expired" }) }))
+          return this.#guard(() =>
+            then({ _tag: "Failure", fault: new GridError.AuthExpired({ reason: "the token has expired" }) })
+          )
         }
         this.#guard(() => then({ _tag: "Success", principal: exit.value }))
       }))
@@ -400,7 +376,7 @@ const make = Effect.gen(function*() {
     #openMap({ id, kind, map, root }: typeof Protocol.SyncInit.Type): void {
       const fault = partitions.kindFault(map, kind)
       if (fault !== undefined) return this.#refuse(id, fault)
-      if (!subscriptions.follow(map, this)) {
+      if (!subscriptions.follow(map, kind, this)) {
         return this.#refuse(id, new GridError.Overloaded({ what: "this connection has as many maps open as it may" }))
       }
       const partitionRoots = merkleSync.answers(partitions.source(map)).root(root)
@@ -408,12 +384,15 @@ const make = Effect.gen(function*() {
     }
 
     /** Answers a step of a map's tree walk. */
-    #answer({ map }: { readonly map: string }, respond: (answers: Answers, kind: MapKind) => void): void {
-      if (!subscriptions.follows(map, this)) {
-        return this.#outOfPlace("a map is opened by SyncInit before it's walked")
-      }
-      const source = partitions.source(map)
-      respond(merkleSync.answers(source), source.kind)
+    #answer(
+      { id, map }: { readonly id: number; readonly map: string },
+      respond: (answers: Answers, kind: MapKind) => void
+    ): void {
+      const kind = subscriptions.follows(map, this)
+      if (kind === undefined) return this.#outOfPlace("a map is opened by SyncInit before it's walked")
+      const fault = partitions.kindFault(map, kind)
+      if (fault !== undefined) return this.#refuse(id, fault)
+      respond(merkleSync.answers(partitions.source(map)), kind)
     }
 
     #sendPage(id: number, kind: MapKind, page: ReturnType<Answers["fetch"]>): void {
@@ -433,14 +412,19 @@ const make = Effect.gen(function*() {
         }
         this.#lastSequence = sequence
       }
+      if (batch.atomic === "no") return writeAcks.write([batch], this)
+      // A part without any would cost memory that nothing bounds.
+      if (batch.ops.length === 0) return this.#outOfPlace("a message of an atomic batch has an operation")
       const parts = [...this.#parts, batch]
-      this.#parts = []
-      if (batch.atomic === "no") return writeAcks.write(parts, this)
-      if (parts.reduce((operations, { ops }) => operations + ops.length, 0) > Protocol.batchOperationsMax) {
-        return this.#outOfPlace(`an atomic batch has at most ${Protocol.batchOperationsMax} operations`)
+      const ops = parts.flatMap((part) => part.ops)
+      const bytes = ops.reduce((sum, [, key, row]) => sum + key.length + row.length, 0)
+      if (ops.length > Protocol.batchOperationsMax || bytes > Protocol.frameBytesMax) {
+        return this.#outOfPlace(
+          `an atomic batch has at most ${Protocol.batchOperationsMax} operations and as many bytes as a frame`
+        )
       }
-      if (batch.atomic === "end") return writeAcks.write(parts, this)
-      this.#parts = parts
+      this.#parts = batch.atomic === "end" ? [] : parts
+      if (batch.atomic === "end") writeAcks.write(parts, this)
     }
 
     // --- The end ---

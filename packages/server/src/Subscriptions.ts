@@ -1,4 +1,8 @@
-/** Who follows which map: each event is encoded once and its bytes go to all who follow. */
+/**
+ * Who follows which map: each event is encoded once and its bytes go to all who follow.
+ *
+ * A map that nobody has written to has no kind yet. Who follows it as one is told nothing when it turns out to be of another.
+ */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -17,8 +21,9 @@ export interface Subscriber {
 /** The subscriptions of all sessions. Plain calls: they run once a batch. */
 export class Subscriptions extends Context.Tag("@topgun/server/Subscriptions")<Subscriptions, {
   /** From here on `subscriber` is told of what is written to `map`. False when it follows as many maps as it may. */
-  readonly follow: (map: string, subscriber: Subscriber) => boolean
-  readonly follows: (map: string, subscriber: Subscriber) => boolean
+  readonly follow: (map: string, kind: Cell.MapKind, subscriber: Subscriber) => boolean
+  /** As which kind it follows the map, where it does. */
+  readonly follows: (map: string, subscriber: Subscriber) => Cell.MapKind | undefined
   /** Ends all of a subscriber's subscriptions. */
   readonly leave: (subscriber: Subscriber) => void
   /** Tells all who follow the batch's map, except `writer`. */
@@ -49,17 +54,17 @@ export const encodeEvents = ({ kind, map, rows }: Batch): ReadonlyArray<Uint8Arr
 export const layer: Layer.Layer<Subscriptions, never, ServerConfig> = Layer.effect(
   Subscriptions,
   Effect.map(ServerConfig, ({ subscriptionsMax }) => {
-    const followers = new Map<string, Set<Subscriber>>()
+    const followers = new Map<string, Map<Subscriber, Cell.MapKind>>()
     const followed = new Map<Subscriber, Set<string>>()
     return Subscriptions.of({
-      follow: (map, subscriber) => {
+      follow: (map, kind, subscriber) => {
         const maps = followed.get(subscriber) ?? new Set()
         if (maps.size >= subscriptionsMax && !maps.has(map)) return false
         followed.set(subscriber, maps.add(map))
-        followers.set(map, (followers.get(map) ?? new Set()).add(subscriber))
+        followers.set(map, (followers.get(map) ?? new Map()).set(subscriber, kind))
         return true
       },
-      follows: (map, subscriber) => followed.get(subscriber)?.has(map) ?? false,
+      follows: (map, subscriber) => followers.get(map)?.get(subscriber),
       leave: (subscriber) => {
         for (const map of followed.get(subscriber) ?? []) {
           const others = followers.get(map)
@@ -72,7 +77,9 @@ export const layer: Layer.Layer<Subscriptions, never, ServerConfig> = Layer.effe
         const all = followers.get(batch.map)
         if (batch.rows.length === 0 || all === undefined || (all.size === 1 && all.has(writer))) return
         for (const event of encodeEvents(batch)) {
-          for (const subscriber of all) if (subscriber !== writer) subscriber.push(event)
+          for (const [subscriber, kind] of all) {
+            if (subscriber !== writer && kind === batch.kind) subscriber.push(event)
+          }
         }
       }
     })

@@ -15,7 +15,7 @@ import * as TestClock from "effect/TestClock"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { batch, inProcessReady, openMap, put } from "./PlainClient.ts"
+import { batch, inProcessReady, openMap, put, recordsOf, removal, totals } from "./PlainClient.ts"
 
 const temporaryDir = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "topgun-"))),
@@ -45,6 +45,80 @@ describe("A server with SQLite", () => {
       expect(after.maps).toEqual(before.maps)
       expect(after.nodeId).toBe(before.nodeId)
       expect(after.maps.map(({ records }) => records)).toEqual([300, 300])
+    }))
+
+  it.scoped("holds after a restart the tags, removals and totals of maps of every kind, and their kinds", () =>
+    Effect.gen(function*() {
+      const dataDir = yield* temporaryDir
+      const server = TopGunServer.layerInProcess({ storage: "sqlite", dataDir })
+      const [mine, other] = ["plainclient00000", "plainclient00001"] as const
+      const contents = [
+        ["tags", "or", [["k", put("x", 1)], ["k", put("y", 2)], ["l", put("z", 3)], ["k", removal(1)]]],
+        ["hits", "counter", [["hits", totals(3, 1, mine)], ["hits", totals(7, 0, other)], [
+          "hits",
+          totals(5, 1, mine)
+        ]]],
+        ["plain", "lww", [["k", put("x", 1)], ["k", put("y", 2)]]]
+      ] as const
+      const recordsIn = Effect.gen(function*() {
+        const client = yield* inProcessReady
+        const records = []
+        for (const [map, kind] of contents) {
+          yield* client.send(openMap(map, 1, kind))
+          yield* client.take("SyncRoot")
+          records.push(yield* recordsOf(client, map, kind))
+        }
+        return records
+      })
+      const before = yield* Effect.gen(function*() {
+        const client = yield* inProcessReady
+        let sequence = 0
+        for (const [map, kind, rows] of contents) {
+          yield* client.send(batch(map, "PERSISTED", sequence, rows, { kind }))
+          sequence += rows.length
+          expect((yield* client.take("OpAck")).level).toBe("PERSISTED")
+        }
+        // Older rows that come again.
+        yield* client.send(batch("tags", "PERSISTED", 50, [["k", put("x", 1)]], { kind: "or" }))
+        yield* client.send(batch("hits", "PERSISTED", 51, [["hits", totals(4, 1, mine)]], { kind: "counter" }))
+        yield* client.take("OpAck")
+        yield* client.take("OpAck")
+        return { maps: (yield* statusOf).maps, records: yield* recordsIn }
+      }).pipe(Effect.provide(server))
+      expect(before.records.map(({ length }) => length)).toEqual([3, 2, 1])
+      yield* Effect.gen(function*() {
+        const byName = (maps: typeof before.maps) => maps.slice().sort((a, b) => a.name < b.name ? -1 : 1)
+        expect(byName((yield* statusOf).maps)).toEqual(byName(before.maps))
+        expect(yield* recordsIn).toEqual(before.records)
+        const client = yield* inProcessReady
+        for (const [i, [map, kind]] of contents.entries()) {
+          const wrong = kind === "lww" ? "or" : "lww"
+          yield* client.send(batch(map, "APPLIED", i, [[map, put("x", 9)]], { kind: wrong }))
+          expect((yield* client.take("OpReject")).cause).toBe("MapKindMismatch")
+        }
+      }).pipe(Effect.provide(server))
+    }))
+
+  it.scoped("holds after a restart an atomic batch whole, and nothing of one that was refused", () =>
+    Effect.gen(function*() {
+      const dataDir = yield* temporaryDir
+      const server = TopGunServer.layerInProcess({ storage: "sqlite", dataDir })
+      yield* Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.send(
+          batch("accounts", "PERSISTED", 0, [["a", put(90)], ["b", put(110)]], { atomic: "more" }),
+          batch("tags", "PERSISTED", 2, [["k", put("sent")]], { kind: "or", atomic: "end" }),
+          batch("refused", "PERSISTED", 3, [["a", put(1)]], { atomic: "more" }),
+          batch("accounts", "PERSISTED", 4, [["c", put(1)], ["d", Uint8Array.of(1)]], { atomic: "end" })
+        )
+        for (const sequence of [3, 4, 5]) expect((yield* client.take("OpReject")).sequence).toBe(sequence)
+        expect(yield* client.take("OpAck")).toMatchObject({ level: "PERSISTED", sequences: [0, 1, 2] })
+        while ((yield* client.take("Durable")).sequence < 5);
+      }).pipe(Effect.provide(server))
+      expect((yield* Effect.provide(statusOf, server)).maps.map(({ name, records }) => [name, records])).toEqual([
+        ["accounts", 2],
+        ["tags", 1]
+      ])
     }))
 
   it.scoped("acknowledges PERSISTED after the commit only, for a write that lost as well", () =>
@@ -109,6 +183,41 @@ describe("A server whose database fails", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("commits an atomic batch in one transaction, and acknowledges none of it before", () => {
+    const { control, layer } = makeFlaky()
+    return Effect.gen(function*() {
+      const gate = Effect.unsafeMakeLatch(false)
+      control.gate = gate.await
+      const client = yield* inProcessReady
+      yield* client.send(batch("a", "PERSISTED", 0, [["1", put("x")], ["2", put("x")]], { atomic: "more" }))
+      yield* turn
+      expect(control.transactions).toBe(0)
+      yield* client.send(batch("b", "PERSISTED", 2, [["3", put("x")]], { kind: "or", atomic: "end" }))
+      yield* turn
+      expect(client.untaken("OpAck")).toBe(0)
+      yield* gate.open
+      expect(yield* client.take("OpAck")).toMatchObject({ level: "PERSISTED", sequences: [0, 1, 2] })
+      expect(control.committed).toHaveLength(3)
+      expect(control.transactions).toBe(1)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("acknowledges nothing of an atomic batch that isn't committed, and cuts off its writer", () => {
+    const { control, layer } = makeFlaky()
+    return Effect.gen(function*() {
+      const writer = yield* inProcessReady
+      control.failing = true
+      yield* writer.send(
+        batch("a", "PERSISTED", 0, [["1", put("x")]], { atomic: "more" }),
+        batch("b", "PERSISTED", 1, [["2", put("x")]], { atomic: "end" })
+      )
+      expect((yield* writer.take("Fault")).cause).toBe("StorageUnavailable")
+      expect((yield* writer.closed).code).toBe(Protocol.closeCodes.overloaded)
+      expect(writer.untaken("OpAck") + writer.untaken("OpReject") + writer.untaken("Durable")).toBe(0)
+      expect(control.committed).toEqual([])
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("acknowledges the write that is sent again once the record of the first time is committed", () => {
     const { control, layer } = makeFlaky()
     return Effect.gen(function*() {
@@ -149,7 +258,12 @@ describe("A server whose database fails", () => {
 
 /** A server over a driver whose commits can be held and made to fail. */
 const makeFlaky = (settings: Partial<ServerConfig.Settings> = {}) => {
-  const control = { failing: false, gate: Effect.void as Effect.Effect<void>, committed: [] as Array<string> }
+  const control = {
+    failing: false,
+    gate: Effect.void as Effect.Effect<void>,
+    committed: [] as Array<string>,
+    transactions: 0
+  }
   const driver: Persistence.Driver = {
     kind: "test",
     generation: "generation000000",
@@ -160,7 +274,8 @@ const makeFlaky = (settings: Partial<ServerConfig.Settings> = {}) => {
         control.gate,
         Effect.suspend(() => {
           if (control.failing) return new StorageUnavailable({ reason: "the disk is gone" })
-          for (const { rows } of batches) for (const { key } of rows) control.committed.push(key)
+          control.transactions++
+          for (const { rows } of batches) for (const { cell } of rows) control.committed.push(cell)
           return Effect.void
         })
       )

@@ -25,7 +25,7 @@ const temporaryDir = Effect.acquireRelease(
 )
 
 const row = (key: string, value: unknown, millis: number): Persistence.Row => ({
-  key,
+  cell: key,
   partition: partitionOf(key),
   record: LwwRecord.put({ millis, counter: 0, nodeId: "plainclient00000" }, encode(value))
 })
@@ -36,21 +36,21 @@ const append = (map: string, ...rows: ReadonlyArray<Persistence.Row>) =>
     (persistence) =>
       Effect.async<void, StorageUnavailable | ShuttingDown>((resume) =>
         persistence.append(
-          { map, kind: "lww", rows },
+          [{ map, kind: "lww", rows }],
           (failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure))
         )
       )
   )
 
 const stored = Effect.flatMap(Persistence.Persistence, ({ load }) => {
-  const records: Array<readonly [map: string, key: string, partition: number, row: Uint8Array]> = []
+  const records: Array<readonly [map: string, cell: string, partition: number, row: Uint8Array]> = []
   return Effect.as(
-    load((map, _, key, partition, bytes) => records.push([map, key, partition, bytes])),
+    load((map, _, cell, partition, bytes) => records.push([map, cell, partition, bytes])),
     records
   )
 })
 
-const storedAs = (map: string, { key, partition, record }: Persistence.Row) => [map, key, partition, record.row]
+const storedAs = (map: string, { cell, partition, record }: Persistence.Row) => [map, cell, partition, record.row]
 
 const sqlite = (dataDir: string) => Layer.provide(Persistence.layerSqlite, ServerConfig.layer({ dataDir }))
 
@@ -80,6 +80,26 @@ describe("Persistence on SQLite", () => {
       }).pipe(Effect.provide(sqlite(dataDir)))
     }))
 
+  it.scoped("gives back the kinds of maps, however many came together in one transaction", () =>
+    Effect.gen(function*() {
+      const dataDir = yield* temporaryDir
+      const kinds = ["lww", "or", "counter"] as const
+      yield* Effect.gen(function*() {
+        const persistence = yield* Persistence.Persistence
+        persistence.append(kinds.map((kind, i) => ({ map: kind, kind, rows: [row(`${i}`, i, 1)] })), settle)
+        persistence.append(kinds.map((kind, i) => ({ map: kind, kind, rows: [row(`more ${i}`, i, 1)] })), settle)
+        yield* persistence.flush
+      }).pipe(Effect.provide(sqlite(dataDir)))
+      yield* Effect.gen(function*() {
+        const persistence = yield* Persistence.Persistence
+        const cells: Array<string> = []
+        yield* persistence.load((map, kind, cell) => cells.push(`${map} ${kind} ${cell}`))
+        expect(cells.sort()).toEqual(
+          kinds.flatMap((kind, i) => [`${kind} ${kind} ${i}`, `${kind} ${kind} more ${i}`]).sort()
+        )
+      }).pipe(Effect.provide(sqlite(dataDir)))
+    }))
+
   it.scoped("keeps the newer record, in whatever order the two are committed", () =>
     Effect.gen(function*() {
       const dataDir = yield* temporaryDir
@@ -102,7 +122,7 @@ describe("Persistence on SQLite", () => {
       const outcomes: Array<unknown> = []
       yield* Effect.map(Persistence.Persistence, (persistence) => {
         for (const each of rows) {
-          persistence.append({ map: "todos", kind: "lww", rows: [each] }, (failure) => outcomes.push(failure))
+          persistence.append([{ map: "todos", kind: "lww", rows: [each] }], (failure) => outcomes.push(failure))
         }
       }).pipe(Effect.provide(sqlite(dataDir)))
       expect(outcomes).toEqual(rows.map(() => undefined))
@@ -205,7 +225,7 @@ const makeDriver = () => {
         control.gate,
         Effect.suspend(() => {
           if (control.failing) return new StorageUnavailable({ reason: "the disk is gone" })
-          control.commits.push(batches.flatMap(({ rows }) => rows.map(({ key }) => key)))
+          control.commits.push(batches.flatMap(({ rows }) => rows.map(({ cell }) => cell)))
           return Effect.void
         })
       )
@@ -228,11 +248,27 @@ describe("Persistence's group commit", () => {
       const settled: Array<number> = []
       for (let i = 0; i < 30; i++) {
         const rows = Array.from({ length: 100 }, (_, j) => row(`${i}.${j}`, j, 1))
-        persistence.append({ map: "todos", kind: "lww", rows }, () => settled.push(i))
+        persistence.append([{ map: "todos", kind: "lww", rows }], () => settled.push(i))
       }
       yield* persistence.flush
       expect(control.commits.map(({ length }) => length)).toEqual([1_000, 1_000, 1_000])
       expect(settled).toEqual(Array.from({ length: 30 }, (_, i) => i))
+    }).pipe(Effect.provide(over(driver)))
+  })
+
+  it.effect("never parts what was put in line together, be it more than a transaction has otherwise", () => {
+    const { control, driver } = makeDriver()
+    return Effect.gen(function*() {
+      const persistence = yield* Persistence.Persistence
+      const rowsOf = (count: number) => Array.from({ length: count }, (_, i) => row(`${i}`, i, 1))
+      persistence.append([{ map: "a", kind: "lww", rows: rowsOf(700) }], settle)
+      persistence.append([
+        { map: "a", kind: "lww", rows: rowsOf(400) },
+        { map: "b", kind: "or", rows: rowsOf(900) }
+      ], settle)
+      persistence.append([{ map: "a", kind: "lww", rows: rowsOf(100) }], settle)
+      yield* persistence.flush
+      expect(control.commits.map(({ length }) => length)).toEqual([700, 1_300, 100])
     }).pipe(Effect.provide(over(driver)))
   })
 
@@ -241,13 +277,13 @@ describe("Persistence's group commit", () => {
     return Effect.gen(function*() {
       const persistence = yield* Persistence.Persistence
       const settled: Array<string> = []
-      persistence.append(undefined, () => settled.push("barrier"))
+      persistence.append([], () => settled.push("barrier"))
       expect(settled).toEqual(["barrier"])
       const gate = yield* Deferred.make<void>()
       control.gate = Deferred.await(gate)
-      persistence.append({ map: "todos", kind: "lww", rows: [row("1", 1, 1)] }, () => settled.push("batch"))
+      persistence.append([{ map: "todos", kind: "lww", rows: [row("1", 1, 1)] }], () => settled.push("batch"))
       yield* turn
-      persistence.append(undefined, () => settled.push("second barrier"))
+      persistence.append([], () => settled.push("second barrier"))
       yield* turn
       expect(settled).toEqual(["barrier"])
       yield* Deferred.succeed(gate, undefined)
@@ -280,9 +316,9 @@ describe("Persistence's group commit", () => {
       const persistence = yield* Persistence.Persistence
       const gate = yield* Deferred.make<void>()
       control.gate = Deferred.await(gate)
-      persistence.append({ map: "todos", kind: "lww", rows: [row("1", 1, 1)] }, settle)
+      persistence.append([{ map: "todos", kind: "lww", rows: [row("1", 1, 1)] }], settle)
       expect(persistence.isFull()).toBe(false)
-      persistence.append({ map: "todos", kind: "lww", rows: [row("2", 1, 1)] }, settle)
+      persistence.append([{ map: "todos", kind: "lww", rows: [row("2", 1, 1)] }], settle)
       expect(persistence.isFull()).toBe(true)
       let roomy = 0
       persistence.onRoom(() => roomy++)
@@ -301,7 +337,7 @@ describe("Persistence's group commit", () => {
       const outcomes: Array<unknown> = []
       const server = yield* Effect.map(Persistence.Persistence, (persistence) =>
         persistence.append(
-          { map: "todos", kind: "lww", rows: [row("1", 1, 1)] },
+          [{ map: "todos", kind: "lww", rows: [row("1", 1, 1)] }],
           (failure) => outcomes.push(failure?._tag)
         )).pipe(Effect.zipLeft(turn), Effect.provide(over(driver)), Effect.fork)
       yield* turn

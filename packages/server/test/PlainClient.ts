@@ -1,6 +1,10 @@
 /** A client of tests: says what it's told to, and waits for what comes. It keeps no data and repairs nothing. */
 import * as Protocol from "@topgun/core/Protocol"
 import { encode as encodeValue } from "@topgun/core/Value"
+import * as Cell from "@topgun/core/Cell"
+import type { MapKind } from "@topgun/core/Cell"
+import type * as MerkleSync from "@topgun/core/MerkleSync"
+import * as PnCounter from "@topgun/core/PnCounter"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import { type Closed, type Connection, makePair, makeWebSocket } from "@topgun/core/Transport"
 import { home } from "@topgun/core/PartitionRouter"
@@ -9,6 +13,14 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 
 export const nodeId = "plainclient00000"
+
+/** A node's totals of a counter as they travel. */
+export const totals = (increments: number, decrements = 0, writer = nodeId): Uint8Array =>
+  PnCounter.totals(writer, increments, decrements).row
+
+/** The removal of what was written at `millis`, as it travels. */
+export const removal = (millis = 1_000, counter = 0, writer = nodeId): Uint8Array =>
+  LwwRecord.remove({ millis, counter, nodeId: writer }).row
 
 /** A put as it travels, stamped `millis`. */
 export const put = (value: unknown, millis = 1_000, counter = 0, writer = nodeId): Uint8Array =>
@@ -91,24 +103,87 @@ export const overSocketReady = Effect.gen(function*() {
   return client
 })
 
-/** A batch of puts with sequence numbers from `first` on. */
+type Batch = typeof Protocol.OpBatch.Type
+
+/** A batch of records with sequence numbers from `first` on. */
 export const batch = (
   map: string,
-  concern: (typeof Protocol.OpBatch.Type)["concern"],
+  concern: Batch["concern"],
   first: number,
-  entries: ReadonlyArray<readonly [key: string, row: Uint8Array]>
-): Protocol.ClientMessage => ({
+  entries: ReadonlyArray<readonly [key: string, row: Uint8Array]>,
+  { atomic = "no", kind = "lww" }: { readonly atomic?: Batch["atomic"]; readonly kind?: MapKind } = {}
+): Batch => ({
   _tag: "OpBatch",
   map,
-  kind: "lww",
+  kind,
   concern,
+  atomic,
   ops: entries.map(([key, row], i) => [first + i, key, row])
 })
 
-export const openMap = (map: string, id = 1): Protocol.ClientMessage => ({
+export const openMap = (map: string, id = 1, kind: MapKind = "lww"): Protocol.ClientMessage => ({
   _tag: "SyncInit",
   id,
   map,
-  kind: "lww",
+  kind,
   root: new Uint8Array(8)
+})
+
+/** Lets microtasks run: frames of connections within the process are on their way until then. */
+export const settled = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
+
+/** The server's map as the peer of a reconciliation. */
+export const peerOver = (client: PlainClient, map: string, kind: MapKind = "lww"): MerkleSync.SyncPeer<never> => {
+  let id = 100
+  const page = (leaf: typeof Protocol.SyncLeaf.Type) => ({
+    records: leaf.records.map(([key, row]) => {
+      const record = Cell.decodeInPlace(kind, map, key, row)
+      return [Cell.cellOf(kind, key, record), record] as const
+    }),
+    after: leaf.after ?? undefined
+  })
+  return {
+    root: (root) =>
+      Effect.zipRight(
+        client.send({ _tag: "SyncInit", id: id++, map, kind, root }),
+        Effect.map(client.take("SyncRoot"), ({ partitions }) => partitions ?? undefined)
+      ),
+    buckets: (nodes, lane) =>
+      Effect.zipRight(
+        client.send({ _tag: "SyncBuckets", id: id++, map, lane, nodes }),
+        Effect.map(client.take("SyncBucketsAck"), ({ buckets }) => buckets)
+      ),
+    fetch: (wants, after) =>
+      Effect.zipRight(
+        client.send({ _tag: "SyncFetch", id: id++, map, wants, after: after ?? null }),
+        Effect.map(client.take("SyncLeaf"), page)
+      ),
+    pull: (node, after) =>
+      Effect.zipRight(
+        client.send({ _tag: "SyncPull", id: id++, map, node, after: after ?? null }),
+        Effect.map(client.take("SyncLeaf"), page)
+      )
+  }
+}
+
+/** One question at a time: the plain client tells answers apart by their kind only. */
+export const serial = (peer: MerkleSync.SyncPeer<never>): MerkleSync.SyncPeer<never> => {
+  const one = Effect.unsafeMakeSemaphore(1).withPermits(1)
+  return {
+    root: (root) => one(peer.root(root)),
+    buckets: (nodes, lane) => one(peer.buckets(nodes, lane)),
+    fetch: (wants, after) => one(peer.fetch(wants, after)),
+    pull: (node, after) => one(peer.pull(node, after))
+  }
+}
+
+/** All records of a map by cell, by pulling every partition. The client has opened it. */
+export const recordsOf = Effect.fnUntraced(function*(client: PlainClient, map: string, kind: MapKind = "lww") {
+  const peer = peerOver(client, map, kind)
+  const records: Array<readonly [string, Uint8Array]> = []
+  for (let partition = 0; partition < 271; partition++) {
+    const pulled = yield* peer.pull([partition, ""], undefined)
+    for (const [cell, { row }] of pulled.records) records.push([cell, row])
+  }
+  return records.sort(([a], [b]) => a < b ? -1 : 1)
 })

@@ -1,49 +1,27 @@
 import { describe, expect, it } from "@effect/vitest"
 import { LwwMap } from "@topgun/core/LwwMap"
-import * as LwwRecord from "@topgun/core/LwwRecord"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
-import { type Connection, makePair } from "@topgun/core/Transport"
+import { type Connection, makeDrain, makePair } from "@topgun/core/Transport"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Effect from "effect/Effect"
 import * as TestClock from "effect/TestClock"
-import { auth, batch, inProcess, inProcessReady, make, nodeId, openMap, type PlainClient, put } from "./PlainClient.ts"
+import {
+  auth,
+  batch,
+  inProcess,
+  inProcessReady,
+  make,
+  nodeId,
+  openMap,
+  peerOver,
+  put,
+  recordsOf,
+  serial,
+  settled
+} from "./PlainClient.ts"
 
 const codes = Protocol.closeCodes
-
-/** Lets microtasks run: frames of connections within the process are on their way until then. */
-const settled = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
-
-const page = (leaf: typeof Protocol.SyncLeaf.Type) => ({
-  records: leaf.records.map(([key, row]) => [key, LwwRecord.decode(row)] as const),
-  after: leaf.after ?? undefined
-})
-
-const peerOver = (client: PlainClient, map: string): MerkleSync.SyncPeer<never> => {
-  let id = 100
-  return {
-    root: (root) =>
-      Effect.zipRight(
-        client.send({ _tag: "SyncInit", id: id++, map, kind: "lww", root }),
-        Effect.map(client.take("SyncRoot"), ({ partitions }) => partitions ?? undefined)
-      ),
-    buckets: (nodes, lane) =>
-      Effect.zipRight(
-        client.send({ _tag: "SyncBuckets", id: id++, map, lane, nodes }),
-        Effect.map(client.take("SyncBucketsAck"), ({ buckets }) => buckets)
-      ),
-    fetch: (hashes, after) =>
-      Effect.zipRight(
-        client.send({ _tag: "SyncFetch", id: id++, map, hashes, after: after ?? null }),
-        Effect.map(client.take("SyncLeaf"), page)
-      ),
-    pull: (node, after) =>
-      Effect.zipRight(
-        client.send({ _tag: "SyncPull", id: id++, map, node, after: after ?? null }),
-        Effect.map(client.take("SyncLeaf"), page)
-      )
-  }
-}
 
 describe("Session", () => {
   describe("the handshake", () => {
@@ -295,6 +273,7 @@ describe("Session", () => {
         const replica: MerkleSync.Replica = {
           tree: local.tree,
           record: (key) => local.getRecord(key),
+          partitionOf: (key) => local.partitionOf(key),
           receive: (records) => {
             for (const [key, record] of records) local.merge(key, record)
           }
@@ -364,33 +343,19 @@ describe("Session", () => {
 })
 
 /** A connection whose server's end believes that `buffered` bytes haven't left. */
-const makeStuck = (): { buffered: number; readonly mine: Connection; readonly served: Connection } => {
+const makeStuck = () => {
   const [mine, theirs] = makePair()
-  const served: Connection = { ...theirs, bufferedBytes: () => stuck.buffered }
-  const stuck = { buffered: 0, mine, served }
-  return stuck
-}
-
-/** One question at a time: the plain client tells answers apart by their kind only. */
-const serial = (peer: MerkleSync.SyncPeer<never>): MerkleSync.SyncPeer<never> => {
-  const one = Effect.unsafeMakeSemaphore(1).withPermits(1)
+  let buffered = 0
+  const drain = makeDrain(() => buffered)
+  const served: Connection = { ...theirs, bufferedBytes: () => buffered, whenDrained: drain.whenDrained }
   return {
-    root: (root) => one(peer.root(root)),
-    buckets: (nodes, lane) => one(peer.buckets(nodes, lane)),
-    fetch: (hashes, after) => one(peer.fetch(hashes, after)),
-    pull: (node, after) => one(peer.pull(node, after))
+    mine,
+    served,
+    set buffered(bytes: number) {
+      buffered = bytes
+      drain.left()
+    }
   }
 }
-
-/** All records of a map, by pulling every partition. The client has opened it. */
-const recordsOf = Effect.fnUntraced(function*(client: PlainClient, map: string) {
-  const peer = peerOver(client, map)
-  const records: Array<readonly [string, Uint8Array]> = []
-  for (let partition = 0; partition < 271; partition++) {
-    const pulled = yield* peer.pull([partition, ""], undefined)
-    for (const [key, { row }] of pulled.records) records.push([key, row])
-  }
-  return records.sort(([a], [b]) => a < b ? -1 : 1)
-})
 
 const layerMemory = TopGunServer.layerInProcess()

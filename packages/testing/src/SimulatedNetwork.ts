@@ -29,7 +29,7 @@ import type * as Scope from "effect/Scope"
 import { PCGRandom } from "effect/Utils"
 import { ConnectionLost } from "@topgun/core/GridError"
 import type { Address } from "@topgun/core/PartitionRouter"
-import { type Closed, type Connection, makeInbox, Transport } from "@topgun/core/Transport"
+import { type Closed, type Connection, makeDrain, makeInbox, Transport } from "@topgun/core/Transport"
 
 /** How a link behaves. */
 export interface Shape {
@@ -163,6 +163,7 @@ interface Lane {
   readonly direction: Direction
   readonly traffic: Mutable<Traffic>
   readonly inbox: ReturnType<typeof makeInbox>
+  readonly drain: ReturnType<typeof makeDrain>
   readonly parcels: Array<Parcel>
   bytes: number
   paused: boolean
@@ -195,16 +196,20 @@ const noTraffic = (): Mutable<Traffic> => ({
 
 const abnormal: Closed = { code: 1006, reason: "the connection was reset" }
 
-const makeLane = (direction: Direction, traffic: Mutable<Traffic>): Lane => ({
-  direction,
-  traffic,
-  inbox: makeInbox(),
-  parcels: [],
-  bytes: 0,
-  paused: false,
-  lastArrival: 0,
-  broken: false
-})
+const makeLane = (direction: Direction, traffic: Mutable<Traffic>): Lane => {
+  const lane: Lane = {
+    direction,
+    traffic,
+    inbox: makeInbox(),
+    drain: makeDrain(() => lane.bytes),
+    parcels: [],
+    bytes: 0,
+    paused: false,
+    lastArrival: 0,
+    broken: false
+  }
+  return lane
+}
 
 const dropAll = (lane: Lane): void => {
   for (const { frame } of lane.parcels) if (frame !== undefined) lane.traffic.framesLost++
@@ -301,6 +306,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
     lane.traffic.framesDelivered++
     lane.traffic.bytesDelivered += frame.length
     observe(wire.link, wire.id, "deliver", { direction: lane.direction, bytes: frame.length })
+    lane.drain.left()
     if (!lane.inbox.deliver(frame)) reset(wire)
   }
 
@@ -357,6 +363,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
     lane.bytes -= parcel.frame.length
     lane.traffic.framesLost++
     observe(wire.link, wire.id, "vanish", { direction: lane.direction, bytes: parcel.frame.length })
+    lane.drain.left()
   }
 
   const endOf = (wire: Wire, out: Lane, into: Lane): Connection => ({
@@ -369,6 +376,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
       post(wire, out, { frame: new Uint8Array(frame), closed: undefined, answers: false, due: false })
     },
     bufferedBytes: () => out.bytes,
+    whenDrained: out.drain.whenDrained,
     listen: into.inbox.listen,
     pause: (paused) => {
       into.paused = paused

@@ -11,6 +11,11 @@ const client = (file: string, test: string) => ({
   test: `packages/client/test/${test}.test.ts`
 })
 
+const server = (file: string, test: string) => ({
+  file: `packages/server/src/${file}.ts`,
+  test: `packages/server/test/${test}.test.ts`
+})
+
 /** A fault of core that a test of the server finds. */
 const coreByServer = (file: string, test: string) => ({
   file: `packages/core/src/${file}.ts`,
@@ -417,40 +422,34 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CRDT-2",
     breaks: "a removal takes all values of the key",
     ...core("OrMap", "OrMap"),
-    find: "      .filter((tag) => !this.#isTombstone(tag) && this.#hasBytes(tag, valueBytes))",
-    replace: "      .filter((tag) => !this.#isTombstone(tag))",
+    find:
+      "      .filter((record) => !record.isTombstone && (valueBytes === undefined || this.#isOf(record, valueBytes)))",
+    replace: "      .filter((record) => !record.isTombstone)",
     fails: "shows the additions less the removals that a replica has seen"
   },
   {
     id: "CRDT-2",
     breaks: "an addition that comes after its removal undoes it",
-    ...core("OrMap", "OrMap"),
-    find: "    if (order <= 0) return undefined",
-    replace: "    if (order === 0) return undefined",
-    fails: "whatever the order and repetition of its operations"
+    ...core("LwwRecord", "OrMap"),
+    find: "const DELETE = 0x20",
+    replace: "const DELETE = 0x0f",
+    fails: "doesn't show an addition that arrives after its removal"
   },
   {
     id: "CRDT-3",
     breaks: "of two additions under one tag the one that came first stays",
-    ...core("OrMap", "OrMap"),
-    find: "    const order = LwwRecord.compare(record, previous)",
-    replace: "    const order = record.isTombstone ? 1 : 0",
-    fails: "decides between two additions under one tag by their bytes, and counts them"
-  },
-  {
-    id: "CRDT-3",
-    breaks: "a tag that is used twice isn't counted",
-    ...core("OrMap", "OrMap"),
-    find: " this.#reusedTags++",
-    replace: " this.#reusedTags += 0",
-    fails: "decides between two additions under one tag by their bytes, and counts them"
+    ...core("LwwMap", "OrMap"),
+    find: "    return compareRanges(record.row, 0, record.row.length, this.#rows.bytesOf(address), start, end)",
+    replace: "    return compareRanges(record.row, 0, 25, this.#rows.bytesOf(address), start, start + 25)",
+    fails: "decides between two additions under one tag by their bytes, the same way everywhere"
   },
   {
     id: "CRDT-3",
     breaks: "two nodes' tags of one moment are taken for one",
     ...core("OrMap", "OrMap"),
-    find: "    return compareRanges(this.#rows.bytesOf(tag), from, from + stampBytes, row, start, start + stampBytes)",
-    replace: "    return compareRanges(this.#rows.bytesOf(tag), from, from + 8, row, start, start + 8)",
+    find: "export const cellOf = (key: string, stamp: Timestamp.Timestamp): string => Timestamp.format(stamp) + key",
+    replace:
+      "export const cellOf = (key: string, stamp: Timestamp.Timestamp): string => Timestamp.format({ ...stamp, nodeId: \"0\".repeat(16) }) + key",
     fails: "keeps the tags of one moment by different nodes apart"
   },
   {
@@ -489,32 +488,42 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CRDT-1",
     breaks: "of a node's rows one with more decrements alone doesn't win",
     ...core("PnCounter", "PnCounter"),
-    find: "    if (previous !== undefined && compare(row, previous) <= 0) return undefined",
-    replace: "    if (previous !== undefined && row.increments <= previous.increments) return undefined",
+    find: "    const change = this.cells.merge(cellOf(this.name, row), row)",
+    replace:
+      "    const change = (this.getRow(row.nodeId)?.increments ?? -1) >= row.increments ? undefined : this.cells.merge(cellOf(this.name, row), row)",
     fails: "counts each change that a replica has heard of once"
   },
   {
     id: "CRDT-1",
     breaks: "a counter's row is refused for what the sum of all rows is by then",
     ...core("PnCounter", "PnCounter"),
-    find: "    this.#rows.set(row.nodeId, row)",
-    replace: "    if (this.#value + netOf(row) > VALUE_MAX) return undefined; else this.#rows.set(row.nodeId, row)",
+    find: "    const change = this.cells.merge(cellOf(this.name, row), row)",
+    replace:
+      "    const change = this.#exact() + netOf(row) > VALUE_MAX ? undefined : this.cells.merge(cellOf(this.name, row), row)",
     fails: "whatever the order and repetition of its operations"
   },
   {
     id: "SYNC-1",
-    breaks: "a removed tag's addition stays in its key's digest",
-    ...core("OrMap", "OrMap"),
-    find: "    this.#digest(slot, previous, -1)",
-    replace: "    this.#digest(slot, tag, -1)",
+    breaks: "a removal doesn't reach the digest of its tag",
+    ...core("LwwMap", "OrMap"),
+    find: "      this.tree.update(fields[at + PARTITION]!, slot, hash.hi, hash.lo)",
+    replace: "",
     fails: "has the digest and counts of a map built anew, after any records and prunings"
   },
   {
     id: "TTL-1",
-    breaks: "a value of a set is shown at the moment that it expires",
+    breaks: "a value of a set is shown after it has expired",
     ...core("OrMap", "OrMap"),
-    find: "    return expiresAt === 0 || expiresAt > now",
-    replace: "    return expiresAt === 0 || expiresAt >= now",
+    find: "    const visible = cells.filter((cell) => this.cells.has(cell))",
+    replace: "    const visible = cells.filter((cell) => !this.cells.getRecord(cell)!.isTombstone)",
+    fails: "hides a value from the moment that it expires, and keeps its record and digest"
+  },
+  {
+    id: "TTL-1",
+    breaks: "what was read of a set before a value expired is shown again",
+    ...core("OrMap", "OrMap"),
+    find: "shown.revision === this.cells.revision && !this.cells.hasExpiring) return",
+    replace: "shown.revision === this.cells.revision) return",
     fails: "hides a value from the moment that it expires, and keeps its record and digest"
   },
   {
@@ -523,7 +532,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("PnCounter", "PnCounter"),
     find: "  if (!Timestamp.isNodeId(read.nodeId)) {",
     replace: "  if (read.nodeId === \"\") {",
-    fails: "refuses rows of another length, kind or node id, and totals beyond the safe integers"
+    fails: "refuses rows of another length, kind or node id, with a time, and totals beyond the safe integers"
   },
   {
     id: "IN-2",
@@ -848,5 +857,269 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      record.millis <= millis || record.nodeId !== replica.nodeId()",
     replace: "      record.millis <= millis",
     fails: "is sent again with the stamp that it has"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "a removal takes back nothing of what waits to be confirmed",
+    ...core("OrMap", "OrMap"),
+    find: "      onForgotten: (cell) => this.#forget(cell)",
+    replace: "      onForgotten: () => {}",
+    fails: "takes back an addition that wasn't confirmed, and of a removal the tags that were"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "a tag that comes late stands last among its key's",
+    ...core("OrMap", "OrMap"),
+    find: "    else cells.splice(placeOf(cells, cell), 0, cell)",
+    replace: "    else cells.push(cell)",
+    fails: "shows each value once, in the order of its earliest tag, however the tags came"
+  },
+  {
+    id: "CRDT-1",
+    breaks: "a counter goes on from what is confirmed, not from what it has counted",
+    ...core("PnCounter", "PnCounter"),
+    find: "    const record = this.cells.getRecord(nodeId + this.name)",
+    replace: "    const record = this.cells.getConfirmed(nodeId + this.name)",
+    fails: "goes on from what isn't confirmed yet, and is where it was when that is taken back"
+  },
+  {
+    id: "CRDT-1",
+    breaks: "a counter's value is what it was before its rows changed elsewhere",
+    ...core("PnCounter", "PnCounter"),
+    find: "    if (this.#summed !== this.cells.revision) {",
+    replace: "    if (this.#summed < 0) {",
+    fails: "counts what isn't confirmed too, digests only what is, and goes back to that"
+  },
+  {
+    id: "SYNC-1",
+    breaks: "a tag is in a partition of its own, not in its key's",
+    ...core("OrMap", "OrMap"),
+    find: "      prefixLength,",
+    replace: "",
+    fails: "has the tree of an LwwMap of its tags, each in its key's partition"
+  },
+  {
+    id: "SYNC-2",
+    breaks: "keys of one hash in two partitions are taken for one page's end",
+    ...core("MerkleSync", "MerkleSync"),
+    find: "rest.findIndex((want) => want.partition === partition && sameHash(want, next))",
+    replace: "rest.findIndex((want) => sameHash(want, next))",
+    fails: "tells keys of one hash in several partitions apart, over pages as well"
+  },
+  {
+    id: "SYNC-2",
+    breaks: "a page's cursor is taken for one in every partition",
+    ...core("MerkleSync", "MerkleSync"),
+    find: "        from = undefined",
+    replace: "",
+    fails: "tells keys of one hash in several partitions apart, over pages as well"
+  },
+  {
+    id: "SYNC-2",
+    breaks: "a tag is asked for in the partition of its hash",
+    ...core("MerkleSync", "MerkleSync"),
+    find: "    writer.uint16(partition)",
+    replace: "    writer.uint16(Partition.ofHash(hi, lo) + 0 * partition)",
+    fails: "makes any two maps of tags and any two counters equal, cell by cell"
+  },
+  {
+    id: "IN-1",
+    breaks: "keys are asked for in partitions that there are not",
+    ...core("MerkleSync", "MerkleSync"),
+    find: "        if (partition >= Partition.partitionCount) throw refusal(\"the keys asked for\")",
+    replace: "",
+    fails: "refuses questions of no known form"
+  },
+  {
+    id: "IN-1",
+    breaks: "a counter's row is taken under any key",
+    ...core("Cell", "Cell"),
+    find: "  if (key !== map) throw",
+    replace: "  if (key === \"\\u0000\") throw",
+    fails: "of a counter has its name for a key, and no other"
+  },
+  {
+    id: "IN-1",
+    breaks: "a map is given out as another kind than it is",
+    ...core("CrdtStore", "CrdtStore"),
+    find: "          if (map.kind !== kind) throw",
+    replace: "          if (map.kind === undefined) throw",
+    fails: "keeps a map of the kind that it was first used as"
+  },
+  {
+    id: "IN-1",
+    breaks: "a kind that nobody knows is let pass",
+    ...core("Protocol", "Protocol"),
+    find: "const Kind = field(\"Kind\", isMapKind)",
+    replace: "const Kind = field(\"Kind\", (value): value is \"lww\" => isText(value) || isMapKind(value))",
+    fails: "refuses numbers that are no sequence, hashes that are none, and lists beyond their limits"
+  },
+  {
+    id: "FLOW-2",
+    breaks: "who waits for several places enters when there is one",
+    ...core("Backpressure", "Backpressure"),
+    find: "ring.length() + first.places > options.capacity",
+    replace: "ring.length() + 1 > options.capacity",
+    fails: "admits who waits for several places when there are so many, and nobody before him"
+  },
+  {
+    id: "ACK-2",
+    breaks: "who waits for what became part of a later operation is told of the one before",
+    ...core("WriteConcern", "WriteConcern"),
+    find: "    this.#bySequence.delete(from)",
+    replace: "",
+    fails: "lets who waits for an operation wait for the one that it became part of"
+  },
+  {
+    id: "CRDT-1",
+    breaks: "the database takes an older record for a newer one",
+    ...server("Persistence", "Persistence"),
+    find: " WHERE excluded.row > records.row`",
+    replace: "`",
+    fails: "keeps the newer record, in whatever order the two are committed"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "a tag is loaded to where nobody looks for it",
+    ...server("Partitions", "Durability"),
+    find: "partition: router.partitionOf(key), record })",
+    replace: "partition: router.partitionOf(cell), record })",
+    fails: "holds after a restart the tags, removals and totals of maps of every kind, and their kinds"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "events of tags go out under their cells",
+    ...server("Subscriptions", "Partitions"),
+    find: "    const key = Cell.keyOf(kind, cell)",
+    replace: "    const key = cell",
+    fails: "of each kind takes writes over a WebSocket, and shows them to those who opened it"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "a put is shown as an addition to who opened the map as one of sets",
+    ...server("Subscriptions", "Partitions"),
+    find: "            if (subscriber !== writer && kind === batch.kind) subscriber.push(event)",
+    replace: "            if (subscriber !== writer) subscriber.push(event)",
+    fails: "shows nothing to those who opened it as another kind before anyone had written to it"
+  },
+  {
+    id: "SYNC-2",
+    breaks: "tags are answered under their cells",
+    ...server("Session", "Partitions"),
+    find: "        records: page.records.map(([cell, record]) => [keyOf(kind, cell), record.row]),",
+    replace: "        records: page.records.map(([cell, record]) => [cell, record.row]),",
+    fails: "of tags is reconciled with a replica both ways, in pages"
+  },
+  {
+    id: "IN-1",
+    breaks: "a map is written to as another kind than it has",
+    ...server("Partitions", "Partitions"),
+    find: "    return map === undefined || map.kind === kind",
+    replace: "    return true",
+    fails: "keeps the kind of its first write: writes of another are refused"
+  },
+  {
+    id: "ACK-1",
+    breaks: "PERSISTED is said before the commit",
+    ...server("WriteAcks", "Durability"),
+    find: "        if (concern !== \"PERSISTED\") acknowledge(\"APPLIED\")",
+    replace: "        acknowledge(concern === \"PERSISTED\" ? \"PERSISTED\" : \"APPLIED\")",
+    fails: "acknowledges PERSISTED after the commit only, for a write that lost as well"
+  },
+  {
+    id: "ACK-1",
+    breaks: "an atomic batch is called PERSISTED before its commit",
+    ...server("WriteAcks", "Durability"),
+    find: "        if (concern !== \"PERSISTED\") acknowledge(\"APPLIED\")",
+    replace: "        acknowledge(concern === \"PERSISTED\" && atomic !== \"no\" ? \"PERSISTED\" : \"APPLIED\")",
+    fails: "commits an atomic batch in one transaction, and acknowledges none of it before"
+  },
+  {
+    id: "ACK-3",
+    breaks: "what follows a refused operation has no result",
+    ...server("Partitions", "Session"),
+    find: "        continue",
+    replace: "        break",
+    fails: "from too far in the future is refused by itself"
+  },
+  {
+    id: "ACK-3",
+    breaks: "a refused operation is acknowledged with the others of its batch",
+    ...server("Partitions", "Session"),
+    find: "        rejected.push({ sequence, cause: checked._tag, reason: checked.message })",
+    replace: "        accepted.push(sequence)",
+    fails: "from too far in the future is refused by itself"
+  },
+  {
+    id: "ACK-3",
+    breaks: "an atomic batch is taken without what is refused of it",
+    ...server("Partitions", "AtomicBatch"),
+    find: "        if (\"_tag\" in checked) return refuse(sequence, checked)",
+    replace: "        if (\"_tag\" in checked) continue",
+    fails: "with one operation that is refused is refused whole, wherever that one stands"
+  },
+  {
+    id: "ACK-3",
+    breaks: "of a refused atomic batch what came first stays",
+    ...server("Partitions", "AtomicBatch"),
+    find: "        rows.push(checked)",
+    replace: "        if (merge(map, kind, checked)) rows.push(checked)",
+    fails: "with one operation that is refused is refused whole, wherever that one stands"
+  },
+  {
+    id: "ACK-3",
+    breaks: "of a refused atomic batch one operation alone is told so",
+    ...server("Partitions", "AtomicBatch"),
+    find: "      rejected: sequences.map((sequence) =>",
+    replace: "      rejected: sequences.slice(0, 1).map((sequence) =>",
+    fails: "is refused whole for one map of another kind, also where the batch itself would make it twice"
+  },
+  {
+    id: "ACK-3",
+    breaks: "an atomic batch makes a map of two kinds",
+    ...server("Partitions", "AtomicBatch"),
+    find: "      if (other !== kind) return",
+    replace: "      if (other === undefined) return",
+    fails: "is refused whole for one map of another kind, also where the batch itself would make it twice"
+  },
+  {
+    id: "ACK-3",
+    breaks: "each message of an atomic batch is a batch",
+    ...server("Session", "AtomicBatch"),
+    find: "      if (batch.atomic === \"no\") return writeAcks.write([batch], this)",
+    replace: "      if (batch.atomic !== \"end\") return writeAcks.write([batch], this)",
+    fails: "is one write, whatever its maps and kinds, and however many messages and frames it takes"
+  },
+  {
+    id: "ACK-3",
+    breaks: "other messages come between those of an atomic batch",
+    ...server("Session", "AtomicBatch"),
+    find: "      if (begun !== undefined && !goesOn) return",
+    replace: "      if (begun !== undefined && !goesOn && message._tag === \"OpBatch\") return",
+    fails: "is given up with its connection when something else comes between"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "an atomic batch holds as many bytes as who sends it likes",
+    ...server("Session", "AtomicBatch"),
+    find: "|| bytes > Protocol.frameBytesMax) {",
+    replace: "|| bytes < 0) {",
+    fails: "has as many bytes of keys and records as fit into a frame, and no more"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "an atomic batch goes on for ever, by messages without operations",
+    ...server("Session", "AtomicBatch"),
+    find: "      if (batch.ops.length === 0) return",
+    replace: "      if (batch.ops.length < 0) return",
+    fails: "is given up with its connection when something else comes between"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "an atomic batch makes as many maps as it likes",
+    ...server("Partitions", "AtomicBatch"),
+    find: "    return maps.size + created.size > mapsMax ? fullOfMaps() : undefined",
+    replace: "    return undefined",
+    fails: "is refused whole where it would make one map more than there may be"
   }
 ]

@@ -48,9 +48,9 @@ const observedStore = (asked: Set<string>) =>
           const store = real.open(options)
           return {
             ...store,
-            lwwMap: (name) => {
+            map: (name, kind) => {
               asked.add(name)
-              return store.lwwMap(name)
+              return store.map(name, kind)
             }
           }
         }
@@ -81,7 +81,7 @@ const pullEverything = (runs: { count: number }) =>
           for (let partition = 0; partition < Partition.partitionCount; partition++) {
             for (const key of local.tree.tree(partition)?.getKeysInBucket("") ?? []) {
               const record = theirs.get(key)
-              const mine = local.record(key, partition)!
+              const mine = local.record(key)!
               if (record === undefined || LwwRecord.compare(mine, record) > 0) offers.push(key)
             }
           }

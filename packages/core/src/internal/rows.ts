@@ -6,6 +6,7 @@
  * form, and whatever else comes is refused. Whether a key is one that the grid takes is not asked here: an operation that it
  * refuses is refused by itself, not with the connection.
  */
+import { deflate, inflate } from "#deflate"
 import { MalformedMessage } from "../GridError.ts"
 import { utf8IsValid, utf8Length, utf8Read, utf8Write } from "./utf8.ts"
 
@@ -265,4 +266,64 @@ export const records: Form<RecordTuple> = {
     }
   },
   read: (bytes, countMax) => read(bytes, countMax, RECORD) as Array<RecordTuple>
+}
+
+// --- Deflating ---
+
+/** Bytes of tuples from which on it pays to deflate them. */
+const deflatedBytesMin = 2 * 1024
+/** Bytes that a string of tuples may be inflated to, at most. */
+const stringBytesMax = 1024 * 1024
+/** How many times as many they may be as what was deflated: a peer's work is bounded by what it is sent. */
+const ratioMax = 100
+
+/** Tells deflated tuples from plain ones, which begin with their form. */
+const DEFLATED = 0x01
+const HEAD_BYTES = 5
+
+/** Tuples of `length` bytes, deflated; `undefined` where that doesn't pay, or can't be. */
+export const deflated = <A>(form: Form<A>, tuples: ReadonlyArray<A>, length: number): Uint8Array | undefined => {
+  if (length < deflatedBytesMin || length > stringBytesMax) return undefined
+  const plain = new Uint8Array(length)
+  form.write(tuples, plain, 0)
+  const content = deflate(plain)
+  if (content === undefined || content.length > length * 0.9 || content.length * ratioMax < length) return undefined
+  const bytes = new Uint8Array(HEAD_BYTES + content.length)
+  bytes[0] = DEFLATED
+  new DataView(bytes.buffer).setUint32(1, length)
+  bytes.set(content, HEAD_BYTES)
+  return bytes
+}
+
+/** What the strings of one frame may still come to. */
+export interface Room {
+  /** Tuples. */
+  count: number
+  /** Bytes that come of deflated ones. */
+  inflatedBytes: number
+}
+
+const plainOf = (bytes: Uint8Array, room: Room): Uint8Array => {
+  if (bytes[0] !== DEFLATED) return bytes
+  if (bytes.length < HEAD_BYTES) return refuse(CUT_SHORT)
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(1)
+  const content = bytes.subarray(HEAD_BYTES)
+  room.inflatedBytes -= length
+  if (length > stringBytesMax || length > content.length * ratioMax || room.inflatedBytes < 0) {
+    return refuse("too many bytes when inflated")
+  }
+  let plain: Uint8Array
+  try {
+    plain = inflate(content, length)
+  } catch (cause) {
+    return refuse(`they can't be inflated: ${String(cause)}`)
+  }
+  return plain.length === length ? plain : refuse("another number of bytes than was said")
+}
+
+/** What a string of tuples holds, `countMax` at most, and no more than there is room for. @throws MalformedMessage */
+export const unpack = <A>(form: Form<A>, bytes: Uint8Array, room: Room, countMax: number): ReadonlyArray<A> => {
+  const tuples = form.read(plainOf(bytes, room), Math.min(room.count, countMax))
+  room.count -= tuples.length
+  return tuples
 }
