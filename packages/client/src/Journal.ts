@@ -44,6 +44,9 @@ const retryMillis = 1_000
 /** The name of the row in `meta` that says whose stamps this device issues. */
 export const nodeIdKey = "nodeId"
 
+/** The name of the row in `meta` that says whose data this is. */
+export const userKey = "user"
+
 /** The name of the row in `meta` that holds the {@link Reservation}. */
 export const reservationKey = "reservation"
 

@@ -338,6 +338,8 @@ export const make = Effect.fnUntraced(function*(options: {
     /** Operations that have not ended. */
     size: () => live,
     nextSequence: () => nextSequence,
+    /** The first of those that are or were sent and have not ended. */
+    firstInFlight: (): number | undefined => flight.keys().next().value,
     /** When the oldest of them was made, in ms; `undefined` when there is none. */
     oldest: (): number | undefined => {
       for (const operation of flight.values()) if (!operation.offered) return operation.since

@@ -129,6 +129,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     : { millis: 0, sequence: 0 }
   hlc.unsafeAdopt(nodeId, reserved.millis)
 
+  const storedUser = meta.get(Journal.userKey)
+  let user = typeof storedUser === "string" ? storedUser : undefined
+
   const stored: Array<Outbox.StoredOperation> = []
   yield* scanAll(Journal.spaces.outbox, (key, value) => {
     const operation = Outbox.decode(value)
@@ -368,6 +371,14 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   return {
     nodeId: hlc.nodeId,
+    /** Whose data this is, as far as a server has told. */
+    user: () => user,
+    /** From now on this data is that user's: written down no later than anything that comes from the server. */
+    adoptUser: (userId: string): void => {
+      if (userId === user) return
+      user = userId
+      journal.stageRow({ space: Journal.spaces.meta, key: Journal.userKey, value: Value.encode(userId) })
+    },
     journal,
     outbox,
     rejected,

@@ -54,6 +54,10 @@ export interface SyncStatus {
   }
   /** The server's clock minus this device's, in ms, where they differ. */
   readonly clockSkewMillis: number
-  /** Why there is no connection, where there should be one. */
+  /** Why there is no connection, where there should be one, or why its token can't be renewed. */
   readonly failure: string | undefined
+  /** Whether the server wants a token, or another one than it was shown. */
+  readonly needsAuth: boolean
+  /** Whether the server takes operations and has left one unanswered for longer than the client's patience. */
+  readonly stalled: boolean
 }

@@ -89,7 +89,9 @@ const notOpen: SyncStatus = {
   lastSyncedAt: undefined,
   storage: { kind: "opening", durable: false, fault: undefined },
   clockSkewMillis: 0,
-  failure: undefined
+  failure: undefined,
+  needsAuth: false,
+  stalled: false
 }
 
 /** The device's runtime, and what waits for it to be open. */

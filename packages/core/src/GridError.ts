@@ -74,12 +74,17 @@ export class AuthExpired extends Schema.TaggedError<AuthExpired>()("AuthExpired"
 /** The token is another user's than the one whose data this is. Nothing was sent, and nothing is lost. */
 export class AuthUserChanged extends Schema.TaggedError<AuthUserChanged>()("AuthUserChanged", {
   expected: Schema.String,
-  actual: Schema.NullOr(Schema.String)
+  /** Null for nobody's; absent where only the server knows. */
+  actual: Schema.optional(Schema.NullOr(Schema.String))
 }) {
   readonly code = "TG_AUTH_USER_CHANGED"
   readonly retryable = false
   override get message(): string {
-    const actual = this.actual === null ? "nobody's: the server asks for none" : `that of user "${this.actual}"`
+    const actual = this.actual === undefined
+      ? "another user's"
+      : this.actual === null
+      ? "nobody's: the server asks for none"
+      : `that of user "${this.actual}"`
     return `This is the data of user "${this.expected}", and the token is ${actual}. Give a token of "${this.expected}", ` +
       "or log out first and open a client for the other user"
   }
