@@ -338,8 +338,11 @@ export const make = Effect.fnUntraced(function*(options: {
     /** Operations that have not ended. */
     size: () => live,
     nextSequence: () => nextSequence,
-    /** The first of those that are or were sent and have not ended. */
-    firstInFlight: (): number | undefined => flight.keys().next().value,
+    /** The first of those that are or were sent, and that the server hasn't answered on the present connection. */
+    firstUnanswered: (): number | undefined => {
+      for (const operation of flight.values()) if (!operation.acked) return operation.sequence
+      return undefined
+    },
     /** When the oldest of them was made, in ms; `undefined` when there is none. */
     oldest: (): number | undefined => {
       for (const operation of flight.values()) if (!operation.offered) return operation.since

@@ -496,7 +496,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       const left: Array<number> = []
       while (true) {
         yield* Effect.sleep(stallMillis / watchdogLooks)
-        const first = outbox.firstInFlight()
+        const first = outbox.firstUnanswered()
         if (first !== undefined && left.length === watchdogLooks && first <= left[0]!) {
           stalledAt = first
           return yield* new Stalled({ afterMillis: stallMillis })
@@ -773,8 +773,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
     needsAuth: () => needsAuth,
     /** Whether the server leaves operations unanswered that it was sent, on whichever connection. */
     isStalled: (): boolean => {
-      const first = outbox.firstInFlight()
-      return stalledAt !== undefined && first !== undefined && first <= stalledAt
+      if (stalledAt === undefined) return false
+      const first = outbox.firstUnanswered()
+      if (first === undefined || first > stalledAt) stalledAt = undefined
+      return stalledAt !== undefined
     },
     /** The token from now on: shown in the place of the present connection's, and ends waiting for one. */
     giveToken: credentials.give,
