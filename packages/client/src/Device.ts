@@ -1,6 +1,5 @@
 /** What both forms of the client stand on, composed in one place. */
 import * as CrdtStore from "@topgun/core/CrdtStore"
-import * as Grid from "@topgun/core/Grid"
 import type { StorageUnavailable } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
@@ -40,7 +39,7 @@ export const layer: Layer.Layer<
     const engine = yield* SyncEngine.SyncEngine
     for (const declaration of config.grid) {
       try {
-        replica.openMap(declaration.name, Grid.kindOf(declaration))
+        replica.openDeclared(declaration)
       } catch (fault) {
         // The other maps are no worse for it; who uses this one is told again.
         config.onError(fault)

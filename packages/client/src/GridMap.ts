@@ -1,6 +1,5 @@
 /** The Effect form of maps: reads from memory, writes that complete when they are durable on this device. */
-import type { MapKind } from "@topgun/core/Cell"
-import type { Declaration } from "@topgun/core/Grid"
+import type { Declaration, KindOf } from "@topgun/core/Grid"
 import type { WriteFailure, WriteRefusal } from "@topgun/core/GridError"
 import type { Ack } from "@topgun/core/WriteConcern"
 import * as Effect from "effect/Effect"
@@ -34,13 +33,12 @@ export const writer = (replica: Replica["Type"], config: Config): Writer => (wri
   })
 
 /** Opens a map for its handle. @throws MapKindMismatch */
-export const access = <Kind extends MapKind>(
-  declaration: Declaration,
-  kind: Kind,
+export const access = <D extends Declaration>(
+  declaration: D,
   replica: Replica["Type"],
   write: Writer
-): Access<Kind, Effect.Effect<Write, WriteRefusal>> => {
-  const crdt = replica.openMap(declaration.name, kind)
+): Access<KindOf<D>, Effect.Effect<Write, WriteRefusal>> => {
+  const crdt = replica.openDeclared(declaration)
   return {
     crdt: () => crdt,
     listen: (attach, signal) => attach(replica.audience(declaration.name), signal),

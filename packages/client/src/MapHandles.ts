@@ -109,6 +109,12 @@ export class MapHandle<A, Written> extends Handle<MapDeclaration<A>, "lww", Writ
     return this.access.crdt().cells.size
   }
 
+  /** What doesn't fit the map's schema in a key's value, which others have written; `undefined` when it fits. */
+  issues(key: string): string | undefined {
+    const value = this.get(key)
+    return value === undefined ? undefined : this.declaration.validate(value)
+  }
+
   /** The record behind a key, tombstones too: its stamp and its canonical bytes. */
   getRecord(key: string): LwwRecord | undefined {
     return this.access.crdt().cells.getRecord(key)
@@ -197,6 +203,12 @@ export class OrMapHandle<A, Written> extends Handle<OrMapDeclaration<A>, "or", W
   /** The number of keys that have a value. */
   get size(): number {
     return sizeOf(this.access.crdt())
+  }
+
+  /** What doesn't fit the map's schema in a key's values, which others have written; `undefined` when all fit. */
+  issues(key: string): string | undefined {
+    const issues = this.getValues(key).map(this.declaration.validate).filter((each) => each !== undefined)
+    return issues.length === 0 ? undefined : issues.join("; ")
   }
 
   /** Adds a value to a key's. */

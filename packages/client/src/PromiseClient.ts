@@ -62,6 +62,8 @@ export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
   readonly size: number
   /** The Merkle root of the confirmed records, 16 hex digits: equal on two devices whose confirmed records are. */
   readonly digest: string
+  /** What doesn't fit the map's schema in a key's value, which others have written; `undefined` when it fits. */
+  issues(key: string): string | undefined
   /** Writes a value. @throws at once, with nothing changed, when the value is refused */
   set(key: string, value: A, options?: WriteOptions): Write
   /** Writes what `next` makes of the present value; `undefined` deletes the key. */
@@ -96,6 +98,8 @@ export interface GridOrMap<A> extends Iterable<readonly [key: string, values: Re
   readonly size: number
   /** The Merkle root of the confirmed records, 16 hex digits: equal on two devices whose confirmed records are. */
   readonly digest: string
+  /** What doesn't fit the map's schema in a key's values, which others have written; `undefined` when all fit. */
+  issues(key: string): string | undefined
   /** Adds a value to a key's. @throws at once, with nothing changed, when the value is refused */
   add(key: string, value: A, options?: WriteOptions): Write
   /** Removes a value of a key, as far as this device knows of its additions; one that is added elsewhere meanwhile stays. */
@@ -166,6 +170,11 @@ export interface Client {
     /** Writes the value again, as of now. It stays in the list until that is durable on this device. */
     retry(id: string): Write
     discard(id: string): void
+    /**
+     * All of them as JSON Lines, oldest first: the value as JSON to read, and as `encoded`, base64 of its canonical bytes, to
+     * get it back whole.
+     */
+    export(): string
   }
   connect(): Promise<void>
   disconnect(): Promise<void>

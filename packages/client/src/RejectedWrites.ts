@@ -9,6 +9,7 @@ import type { LwwRecord } from "@topgun/core/LwwRecord"
 import * as PnCounter from "@topgun/core/PnCounter"
 import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
 import type { Journal } from "./Journal.ts"
 import { spaces } from "./Journal.ts"
 import type { Writing } from "./MapHandles.ts"
@@ -38,6 +39,20 @@ const reasonLengthMax = 1_000
 const causeLengthMax = 100
 /** What storage adds to a refused value: its map, its key, the reason, at most. */
 const envelopeBytesMax = 16 * 1024
+
+/** What JSON lacks as text: a Date in ISO 8601, bytes in base64, a bigint in digits. */
+const readable = (_: string, value: unknown): unknown =>
+  typeof value === "bigint" ? String(value) : value instanceof Uint8Array ? Encoding.encodeBase64(value) : value
+
+/**
+ * Rejected writes as JSON Lines, oldest first: of each the fields of {@link RejectedWrite}, the value as JSON to read, and as
+ * `encoded`, base64 of its canonical bytes, to get it back whole.
+ */
+export const toJsonLines = (writes: ReadonlyArray<RejectedWrite>): string =>
+  writes.map((write) => {
+    const encoded = write.value === undefined ? undefined : Encoding.encodeBase64(Value.encode(write.value))
+    return `${JSON.stringify({ ...write, encoded }, readable)}\n`
+  }).join("")
 
 export const make = Effect.fnUntraced(function*<E>(options: {
   readonly journal: Pick<Journal, "stageRow">

@@ -7,7 +7,14 @@
 import * as Backpressure from "@topgun/core/Backpressure"
 import * as Cell from "@topgun/core/Cell"
 import { type Crdt, type CrdtOf, CrdtStore } from "@topgun/core/CrdtStore"
-import type { CounterDeclaration, MapDeclaration, OrMapDeclaration } from "@topgun/core/Grid"
+import {
+  type CounterDeclaration,
+  type Declaration,
+  type KindOf,
+  kindOf,
+  type MapDeclaration,
+  type OrMapDeclaration
+} from "@topgun/core/Grid"
 import { BackpressureError, BatchTooLarge, ClientClosed, StorageUnavailable } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import type { Change as RecordChange, LwwMap } from "@topgun/core/LwwMap"
@@ -27,6 +34,7 @@ import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Announcements from "./Announcements.ts"
 import * as Journal from "./Journal.ts"
+import * as Conformance from "./Conformance.ts"
 import * as Expiry from "./Expiry.ts"
 import * as Outbox from "./Outbox.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
@@ -177,6 +185,11 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (bases.has(cell)) ahead.push([name, cell])
     })
   }
+
+  const conformance = yield* Conformance.make({
+    recordOf: (map, cell) => cellsOf(map).getRecord(cell),
+    onFault
+  })
 
   // --- Writing down ---
 
@@ -369,6 +382,17 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     return write
   }
 
+  /** Opens a map and remembers that it was. @throws MapKindMismatch */
+  const opened = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
+    const crdt = openMap(name, kind)
+    if (!remembered.has(name)) {
+      remembered.set(name, kind)
+      journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode(kind) })
+      for (const each of subscribers) each.onMapOpened?.()
+    }
+    return crdt
+  }
+
   return {
     nodeId: hlc.nodeId,
     /** Whose data this is, as far as a server has told. */
@@ -398,14 +422,11 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       }
     },
 
-    /** Opens a map and remembers that it was. @throws MapKindMismatch */
-    openMap: <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
-      const crdt = openMap(name, kind)
-      if (!remembered.has(name)) {
-        remembered.set(name, kind)
-        journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode(kind) })
-        for (const each of subscribers) each.onMapOpened?.()
-      }
+    openMap: opened,
+    /** Opens a map, what comes of which is held against its declaration from now on. @throws MapKindMismatch */
+    openDeclared: <D extends Declaration>(declaration: D): CrdtOf<KindOf<D>> => {
+      const crdt = opened(declaration.name, kindOf(declaration))
+      if (declaration._tag !== "Counter") conformance.declare(crdt.kind, declaration)
       return crdt
     },
     mapNames: (): ReadonlyArray<string> => Array.from(remembered.keys()),
@@ -509,7 +530,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         }
         const before = cells.revision
         const change = cells.merge(cell, record)
-        if (change !== undefined) changes.push(change)
+        if (change !== undefined) {
+          changes.push(change)
+          conformance.arrived(name, cell)
+        }
         // What was confirmed may have changed behind a write that hides it.
         if (cells.revision !== before) journal.stageCell(name, cell, "remote")
       }

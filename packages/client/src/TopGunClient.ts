@@ -43,6 +43,8 @@ export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<Top
     /** Writes the value again, as of now. It stays in the list until that is durable on this device. */
     readonly retry: (id: string) => Effect.Effect<void, WriteRefusal>
     readonly discard: (id: string) => Effect.Effect<void>
+    /** All of them as JSON Lines; see `RejectedWrites.toJsonLines`. */
+    readonly export: () => string
   }
   readonly connect: Effect.Effect<void>
   readonly disconnect: Effect.Effect<void>
@@ -65,17 +67,17 @@ const make = Effect.gen(function*() {
     map: (map) =>
       Effect.sync(() => {
         const declaration = Grid.resolveMap(map)
-        return new GridMap.GridMap(declaration, GridMap.access(declaration, "lww", replica, write))
+        return new GridMap.GridMap(declaration, GridMap.access(declaration, replica, write))
       }),
     orMap: (map) =>
       Effect.sync(() => {
         const declaration = Grid.resolveOrMap(map)
-        return new GridMap.GridOrMap(declaration, GridMap.access(declaration, "or", replica, write))
+        return new GridMap.GridOrMap(declaration, GridMap.access(declaration, replica, write))
       }),
     counter: (counter) =>
       Effect.sync(() => {
         const declaration = Grid.resolveCounter(counter)
-        return new GridMap.GridCounter(declaration, GridMap.access(declaration, "counter", replica, write))
+        return new GridMap.GridCounter(declaration, GridMap.access(declaration, replica, write))
       }),
     batch: (build, options) =>
       write((_, concern) => replica.writeAll(() => draftsOf(replica, build), concern, true), options),
@@ -88,7 +90,8 @@ const make = Effect.gen(function*() {
           if (rejected === undefined) return Effect.void
           return Effect.asVoid(Effect.zipLeft(write(RejectedWrites.again(rejected)), discard(id)))
         }),
-      discard
+      discard,
+      export: () => RejectedWrites.toJsonLines(replica.rejected.list())
     },
     connect: engine.connect,
     disconnect: engine.disconnect,

@@ -1,6 +1,5 @@
 /** The Promise form over the same device as the Effect form: it adds Promises, and waiting for the opening, nothing else. */
 import * as Backoff from "@topgun/core/Backoff"
-import type { MapKind } from "@topgun/core/Cell"
 import type { CrdtOf } from "@topgun/core/CrdtStore"
 import * as Grid from "@topgun/core/Grid"
 import { BackpressureError, ClientClosed, ConnectionLost, MapKindMismatch, NotLoaded } from "@topgun/core/GridError"
@@ -27,7 +26,7 @@ import type {
   Write,
   WriteOptions
 } from "./PromiseClient.ts"
-import { again } from "./RejectedWrites.ts"
+import { again, toJsonLines } from "./RejectedWrites.ts"
 import type { RejectedWrite, SyncStatus } from "./Reports.ts"
 import { Replica } from "./Replica.ts"
 import { SyncEngine } from "./SyncEngine.ts"
@@ -101,7 +100,7 @@ class Facade {
   readonly opening: Promise<Open>
   readonly #runtime: ManagedRuntime.ManagedRuntime<Services, unknown>
   readonly #running = new Set<AbortController>()
-  readonly #maps = new Map<string, MapKind>()
+  readonly #maps = new Map<string, Grid.Declaration>()
   /** In the order of the calls: the writes and listeners that wait for the opening. */
   readonly #whenOpen = new Set<(open: Open) => void>()
   readonly #abandon: (fault: ClientClosed) => void
@@ -134,7 +133,7 @@ class Facade {
     }).then((open) => {
       this.#opens = false
       this.#open = open
-      for (const [name, kind] of this.#maps) this.#openOrTell(open, name, kind)
+      for (const declaration of this.#maps.values()) this.#openOrTell(open, declaration)
       for (const enter of this.#whenOpen) enter(open)
       this.#forget()
       return open
@@ -179,20 +178,22 @@ class Facade {
   }
 
   /** Opens a map, now or with the client. @throws MapKindMismatch */
-  openMap(name: string, kind: MapKind): void {
+  openMap(declaration: Grid.Declaration): void {
     if (this.#open !== undefined) {
-      this.#open.replica.openMap(name, kind)
+      this.#open.replica.openDeclared(declaration)
       return
     }
-    const expected = this.#maps.get(name) ?? kind
-    if (expected !== kind) throw new MapKindMismatch({ map: name, expected, actual: kind })
-    if (this.#opens) this.#maps.set(name, kind)
+    const { name } = declaration
+    const expected = Grid.kindOf(this.#maps.get(name) ?? declaration)
+    const actual = Grid.kindOf(declaration)
+    if (expected !== actual) throw new MapKindMismatch({ map: name, expected, actual })
+    if (this.#opens && !this.#maps.has(name)) this.#maps.set(name, declaration)
   }
 
   /** What this device remembers of a map doesn't stop the others from being opened. */
-  #openOrTell(open: Open, name: string, kind: MapKind): void {
+  #openOrTell(open: Open, declaration: Grid.Declaration): void {
     try {
-      open.replica.openMap(name, kind)
+      open.replica.openDeclared(declaration)
     } catch (fault) {
       this.config.onError?.(fault)
     }
@@ -294,15 +295,16 @@ class FacadeWrite implements Write {
 }
 
 /** The way to a map that is there as soon as the client is open. @throws MapKindMismatch */
-const accessOf = <Kind extends MapKind>(facade: Facade, name: string, kind: Kind): Access<Kind, Write> => {
-  facade.openMap(name, kind)
-  let crdt: CrdtOf<Kind> | undefined
+const accessOf = <D extends Grid.Declaration>(facade: Facade, declaration: D): Access<Grid.KindOf<D>, Write> => {
+  const { name } = declaration
+  facade.openMap(declaration)
+  let crdt: CrdtOf<Grid.KindOf<D>> | undefined
   return {
     crdt: () => {
       if (facade.isClosed) throw new ClientClosed()
       if (crdt !== undefined) return crdt
       if (facade.current === undefined) throw new NotLoaded({ map: name })
-      crdt = facade.current.replica.openMap(name, kind)
+      crdt = facade.current.replica.openDeclared(declaration)
       return crdt
     },
     listen: (attach, signal) => {
@@ -322,7 +324,7 @@ class FacadeMap<A> extends MapHandle<A, Write> implements GridMap<A> {
   readonly #facade: Facade
 
   constructor(facade: Facade, declaration: Grid.MapDeclaration<A>) {
-    super(declaration, accessOf(facade, declaration.name, "lww"))
+    super(declaration, accessOf(facade, declaration))
     this.#facade = facade
   }
 
@@ -339,7 +341,7 @@ class FacadeOrMap<A> extends OrMapHandle<A, Write> implements GridOrMap<A> {
   readonly #facade: Facade
 
   constructor(facade: Facade, declaration: Grid.OrMapDeclaration<A>) {
-    super(declaration, accessOf(facade, declaration.name, "or"))
+    super(declaration, accessOf(facade, declaration))
     this.#facade = facade
   }
 
@@ -356,7 +358,7 @@ class FacadeCounter extends CounterHandle<Write> implements GridCounter {
   readonly #facade: Facade
 
   constructor(facade: Facade, declaration: Grid.CounterDeclaration) {
-    super(declaration, accessOf(facade, declaration.name, "counter"))
+    super(declaration, accessOf(facade, declaration))
     this.#facade = facade
   }
 
@@ -430,7 +432,8 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
         retried.local.then(() => facade.current?.replica.rejected.take(id), () => {})
         return retried
       },
-      discard: (id) => void facade.current?.replica.rejected.take(id)
+      discard: (id) => void facade.current?.replica.rejected.take(id),
+      export: () => toJsonLines(facade.opened?.replica.rejected.list() ?? [])
     },
     connect: () => engine(({ connect }) => connect),
     disconnect: () => engine(({ disconnect }) => disconnect),

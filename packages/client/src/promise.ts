@@ -49,6 +49,7 @@ export const ValueNotSupported: ErrorClass<"ValueNotSupported"> = plain(Errors.V
 export const BatchTooLarge: ErrorClass<"BatchTooLarge"> = plain(Errors.BatchTooLarge)
 export const CounterOverflow: ErrorClass<"CounterOverflow"> = plain(Errors.CounterOverflow)
 export const MapKindMismatch: ErrorClass<"MapKindMismatch"> = plain(Errors.MapKindMismatch)
+export const RecordsMisfit: ErrorClass<"RecordsMisfit"> = plain(Errors.RecordsMisfit)
 export const SchemaMismatch: ErrorClass<"SchemaMismatch"> = plain(Errors.SchemaMismatch)
 export const WriteTimeout: ErrorClass<"WriteTimeout"> = plain(Errors.WriteTimeout)
 export const Indeterminate: ErrorClass<"Indeterminate"> = plain(Errors.Indeterminate)

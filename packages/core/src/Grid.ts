@@ -29,6 +29,8 @@ export interface EffectSchema<A> {
 /** What all maps of values have. */
 export interface ValuesDeclaration<A> {
   readonly name: string
+  /** Whether {@link ValuesDeclaration.validate} can find any. */
+  readonly hasSchema: boolean
   /** The faults of a value, in words; `undefined` when it fits. */
   readonly validate: (value: unknown) => string | undefined
   /** Carries the type only. */
@@ -63,9 +65,14 @@ export type OrMapLike<A> = OrMapDeclaration<A> | string
 /** A counter by its declaration or its name. */
 export type CounterLike = CounterDeclaration | string
 
+const kinds = { Map: "lww", OrMap: "or", Counter: "counter" } as const
+
 /** The kind of map that a declaration asks for. */
-export const kindOf = ({ _tag }: Declaration): "lww" | "or" | "counter" =>
-  _tag === "Map" ? "lww" : _tag === "OrMap" ? "or" : "counter"
+export type KindOf<D extends { readonly _tag: Declaration["_tag"] }> = (typeof kinds)[D["_tag"]]
+
+/** The kind of map that a declaration asks for. */
+export const kindOf = <D extends { readonly _tag: Declaration["_tag"] }>({ _tag }: D): KindOf<D> =>
+  kinds[_tag as D["_tag"]]
 
 const issuesOf = (result: unknown): string | undefined => {
   if (typeof result !== "object" || result === null || !("issues" in result) || !Array.isArray(result.issues)) {
@@ -104,6 +111,7 @@ const validator = (name: string, schema: object): (value: unknown) => string | u
 
 const values = (name: string, schema: object | undefined) => ({
   name,
+  hasSchema: schema !== undefined,
   validate: schema === undefined ? () => undefined : validator(name, schema)
 })
 

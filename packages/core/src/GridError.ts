@@ -236,6 +236,24 @@ export class SchemaMismatch extends Schema.TaggedError<SchemaMismatch>()("Schema
   }
 }
 
+/** Records that others have written don't fit the schema that this device declares their map with. They are kept. */
+export class RecordsMisfit extends Schema.TaggedError<RecordsMisfit>()("RecordsMisfit", {
+  map: Schema.String,
+  count: Schema.Number,
+  /** The first of their keys. */
+  keys: Schema.Array(Schema.String),
+  /** What is wrong with the first. */
+  issues: Schema.String
+}) {
+  readonly code = "TG_RECORDS_MISFIT"
+  readonly retryable = false
+  override get message(): string {
+    const what = this.count === 1 ? "A record" : `${this.count} records`
+    return `${what} of map "${this.map}", written by others, don't fit the schema here, "${this.keys[0]}" the first: ` +
+      `${this.issues}. They are kept; a handle's issues(key) says what is wrong with each`
+  }
+}
+
 /** The map exists with another kind of CRDT. */
 export class MapKindMismatch extends Schema.TaggedError<MapKindMismatch>()("MapKindMismatch", {
   map: Schema.String,

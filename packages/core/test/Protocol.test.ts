@@ -392,7 +392,7 @@ describe("operations and records", () => {
       Protocol.decodeFromServer(frame).map((message) => (message as typeof Protocol.ServerEvent.Type).records.length)
     assert.deepStrictEqual(Protocol.frames([few, noise, many, many, few]).map(decoded), [[3, 1], [1_000], [1_000], [3]])
     const [message] = Protocol.decodeFromServer(many) as ReadonlyArray<typeof Protocol.ServerEvent.Type>
-    assert.deepStrictEqual(message!.records.map(([key, row]): Protocol.RecordTuple => [key, Buffer.from(row)]), [
+    assert.deepStrictEqual(message!.records.map(([name, bytes]): Protocol.RecordTuple => [name, Buffer.from(bytes)]), [
       ...ofText(1_000)
     ])
     // What shrinks to less than a hundredth would be taken for a bomb.
