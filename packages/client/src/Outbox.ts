@@ -364,6 +364,8 @@ export const make = Effect.fnUntraced(function*(options: {
     coalesces: (map: string, cell: string): boolean => coalesces(latestOf(map, cell)),
     /** Whether so many operations can enter now. */
     hasPlaces,
+    /** Writes that wait for room. */
+    waiting: line.waiting,
     /** Calls `enter` when there is room; see `Backpressure`. */
     whenRoom: line.whenRoom,
     /** The operations that have not ended, without those that were only offered again; in no order. */

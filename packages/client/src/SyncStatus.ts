@@ -22,9 +22,9 @@ const make = Effect.gen(function*() {
   let backlog: SyncStatus["backlog"] = "low"
   const read = (): SyncStatus => ({
     state: engine.state.current,
-    pending: replica.outbox.size(),
-    rejected: replica.rejected.list().length,
-    oldestPendingAt: replica.outbox.oldest(),
+    pending: replica.isGone() ? 0 : replica.outbox.size(),
+    rejected: replica.isGone() ? 0 : replica.rejected.list().length,
+    oldestPendingAt: replica.isGone() ? undefined : replica.outbox.oldest(),
     backlog,
     hasSynced: engine.lastSyncedAt() !== undefined,
     lastSyncedAt: engine.lastSyncedAt(),
