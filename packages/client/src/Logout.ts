@@ -2,18 +2,8 @@
 import { ClientClosed, type StorageUnavailable, UnsentWrites } from "@topgun/core/GridError"
 import * as Effect from "effect/Effect"
 import type { Replica } from "./Replica.ts"
+import type { LogoutOptions } from "./Reports.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
-
-/** What becomes of writes that the server doesn't durably have, and of those that it rejected. */
-export interface LogoutOptions {
-  /**
-   * `flush`: waits until the server has them all; those that it rejected stand in the way. `keep`: they stay on this device,
-   * with the values that they are about, and are sent when the same user is back. `discard`: they are deleted with the rest.
-   *
-   * @default none may be there: UnsentWrites
-   */
-  readonly unsent?: "flush" | "keep" | "discard" | undefined
-}
 
 /** Why a logout didn't happen: nothing has changed. */
 export type LogoutFailure = UnsentWrites | StorageUnavailable | ClientClosed

@@ -11,9 +11,8 @@ import type {
 import type { StorageAdapter } from "@topgun/core/StorageAdapter"
 import type { Batch } from "./Batch.ts"
 import type { Live } from "./Live.ts"
-import type { LogoutOptions } from "./Logout.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
-import type { Change, RejectedWrite, SyncStatus } from "./Reports.ts"
+import type { Change, LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
 
 export type WriteConcern = "FIRE_AND_FORGET" | "MEMORY" | "APPLIED" | "REPLICATED" | "PERSISTED"
 

@@ -10,10 +10,9 @@ export * as Grid from "@topgun/core/Grid"
 export { memory, type StorageAdapter } from "@topgun/core/StorageAdapter"
 export type { Batch } from "./Batch.ts"
 export type { Live } from "./Live.ts"
-export type { LogoutOptions } from "./Logout.ts"
 export type { NetworkEvent, NetworkEvents } from "./NetworkEvents.ts"
 export type * from "./PromiseClient.ts"
-export type { Change, RejectedWrite, SyncStatus } from "./Reports.ts"
+export type { Change, LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
 export type { SyncState } from "./SyncState.ts"
 
 /** Opens a client. It can be written to at once, and read when it is {@link Client.ready}. */
