@@ -3,6 +3,8 @@ import * as Backoff from "@topgun/core/Backoff"
 import * as Backpressure from "@topgun/core/Backpressure"
 import type { Declaration } from "@topgun/core/Grid"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
+import type { Auth } from "./Credentials.ts"
+import * as NetworkEvents from "./NetworkEvents.ts"
 import * as Context from "effect/Context"
 import * as Layer from "effect/Layer"
 
@@ -17,6 +19,20 @@ export interface Config {
   readonly writeConcern: WriteConcern
   /** How long `server` waits, in ms from the write. Lower tells sooner, higher suits slow links; the write goes on anyway. */
   readonly writeTimeoutMillis: number
+  /**
+   * The token that the server is to let this client in with: itself, or what answers one for each connection and before the
+   * last one expires.
+   */
+  readonly auth: Auth | undefined
+  /** How long `auth` may take to answer, in ms. Higher suits slow identity providers; the client is offline meanwhile. */
+  readonly authTimeoutMillis: number
+  /**
+   * How long a write may be sent and not acknowledged, in ms, on a connection that is alive, before the connection is replaced.
+   * Lower mends sooner; too low gives up on servers that are only slow, and sends to them again.
+   */
+  readonly stallMillis: number
+  /** What tells of the network and of the user's return. */
+  readonly network: NetworkEvents.NetworkEvents
   /** Whether to connect when opened. */
   readonly autoConnect: boolean
   /** Hears of faults that nobody waits for: rejected and dropped writes, storage faults, a throwing listener. */
@@ -29,6 +45,10 @@ export const defaults: Config = {
   backpressure: Backpressure.defaults,
   writeConcern: "APPLIED",
   writeTimeoutMillis: 5_000,
+  auth: undefined,
+  authTimeoutMillis: 5_000,
+  stallMillis: 15_000,
+  network: NetworkEvents.ofPlatform(),
   autoConnect: true,
   onError: () => {}
 }

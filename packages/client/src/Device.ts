@@ -49,7 +49,7 @@ export const layer: Layer.Layer<
   }))
   return start.pipe(
     Layer.provideMerge(SyncStatus.layer),
-    Layer.provideMerge(SyncEngine.layer({ backoff: config.backoff })),
+    Layer.provideMerge(SyncEngine.layer(config)),
     Layer.provideMerge(Replica.layer({ backpressure: config.backpressure }))
   )
 }))

@@ -1,6 +1,6 @@
 /** The Effect form of maps: reads from memory, writes that complete when they are durable on this device. */
 import type { Declaration, KindOf } from "@topgun/core/Grid"
-import type { WriteFailure, WriteRefusal } from "@topgun/core/GridError"
+import { ClientClosed, type WriteFailure, type WriteRefusal } from "@topgun/core/GridError"
 import type { Ack } from "@topgun/core/WriteConcern"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
@@ -40,7 +40,10 @@ export const access = <D extends Declaration>(
 ): Access<KindOf<D>, Effect.Effect<Write, WriteRefusal>> => {
   const crdt = replica.openDeclared(declaration)
   return {
-    crdt: () => crdt,
+    crdt: () => {
+      if (replica.isGone()) throw new ClientClosed()
+      return crdt
+    },
     listen: (attach, signal) => attach(replica.audience(declaration.name), signal),
     write
   }

@@ -43,6 +43,9 @@ const retryMillis = 1_000
 /** The name of the row in `meta` that says whose stamps this device issues. */
 export const nodeIdKey = "nodeId"
 
+/** The name of the row in `meta` that says whose data this is. */
+export const userKey = "user"
+
 /** The name of the row in `meta` that holds the {@link Reservation}. */
 export const reservationKey = "reservation"
 
@@ -75,6 +78,10 @@ export interface Journal<Operation> {
    * which holds all that is staged in this tick too.
    */
   readonly adopt: (nodeId: string) => void
+  /** Makes the last transaction, with `writes` and nothing that is staged. When it fails, all goes on. */
+  readonly end: (
+    writes: Effect.Effect<ReadonlyArray<StorageWrite>, StorageUnavailable>
+  ) => Effect.Effect<void, StorageUnavailable>
 }
 
 class Staged<Operation> {
@@ -97,7 +104,9 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
   let flushed = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
   let reserved = initial
   let writers = 0
+  let ended = false
   const work = Effect.unsafeMakeLatch(false)
+  const oneAtATime = Effect.unsafeMakeSemaphore(1).withPermits(1)
 
   const reserve = (): Reservation | undefined => {
     const used = options.inUse()
@@ -144,11 +153,12 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
 
   const commit = Effect.gen(function*() {
     work.unsafeClose()
+    if (ended) staged = new Staged()
     const { batch, writes } = takeBatch()
     const waiters = flushed
     flushed = Deferred.unsafeMake(FiberId.none)
     if (staged.remote.size > 0) work.unsafeOpen()
-    const reservation = reserve()
+    const reservation = ended ? undefined : reserve()
     const writer = writers
     if (reservation !== undefined) {
       writes.push({
@@ -169,7 +179,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     Deferred.unsafeDone(waiters, outcome)
     if (outcome.cause._tag === "Fail") options.onCommit(outcome.cause.error)
     return false
-  }).pipe(Effect.uninterruptible)
+  }).pipe(oneAtATime, Effect.uninterruptible)
 
   const loop = Effect.gen(function*() {
     yield* work.await
@@ -210,6 +220,11 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     },
     flushed: () => flushed,
     reserved: () => reserved,
+    end: (writes) =>
+      Effect.gen(function*() {
+        yield* storage.commit(yield* writes)
+        ended = true
+      }).pipe(oneAtATime, Effect.uninterruptible),
     flush: Effect.suspend(() => {
       work.unsafeOpen()
       return Deferred.await(flushed)

@@ -338,6 +338,11 @@ export const make = Effect.fnUntraced(function*(options: {
     /** Operations that have not ended. */
     size: () => live,
     nextSequence: () => nextSequence,
+    /** The first of those that are or were sent, and that the server hasn't answered on the present connection. */
+    firstUnanswered: (): number | undefined => {
+      for (const operation of flight.values()) if (!operation.acked) return operation.sequence
+      return undefined
+    },
     /** When the oldest of them was made, in ms; `undefined` when there is none. */
     oldest: (): number | undefined => {
       for (const operation of flight.values()) if (!operation.offered) return operation.since
@@ -359,6 +364,8 @@ export const make = Effect.fnUntraced(function*(options: {
     coalesces: (map: string, cell: string): boolean => coalesces(latestOf(map, cell)),
     /** Whether so many operations can enter now. */
     hasPlaces,
+    /** Writes that wait for room. */
+    waiting: line.waiting,
     /** Calls `enter` when there is room; see `Backpressure`. */
     whenRoom: line.whenRoom,
     /** The operations that have not ended, without those that were only offered again; in no order. */

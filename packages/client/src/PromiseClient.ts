@@ -11,7 +11,8 @@ import type {
 import type { StorageAdapter } from "@topgun/core/StorageAdapter"
 import type { Batch } from "./Batch.ts"
 import type { Live } from "./Live.ts"
-import type { Change, RejectedWrite, SyncStatus } from "./Reports.ts"
+import type { NetworkEvents } from "./NetworkEvents.ts"
+import type { Change, LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
 
 export type WriteConcern = "FIRE_AND_FORGET" | "MEMORY" | "APPLIED" | "REPLICATED" | "PERSISTED"
 
@@ -180,6 +181,13 @@ export interface Client {
   disconnect(): Promise<void>
   /** Begins anew at once; the way out of ERROR. */
   resetConnection(): Promise<void>
+  /** The token from now on: it renews the connection in place, or ends the waiting for one. What comes of it, `status` tells. */
+  setAuthToken(token: string): void
+  /**
+   * Ends the connection and deletes this user's data from the device: all of it, or nothing when it rejects. The client is
+   * closed then. Rejects with UnsentWrites when there are such and nothing was said of them.
+   */
+  logout(options?: LogoutOptions & Waiting): Promise<void>
   serverStatus(options?: Waiting): Promise<ServerStatus>
   /** Makes what was written durable on this device, and closes. */
   close(): Promise<void>
@@ -218,6 +226,20 @@ export interface ClientOptions {
     /** How many tries before giving up. @default unlimited */
     readonly retries?: number
   }
+  /**
+   * The token that the server is to let this client in with, or what answers one: for each connection, and before the last one
+   * expires.
+   */
+  readonly auth?: string | (() => string | Promise<string>)
+  /** How long `auth` may take to answer, in ms. @default 5000 */
+  readonly authTimeoutMs?: number
+  /**
+   * How long a write may be sent and not acknowledged, in ms, on a connection that is alive, before the connection is replaced.
+   * @default 15000
+   */
+  readonly stallMs?: number
+  /** What tells of the network and of the user's return. @default the browser's events, where the server isn't on this machine */
+  readonly network?: NetworkEvents
   /** Whether to connect when opened. @default true */
   readonly autoConnect?: boolean
   /** Hears of faults that nobody waits for: rejected and dropped writes, storage faults, a throwing listener. */

@@ -15,14 +15,20 @@ import {
   type MapDeclaration,
   type OrMapDeclaration
 } from "@topgun/core/Grid"
-import { BackpressureError, BatchTooLarge, ClientClosed, StorageUnavailable } from "@topgun/core/GridError"
+import {
+  BackpressureError,
+  BatchTooLarge,
+  ClientClosed,
+  StorageUnavailable,
+  UnsentWrites
+} from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import type { Change as RecordChange, LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import type { KeyedRecord } from "@topgun/core/MerkleSync"
 import * as PnCounter from "@topgun/core/PnCounter"
 import * as Protocol from "@topgun/core/Protocol"
-import { Storage, type StorageWrite } from "@topgun/core/Storage"
+import { Storage, type StorageRow, type StorageWrite } from "@topgun/core/Storage"
 import { isNodeId } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
@@ -74,6 +80,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const maps = new Map<string, ReplicaMap>()
   const subscribers = new Set<Events>()
   let closed = false
+  /** Wiped: there is nothing left to read. */
+  let gone = false
   let storageFault: StorageUnavailable | undefined
 
   const onChange = (): void => {
@@ -87,25 +95,29 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Opening: what this device remembers ---
 
-  /** Reads a space. Rows that `each` throws for are left out, and told of together; answers that fault. */
-  const scanAll = Effect.fnUntraced(function*(space: string, each: (key: string, value: Uint8Array) => void) {
+  /** Reads a space, page by page. */
+  const scanPages = Effect.fnUntraced(function*(space: string, each: (row: StorageRow) => void) {
     let after: string | undefined
-    let unreadable = 0
-    let cause: unknown
     while (true) {
       const rows = yield* storage.scan(space, after, pageRows)
-      for (const row of rows) {
-        try {
-          each(row.key, row.value)
-        } catch (thrown) {
-          unreadable++
-          cause = thrown
-        }
-      }
+      rows.forEach(each)
       const last = rows.at(-1)
-      if (last === undefined || rows.length < pageRows) break
+      if (last === undefined || rows.length < pageRows) return
       after = last.key
     }
+  })
+  /** Reads a space. Rows that `each` throws for are left out, and told of together; answers that fault. */
+  const scanAll = Effect.fnUntraced(function*(space: string, each: (key: string, value: Uint8Array) => void) {
+    let unreadable = 0
+    let cause: unknown
+    yield* scanPages(space, ({ key, value }) => {
+      try {
+        each(key, value)
+      } catch (thrown) {
+        unreadable++
+        cause = thrown
+      }
+    })
     if (unreadable === 0) return undefined
     const unread = new StorageUnavailable({ reason: `${unreadable} rows of "${space}" are unreadable`, cause })
     found.push(unread)
@@ -137,6 +149,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     ? { millis: Number(reservation[0]), sequence: Number(reservation[1]) }
     : { millis: 0, sequence: 0 }
   hlc.unsafeAdopt(nodeId, reserved.millis)
+
+  const storedUser = meta.get(Journal.userKey)
+  let user = typeof storedUser === "string" ? storedUser : undefined
 
   const stored: Array<Outbox.StoredOperation> = []
   yield* scanAll(Journal.spaces.outbox, (key, value) => {
@@ -380,8 +395,37 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     return write
   }
 
+  // --- Logging out ---
+
+  const unsent = () => ({
+    pending: outbox.size() + outbox.waiting(),
+    rejected: rejected.list().length
+  })
+  /** The deletion of every row; with `isKept` but for what unsent writes, and the rejected ones, are made of. */
+  const deletions = Effect.fnUntraced(function*(isKept: boolean) {
+    const writes: Array<StorageWrite> = []
+    const remove = (space: string, keeps: (key: string) => boolean) =>
+      scanPages(space, ({ key }) => {
+        if (!keeps(key)) writes.push({ space, key, value: undefined })
+      })
+    const { bases, maps: mapsSpace, meta: metaSpace, outbox: outboxSpace, records, rejected: rejectedSpace } =
+      Journal.spaces
+    // Also those of a kind that this version doesn't know.
+    const names = new Set(remembered.keys())
+    yield* scanPages(mapsSpace, ({ key }) => names.add(key))
+    for (const name of names) {
+      const keeps = (cell: string) => isKept && outbox.isPending(name, cell)
+      yield* remove(records(name), keeps)
+      yield* remove(bases(name), keeps)
+    }
+    for (const space of [metaSpace, outboxSpace, rejectedSpace]) yield* remove(space, () => isKept)
+    yield* remove(mapsSpace, () => false)
+    return writes
+  })
+
   /** Opens a map and remembers that it was. @throws MapKindMismatch */
   const opened = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
+    if (gone) throw new ClientClosed()
     const crdt = openMap(name, kind)
     if (!remembered.has(name)) {
       remembered.set(name, kind)
@@ -393,6 +437,41 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   return {
     nodeId: hlc.nodeId,
+    /** Whose data this is, as far as a server has told. */
+    user: () => user,
+    /** From now on this data is that user's: written down no later than anything that comes from the server. */
+    adoptUser: (userId: string): void => {
+      if (userId === user) return
+      user = userId
+      journal.stageRow({ space: Journal.spaces.meta, key: Journal.userKey, value: Value.encode(userId) })
+    },
+    /** Writes that the server doesn't have. */
+    unsent,
+    isGone: () => gone,
+    /**
+     * Deletes all that this device keeps, in one transaction, and takes no more writes; with `keep` but for what unsent writes
+     * are made of. Only while nothing is sent. When it fails, nothing has changed.
+     */
+    wipe: (
+      what?: "flush" | "keep" | "discard"
+    ): Effect.Effect<void, UnsentWrites | StorageUnavailable | ClientClosed> =>
+      Effect.suspend((): Effect.Effect<void, UnsentWrites | StorageUnavailable | ClientClosed> => {
+        if (closed) return new ClientClosed()
+        const left = unsent()
+        if (what !== "keep" && what !== "discard" && left.pending + left.rejected > 0) return new UnsentWrites(left)
+        closed = true
+        // What is kept has to be there first.
+        return Effect.zipRight(journal.flush, journal.end(deletions(what === "keep"))).pipe(
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              closed = Exit.isSuccess(exit)
+              gone = closed
+              if (closed) outbox.close(new ClientClosed())
+              onChange()
+            })
+          )
+        )
+      }),
     journal,
     outbox,
     rejected,

@@ -1,4 +1,4 @@
-/** What a client tells its application, as plain data. */
+/** What a client and its application tell each other, as plain data. */
 import type { SyncState } from "./SyncState.ts"
 
 /** A visible change of a key; `undefined` where there was or is no value. */
@@ -54,6 +54,21 @@ export interface SyncStatus {
   }
   /** The server's clock minus this device's, in ms, where they differ. */
   readonly clockSkewMillis: number
-  /** Why there is no connection, where there should be one. */
+  /** Why there is no connection, where there should be one, or why its token can't be renewed. */
   readonly failure: string | undefined
+  /** Whether the server wants a token, or another one than it was shown. */
+  readonly needsAuth: boolean
+  /** Whether the server takes operations and has left one unanswered for longer than the client's patience. */
+  readonly stalled: boolean
+}
+
+/** What becomes of writes that the server doesn't durably have, and of those that it rejected. */
+export interface LogoutOptions {
+  /**
+   * `flush`: waits until the server has them all; those that it rejected stand in the way. `keep`: they stay on this device,
+   * with the values that they are about, and are sent when the same user is back. `discard`: they are deleted with the rest.
+   *
+   * @default none may be there: UnsentWrites
+   */
+  readonly unsent?: "flush" | "keep" | "discard" | undefined
 }

@@ -8,19 +8,23 @@ import type { Backoff } from "@topgun/core/Backoff"
 import * as Cell from "@topgun/core/Cell"
 import type { Crdt } from "@topgun/core/CrdtStore"
 import {
+  AuthExpired,
   AuthRequired,
+  AuthUnavailable,
+  AuthUserChanged,
   ConnectionLost,
   MalformedMessage,
   MapRefused,
   ProtocolVersionUnsupported,
-  RequestTimeout
+  RequestTimeout,
+  Stalled
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import { type KeyedRecord, MerkleSync, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import * as Protocol from "@topgun/core/Protocol"
-import { driftMillisMax } from "@topgun/core/Timestamp"
+import { driftMillisMax, millisMax } from "@topgun/core/Timestamp"
 import { type Connection, Transport } from "@topgun/core/Transport"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -34,7 +38,9 @@ import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import * as Credentials from "./Credentials.ts"
 import { notifyAll, Observable } from "./Live.ts"
+import type { NetworkEvents } from "./NetworkEvents.ts"
 import { keyOf, type Pending } from "./Outbox.ts"
 import { Replica } from "./Replica.ts"
 import { Signal } from "./Signal.ts"
@@ -46,13 +52,32 @@ export type SessionFailure =
   | RequestTimeout
   | MalformedMessage
   | AuthRequired
+  | AuthExpired
+  | AuthUserChanged
+  | AuthUnavailable
+  | Stalled
   | ProtocolVersionUnsupported
 
-const isFatal = (failure: SessionFailure): boolean =>
-  failure._tag === "AuthRequired" || failure._tag === "ProtocolVersionUnsupported"
+/** Another token may mend it. */
+const isForToken = ({ _tag }: SessionFailure): boolean =>
+  _tag === "AuthRequired" || _tag === "AuthExpired" || _tag === "AuthUserChanged"
 
 /** How long the server may take to answer one question, in ms. */
 const requestMillisMax = 10_000
+/** How long it may take after an event of the network until something is heard, in ms. */
+const checkMillis = 5_000
+/** What the network's events bring forward isn't tried more often than this, in ms: they may come many a second. */
+const triesMillisMin = 1_000
+/** A connection has held when it is CONNECTED at so many beats of the heart: then the backoff begins anew. */
+const beatsHeld = 2
+/** No server answers at once: patience is this long at least, in ms. */
+const stallMillisMin = 500
+/** How many times within its patience the watchdog looks for what isn't acknowledged. */
+const watchdogLooks = 5
+/** A token is renewed so long before it expires, in ms, or when half of its time is over where that is later. */
+const renewalMillis = 60_000
+/** The longest sleep, in ms, of who waits for a time on a clock that may be set. */
+const lookMillis = 60_000
 /** Maps reconciled at a time. */
 const mapsAtOnce = 4
 /** Clocks that differ by less are taken for equal: the way to the server takes time too. */
@@ -67,7 +92,22 @@ type Answer<Tag> = Extract<Protocol.ServerMessage, { readonly _tag: Tag }>
 export interface Options {
   /** When to try again. */
   readonly backoff: Backoff
+  /** The token to connect with, or what answers one for each connection. */
+  readonly auth?: Credentials.Auth | undefined
+  /** How long `auth` may take, in ms. */
+  readonly authTimeoutMillis: number
+  /** How long an operation may be sent and not acknowledged, on a connection that is alive, in ms. */
+  readonly stallMillis: number
+  readonly network: NetworkEvents
 }
+
+/** All at once, until the first of them ends; the others are interrupted. */
+const untilFirst = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>): Effect.Effect<A, E> =>
+  effects.reduce((all, each) => Effect.raceFirst(all, each))
+
+/** When to renew a token that expires then. */
+const renewalOf = (expiresAt: number, nowMillis: number): number =>
+  expiresAt - Math.min(renewalMillis, (expiresAt - nowMillis) / 2)
 
 /** Whether two operations are of one atomic batch. */
 const isOneBatch = (a: Pending, b: Pending): boolean => a.batch !== undefined && a.batch.first === b.batch?.first
@@ -119,10 +159,14 @@ const decodeRecords = (
     return [Cell.cellOf(kind, key, record), record]
   })
 
-const faultOf = (fault: Answer<"Fault">): SessionFailure => {
+const faultOf = (fault: { readonly cause: string; readonly reason: string }): SessionFailure => {
   switch (fault.cause) {
     case "AuthRequired":
       return new AuthRequired({ reason: fault.reason })
+    case "AuthExpired":
+      return new AuthExpired({ reason: fault.reason })
+    case "AuthUnavailable":
+      return new AuthUnavailable({ reason: fault.reason })
     case "ProtocolVersionUnsupported":
       return new ProtocolVersionUnsupported({ offered: Protocol.version, supported: [] })
     default:
@@ -148,6 +192,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const clock = yield* Effect.clock
   const now = () => clock.unsafeCurrentTimeMillis()
   const { outbox } = replica
+  const { network } = options
+  const stallMillis = Math.max(stallMillisMin, options.stallMillis)
+  const credentials = Credentials.make(options.auth, options.authTimeoutMillis)
 
   const faults = new Set<(fault: unknown) => void>()
   const onFault = (fault: unknown): void => {
@@ -164,7 +211,22 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let skewMillis = 0
   let lastSyncedAt: number | undefined
   let lastFailure: unknown
+  /** The server wants a token, or another one. */
+  let needsAuth = false
+  /** An operation that the server has left unanswered for too long. */
+  let stalledAt: number | undefined
+  /** How many tokens had been given when the present connection took its own. */
+  let credentialVersion = 0
+  /** Beats of the heart that the present connection was CONNECTED for. */
+  let beats = 0
+  /** Something happened that makes a try, or a look at the connection, worth while. */
+  const awakened = new Signal()
   let sendNow: ((message: Protocol.ClientMessage) => void) | undefined
+
+  const listeners = new Set<() => void>()
+  const changed = (): void => {
+    for (const listener of listeners) listener()
+  }
 
   const move = (event: SyncState.SyncEvent): void => {
     const next = SyncState.next(state.current, event)
@@ -175,6 +237,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
   // --- One connection ---
 
   const session = Effect.gen(function*() {
+    beats = 0
+    credentialVersion = credentials.version()
+    if (!network.isOnline()) return yield* new ConnectionLost({ reason: "this device is offline" })
+    // Before the connection is open: the server doesn't wait long for it then.
+    const token = yield* credentials.next
     const connection: Connection = yield* transport.connect(router.ownerOf(0))
     move("opened")
     const ended = Deferred.unsafeMake<never, SessionFailure>(FiberId.none)
@@ -183,6 +250,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
     let nextId = 1
     /** How long nothing was heard, in ms, counted by the heartbeat: the wall clock may be set back. */
     let silentMillis = 0
+    /** Frames that came. */
+    let heard = 0
+    let isLetIn = false
+    /** The last operation that was sent: their numbers only grow on a connection. */
+    let lastSent = -1
+    let expiresAt: number | null = null
+    const expired = new Signal()
+    let isExpired = false
     let durable = true
     /** The clock goes by the server's of this connection. */
     let isCorrected = false
@@ -215,10 +290,23 @@ const make = Effect.fnUntraced(function*(options: Options) {
     // In.
     let wasUnasked = false
     /** Told of once: a server that does it once does it often. */
-    const unasked = (map: string): void => {
+    const unasked = (what: string): void => {
       if (wasUnasked) return
       wasUnasked = true
-      onFault(new MalformedMessage({ reason: `the server sends records of map "${map}", which isn't open here` }))
+      onFault(new MalformedMessage({ reason: `the server ${what}` }))
+    }
+    const outOfPlace = (what: string): never => {
+      throw new MalformedMessage({ reason: `${what} is out of place` })
+    }
+    /** Whether the server may say this of an operation: it was sent on this connection. */
+    const isSent = (sequence: number): boolean => {
+      if (sequence <= lastSent) return true
+      unasked("answers a write that it wasn't sent")
+      return false
+    }
+    /** @throws MalformedMessage for what no clock shows */
+    const checkTime = (serverMillis: number): void => {
+      if (serverMillis < 0 || serverMillis > millisMax - driftMillisMax) outOfPlace(`the time ${serverMillis}`)
     }
     const answer = (id: number, message: Protocol.ServerMessage): void => {
       const request = requests.get(id)
@@ -226,17 +314,28 @@ const make = Effect.fnUntraced(function*(options: Options) {
       if (request !== undefined) Deferred.unsafeDone(request, Exit.succeed(message))
     }
     const receive = (message: Protocol.ServerMessage): void => {
+      // What says that it's an answer of this connection would be taken for one to what others have sent.
+      if (!isLetIn && message._tag !== "AuthAck" && message._tag !== "Fault") outOfPlace(message._tag)
       switch (message._tag) {
         case "AuthAck":
+          if (isLetIn) outOfPlace("a second AuthAck")
+          checkTime(message.serverMillis)
+          isLetIn = true
           durable = message.durable
           return Deferred.unsafeDone(authenticated, Exit.succeed(message))
+        case "AuthExpired":
+          isExpired = true
+          needsAuth = true
+          changed()
+          return expired.notify()
+        case "AuthRenewAck":
         case "SyncRoot":
         case "SyncBucketsAck":
         case "SyncLeaf":
           return answer(message.id, message)
         case "ServerEvent": {
           const crdt = replica.map(message.map)
-          if (crdt === undefined) return unasked(message.map)
+          if (crdt === undefined) return unasked(`sends records of map "${message.map}", which isn't open here`)
           // The server has just taken it by its own clock. Only the next tree walk brings it again.
           if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records))) {
             mistimed("a record of now is from beyond its bound")
@@ -244,9 +343,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
           return
         }
         case "OpAck":
-          outbox.acknowledged(message.sequences, message.level, message.replicas, !durable)
+          if (message.level === "PERSISTED" && !durable) outOfPlace("PERSISTED from a server without a database")
+          outbox.acknowledged(message.sequences.filter(isSent), message.level, message.replicas, !durable)
+          changed()
           return progress.notify()
         case "OpReject":
+          if (!isSent(message.sequence)) return
           if (message.cause === "ClockSkewTooLarge" && outbox.tooEarly(message.sequence)) {
             return mistimed(message.reason)
           }
@@ -256,6 +358,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
           outbox.durable(message.sequence)
           return progress.notify()
         case "Pong": {
+          checkTime(message.serverMillis)
           const error = isCorrected ? errorOf(message.serverMillis) : undefined
           return error === undefined ? undefined : mistimed(`the server's is ${error} ms later`)
         }
@@ -271,6 +374,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         // An acknowledgement is of what was sent on this connection, which may have got another stamp since.
         if (over) return
         silentMillis = 0
+        heard++
         try {
           for (const message of Protocol.decodeFromServer(frame)) receive(message)
         } catch (cause) {
@@ -358,18 +462,113 @@ const make = Effect.fnUntraced(function*(options: Options) {
           onFault(new MapRefused({ map, reason }))
         })))
 
+    const ping = (): void => {
+      if (isLetIn) send({ _tag: "Ping", id: nextId++ })
+    }
     const heartbeat = Effect.gen(function*() {
       yield* Effect.sleep(Protocol.pingMillis)
       silentMillis += Protocol.pingMillis
       if (silentMillis > Protocol.deadMillis) {
         return yield* new ConnectionLost({ reason: `nothing was heard for ${Protocol.deadMillis} ms` })
       }
-      send({ _tag: "Ping", id: nextId++ })
+      beats = state.current === "CONNECTED" ? beats + 1 : 0
+      ping()
     }).pipe(Effect.forever)
+
+    /** After a sleep, or a change of network, a connection may be dead though it never closed. */
+    const check = Effect.gen(function*() {
+      const { version } = awakened
+      yield* awakened.after(version)
+      if (!isLetIn) return
+      const before = heard
+      ping()
+      yield* Effect.sleep(checkMillis)
+      if (heard === before) {
+        return yield* new ConnectionLost({
+          reason: `nothing was heard for ${checkMillis} ms after the network changed`
+        })
+      }
+    }).pipe(Effect.forever)
+
+    /** Notices operations that are sent and left unanswered, however lively the connection is. */
+    const watchdog = Effect.gen(function*() {
+      /** What had left this process at each of the last looks. */
+      const left: Array<number> = []
+      while (true) {
+        yield* Effect.sleep(stallMillis / watchdogLooks)
+        const first = outbox.firstUnanswered()
+        if (first !== undefined && left.length === watchdogLooks && first <= left[0]!) {
+          stalledAt = first
+          return yield* new Stalled({ afterMillis: stallMillis })
+        }
+        // What waits for a slow link isn't the server's to answer yet.
+        left.push(connection.bufferedBytes() === 0 ? lastSent : left.at(-1) ?? -1)
+        if (left.length > watchdogLooks) left.shift()
+      }
+    })
+
+    const renewalDue = Effect.gen(function*() {
+      // Not in a circle with a server that lets no token live.
+      yield* Effect.sleep(triesMillisMin)
+      if (expiresAt === null) return yield* expired.until(() => isExpired)
+      const renewAt = renewalOf(expiresAt, hlc.wallMillis())
+      while (!isExpired && hlc.wallMillis() < renewAt) {
+        yield* Effect.raceFirst(
+          Effect.sleep(Math.min(renewAt - hlc.wallMillis(), lookMillis)),
+          expired.until(() => isExpired)
+        )
+      }
+    })
+    const renewWith = Effect.fnUntraced(function*(renewed: string | null) {
+      if (renewed === null) return
+      const ack = yield* ask("AuthRenewAck", (id) => ({ _tag: "AuthRenew", id, token: renewed }))
+      expiresAt = ack.expiresAt
+      isExpired = false
+      needsAuth = false
+      lastFailure = undefined
+      changed()
+    })
+    /** Renews the token in place, as often as it has to be. What goes wrong with that is told, and is nobody else's matter. */
+    const renewals = Effect.gen(function*() {
+      let backoff = yield* Schedule.driver(options.backoff)
+      let retries: Effect.Effect<void> | undefined
+      while (true) {
+        const outcome = yield* Effect.either(Effect.flatMap(
+          Effect.raceFirst(
+            Effect.flatMap(credentials.whenGiven(credentialVersion), () => {
+              credentialVersion = credentials.version()
+              return credentials.next
+            }),
+            credentials.hasProvider
+              ? Effect.flatMap(retries ?? renewalDue, () => credentials.another)
+              : Effect.never
+          ),
+          renewWith
+        ))
+        if (Either.isRight(outcome)) {
+          backoff = yield* Schedule.driver(options.backoff)
+          retries = undefined
+          continue
+        }
+        const failure = outcome.left
+        if (failure._tag === "Refusal" && failure.cause === "AuthUserChanged") {
+          return yield* new AuthUserChanged({ expected: replica.user() ?? "" })
+        }
+        if (failure._tag === "MalformedMessage") return yield* failure
+        const fault = failure._tag === "Refusal" ? faultOf(failure) : failure
+        if (isForToken(fault)) needsAuth = true
+        lastFailure = fault
+        onFault(fault)
+        changed()
+        // When the tries are spent, the token that there is holds as long as it holds.
+        retries = Effect.orElse(Effect.asVoid(backoff.next(fault)), () => Effect.never)
+      }
+    })
 
     /** Nothing leaves before the clock and the sequence numbers in it are durably reserved. */
     const transmit = Effect.fnUntraced(function*(operations: ReadonlyArray<Pending>) {
       for (const message of messagesOf(operations)) send(message)
+      lastSent = operations.at(-1)?.sequence ?? lastSent
       while (connection.bufferedBytes() > bufferedBytesMax) yield* Effect.sleep(bufferPollMillis)
     })
     /** What another writer than the present one has issued on this device was reserved by that one. */
@@ -400,13 +599,20 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }).pipe(Effect.forever)
 
     const work = Effect.gen(function*() {
-      send({ _tag: "Auth", protocol: Protocol.version, nodeId: replica.nodeId(), token: null })
+      send({ _tag: "Auth", protocol: Protocol.version, nodeId: replica.nodeId(), token })
       const hello = yield* Deferred.await(authenticated).pipe(
         Effect.timeoutFail({
           duration: requestMillisMax,
           onTimeout: () => new RequestTimeout({ request: "Auth", afterMillis: requestMillisMax })
         })
       )
+      const user = replica.user()
+      if (user !== undefined && hello.userId !== user) {
+        return yield* new AuthUserChanged({ expected: user, actual: hello.userId })
+      }
+      if (hello.userId !== null) replica.adoptUser(hello.userId)
+      expiresAt = hello.expiresAt
+      needsAuth = false
       const error = errorOf(hello.serverMillis)
       const ahead = hello.serverMillis - now()
       skewMillis = Math.abs(ahead) < skewMillisMin ? 0 : ahead
@@ -419,6 +625,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
       }
       move("authenticated")
 
+      return yield* Effect.raceFirst(renewals, synchronise)
+    })
+
+    const synchronise = Effect.gen(function*() {
       synced.clear()
       refused.clear()
       const unanswered = outbox.resend()
@@ -428,7 +638,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         yield* reservedFor(operations)
         yield* transmit(operations)
       }
-      yield* Effect.raceFirst(
+      return yield* Effect.raceFirst(
         sendOperations,
         Effect.gen(function*() {
           yield* progress.until(() => outbox.isDrained(bound))
@@ -442,10 +652,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       )
     })
 
-    return yield* Effect.raceFirst(
-      Effect.raceFirst(Deferred.await(ended), heartbeat),
-      Effect.zipRight(work, Effect.never)
-    ).pipe(
+    return yield* untilFirst<never, SessionFailure>([Deferred.await(ended), heartbeat, check, watchdog, work]).pipe(
       Effect.ensuring(Effect.sync(() => {
         over = true
         sendNow = undefined
@@ -461,20 +668,50 @@ const make = Effect.fnUntraced(function*(options: Options) {
     onFault(failure)
   }
 
+  /** No retry can mend it. */
+  const isFatal = (failure: SessionFailure): boolean =>
+    failure._tag === "ProtocolVersionUnsupported" ||
+    (isForToken(failure) && (failure._tag === "AuthUserChanged" || !credentials.hasProvider) &&
+      credentials.version() === credentialVersion)
+
   const run = Effect.gen(function*() {
-    const backoff = yield* Schedule.driver(options.backoff)
+    let backoff = yield* Schedule.driver(options.backoff)
     move("connect")
     while (true) {
+      const triedAt = now()
       const exit = yield* Effect.exit(Effect.scoped(session))
       if (Exit.isSuccess(exit)) return yield* Effect.never
       if (Cause.isInterruptedOnly(exit.cause)) return yield* Effect.interrupt
-      const failure = Cause.failureOption(exit.cause)
-      if (Option.isNone(failure) || isFatal(failure.value)) return stopOf(Cause.squash(exit.cause))
-      if (state.current === "CONNECTED") yield* backoff.reset
-      lastFailure = failure.value
+      const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
+      if (failure === undefined) return stopOf(Cause.squash(exit.cause))
+      if (isForToken(failure)) needsAuth = true
+      if (isFatal(failure)) {
+        stopOf(failure)
+        if (!isForToken(failure)) return
+        yield* credentials.whenGiven(credentialVersion)
+        move("connect")
+        continue
+      }
+      if (beats >= beatsHeld) yield* backoff.reset
+      lastFailure = failure
       move("lost")
-      const waited = yield* Effect.either(backoff.next(failure.value))
-      if (Either.isLeft(waited)) return stopOf(failure.value)
+      const { version } = awakened
+      const given = credentials.whenGiven(credentialVersion)
+      const triedLately = Effect.suspend(() =>
+        Effect.sleep(Math.min(triesMillisMin, Math.max(0, triedAt + triesMillisMin - now())))
+      )
+      if (network.isOnline()) {
+        const spent = yield* untilFirst([
+          Effect.match(backoff.next(failure), { onFailure: () => true, onSuccess: () => false }),
+          Effect.as(Effect.zipRight(untilFirst([awakened.after(version), given]), triedLately), false)
+        ])
+        if (spent) return stopOf(failure)
+      } else {
+        // Another network, other delays.
+        backoff = yield* Schedule.driver(options.backoff)
+        yield* awakened.until(() => network.isOnline())
+        yield* triedLately
+      }
       move("retry")
     }
   }).pipe(Effect.onInterrupt(() => halt))
@@ -484,11 +721,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
     move("disconnect")
   })
 
+  const stopHearing = network.subscribe(() => awakened.notify())
   const running = yield* FiberHandle.make()
   const stopWatching = replica.observe({ onMapOpened: () => mapOpened.notify() })
   let closed = false
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
+      stopHearing()
       stopWatching()
       closed = true
       progress.notify()
@@ -496,8 +735,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
   )
 
   const disconnect = Effect.zipRight(FiberHandle.clear(running), halt)
+  let isOver = false
   const connect = Effect.suspend(() =>
-    state.current === "DISCONNECTED"
+    state.current === "DISCONNECTED" && !isOver
       ? Effect.asVoid(FiberHandle.run(running, run, { onlyIfMissing: true }))
       : Effect.void
   )
@@ -529,11 +769,37 @@ const make = Effect.fnUntraced(function*(options: Options) {
     lastSyncedAt: () => lastSyncedAt,
     /** Why there is no connection, where there should be one. */
     lastFailure: () => lastFailure,
-    /** Hears of faults that nobody waits for. */
-    observe: (listener: (fault: unknown) => void): () => void => {
-      faults.add(listener)
+    /** Whether the server wants a token, or another one. */
+    needsAuth: () => needsAuth,
+    /** Whether the server leaves operations unanswered that it was sent, on whichever connection. */
+    isStalled: (): boolean => {
+      if (stalledAt === undefined) return false
+      const first = outbox.firstUnanswered()
+      if (first === undefined || first > stalledAt) stalledAt = undefined
+      return stalledAt !== undefined
+    },
+    /** The token from now on: shown in the place of the present connection's, and ends waiting for one. */
+    giveToken: credentials.give,
+    /** Disconnects for good, unless `end` fails: what it does is done without a connection. */
+    endWith: <A, E>(end: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+      inTurn(Effect.suspend(() => {
+        const wasWanted = state.current !== "DISCONNECTED"
+        isOver = true
+        return Effect.zipRight(disconnect, end).pipe(
+          Effect.onExit((exit) => {
+            if (Exit.isSuccess(exit)) return Effect.void
+            isOver = false
+            return wasWanted ? connect : Effect.void
+          })
+        )
+      })),
+    /** Hears of changes of what is told here, and of faults that nobody waits for. */
+    observe: (onChange: () => void, onFaultHere: (fault: unknown) => void): () => void => {
+      listeners.add(onChange)
+      faults.add(onFaultHere)
       return () => {
-        faults.delete(listener)
+        listeners.delete(onChange)
+        faults.delete(onFaultHere)
       }
     },
     /** The way for calls: payloads go to the server, its replies to whoever listens. False: not connected. */

@@ -10,7 +10,7 @@ export type SyncState =
   | "ERROR"
 
 export type SyncEvent =
-  /** The application wants a connection. */
+  /** The application wants a connection or, in an ERROR for want of a token, gives one. */
   | "connect"
   /** The transport is open. */
   | "opened"
@@ -35,7 +35,7 @@ export const transitions: Record<SyncState, Partial<Record<SyncEvent, SyncState>
   SYNCING: { synced: "CONNECTED", lost: "BACKOFF", fail: "ERROR", disconnect: "DISCONNECTED" },
   CONNECTED: { lost: "BACKOFF", fail: "ERROR", disconnect: "DISCONNECTED" },
   BACKOFF: { retry: "CONNECTING", fail: "ERROR", disconnect: "DISCONNECTED" },
-  ERROR: { disconnect: "DISCONNECTED" }
+  ERROR: { connect: "CONNECTING", disconnect: "DISCONNECTED" }
 }
 
 /** The next state, or `undefined` where the table has no way. */

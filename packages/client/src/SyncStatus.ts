@@ -22,9 +22,9 @@ const make = Effect.gen(function*() {
   let backlog: SyncStatus["backlog"] = "low"
   const read = (): SyncStatus => ({
     state: engine.state.current,
-    pending: replica.outbox.size(),
-    rejected: replica.rejected.list().length,
-    oldestPendingAt: replica.outbox.oldest(),
+    pending: replica.isGone() ? 0 : replica.outbox.size(),
+    rejected: replica.isGone() ? 0 : replica.rejected.list().length,
+    oldestPendingAt: replica.isGone() ? undefined : replica.outbox.oldest(),
     backlog,
     hasSynced: engine.lastSyncedAt() !== undefined,
     lastSyncedAt: engine.lastSyncedAt(),
@@ -34,7 +34,9 @@ const make = Effect.gen(function*() {
       fault: wordsOf(replica.storageFault())
     },
     clockSkewMillis: engine.skewMillis(),
-    failure: wordsOf(engine.lastFailure())
+    failure: wordsOf(engine.lastFailure()),
+    needsAuth: engine.needsAuth(),
+    stalled: engine.isStalled()
   })
   let latest = read()
   /** The same object for as long as nothing in it changes, so that it can be compared by identity. */
@@ -67,7 +69,7 @@ const make = Effect.gen(function*() {
       }
     }),
     engine.state.subscribe(refresh),
-    engine.observe(onFault)
+    engine.observe(refresh, onFault)
   ]
   yield* Effect.addFinalizer(() => Effect.sync(() => stops.forEach((stop) => stop())))
   const live: Live<SyncStatus> = {

@@ -14,7 +14,8 @@ import * as Device from "./Device.ts"
 import { again, draftsOf } from "./Drafts.ts"
 import * as GridMap from "./GridMap.ts"
 import type { Live } from "./Live.ts"
-import type { RejectedWrite, SyncStatus } from "./Reports.ts"
+import type { LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
+import { logout, type LogoutFailure } from "./Logout.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
 import * as Replica from "./Replica.ts"
 import * as SyncEngine from "./SyncEngine.ts"
@@ -50,6 +51,13 @@ export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<Top
   readonly disconnect: Effect.Effect<void>
   /** Begins anew at once; the way out of ERROR. */
   readonly resetConnection: Effect.Effect<void>
+  /** The token from now on: it renews the connection in place, or ends the waiting for one. What comes of it, `status` tells. */
+  readonly setAuthToken: (token: string) => Effect.Effect<void>
+  /**
+   * Ends the connection and deletes this user's data from the device: all of it, or nothing when it fails. The client is closed
+   * then; what it was used for is refused.
+   */
+  readonly logout: (options?: LogoutOptions) => Effect.Effect<void, LogoutFailure>
   /** Waits until the server has all that was written here so far, and this device all that the server has. */
   readonly synced: Effect.Effect<void>
   readonly serverStatus: Effect.Effect<ServerStatus, ConnectionLost>
@@ -96,6 +104,8 @@ const make = Effect.gen(function*() {
     connect: engine.connect,
     disconnect: engine.disconnect,
     resetConnection: engine.resetConnection,
+    setAuthToken: (token) => Effect.sync(() => engine.giveToken(token)),
+    logout: (options) => logout(replica, engine, options),
     synced: engine.synced,
     serverStatus: calls.status
   })

@@ -12,9 +12,12 @@ import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import { again, draftsOf } from "./Drafts.ts"
 import * as ClientConfig from "./ClientConfig.ts"
+import type { Auth } from "./Credentials.ts"
 import * as Device from "./Device.ts"
 import { type Live, Observable } from "./Live.ts"
 import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
+import { logout } from "./Logout.ts"
+import * as NetworkEvents from "./NetworkEvents.ts"
 import type {
   Ack,
   Client,
@@ -55,12 +58,23 @@ export interface Surroundings {
   readonly platform?: Layer.Layer<never>
 }
 
+const authOf = (auth: NonNullable<ClientOptions["auth"]>): Auth =>
+  typeof auth === "string" ? auth : Effect.tryPromise({ try: async () => auth(), catch: (fault) => fault })
+
+/** Whether a server is on this machine, which is reached without any network. */
+const isLoopback = (url: string | undefined): boolean =>
+  url !== undefined && URL.canParse(url) && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(new URL(url).hostname)
+
 const configOf = (options: ClientOptions): ClientConfig.Options => ({
   grid: (options.grid ?? []) as ReadonlyArray<Grid.Declaration>,
   onError: ClientConfig.contained(options.onError ?? (() => {})),
   autoConnect: (options.autoConnect ?? true) && options.url !== undefined,
   ...(options.writeConcern === undefined ? {} : { writeConcern: options.writeConcern }),
   ...(options.writeTimeoutMs === undefined ? {} : { writeTimeoutMillis: options.writeTimeoutMs }),
+  ...(options.auth === undefined ? {} : { auth: authOf(options.auth) }),
+  ...(options.authTimeoutMs === undefined ? {} : { authTimeoutMillis: options.authTimeoutMs }),
+  ...(options.stallMs === undefined ? {} : { stallMillis: options.stallMs }),
+  network: options.network ?? (isLoopback(options.url) ? NetworkEvents.none : ClientConfig.defaults.network),
   ...(options.backpressure === undefined ? {} : { backpressure: options.backpressure }),
   ...(options.backoff === undefined ? {} : {
     backoff: Backoff.make({
@@ -88,7 +102,9 @@ const notOpen: SyncStatus = {
   lastSyncedAt: undefined,
   storage: { kind: "opening", durable: false, fault: undefined },
   clockSkewMillis: 0,
-  failure: undefined
+  failure: undefined,
+  needsAuth: false,
+  stalled: false
 }
 
 /** The device's runtime, and what waits for it to be open. */
@@ -436,6 +452,14 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
     connect: () => engine(({ connect }) => connect),
     disconnect: () => engine(({ disconnect }) => disconnect),
     resetConnection: () => engine(({ resetConnection }) => resetConnection),
+    setAuthToken: (token) => void facade.whenOpen(({ engine: { giveToken } }) => giveToken(token)),
+    logout: async (logoutOptions) => {
+      await facade.run(
+        Effect.flatMap(Effect.all([Replica, SyncEngine]), ([replica, sync]) => logout(replica, sync, logoutOptions)),
+        logoutOptions
+      )
+      await close()
+    },
     serverStatus: async (waiting) => {
       // Calls are rare: what they need is loaded when the first is made.
       const Calls = await import("./Calls.ts")

@@ -10,8 +10,9 @@ export * as Grid from "@topgun/core/Grid"
 export { memory, type StorageAdapter } from "@topgun/core/StorageAdapter"
 export type { Batch } from "./Batch.ts"
 export type { Live } from "./Live.ts"
+export type { NetworkEvent, NetworkEvents } from "./NetworkEvents.ts"
 export type * from "./PromiseClient.ts"
-export type { Change, RejectedWrite, SyncStatus } from "./Reports.ts"
+export type { Change, LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
 export type { SyncState } from "./SyncState.ts"
 
 /** Opens a client. It can be written to at once, and read when it is {@link Client.ready}. */
@@ -41,6 +42,11 @@ export const StorageUnavailable: ErrorClass<"StorageUnavailable"> = plain(Errors
 export const NotLoaded: ErrorClass<"NotLoaded"> = plain(Errors.NotLoaded)
 export const ConnectionLost: ErrorClass<"ConnectionLost"> = plain(Errors.ConnectionLost)
 export const AuthRequired: ErrorClass<"AuthRequired"> = plain(Errors.AuthRequired)
+export const AuthExpired: ErrorClass<"AuthExpired"> = plain(Errors.AuthExpired)
+export const AuthUserChanged: ErrorClass<"AuthUserChanged"> = plain(Errors.AuthUserChanged)
+export const AuthUnavailable: ErrorClass<"AuthUnavailable"> = plain(Errors.AuthUnavailable)
+export const Stalled: ErrorClass<"Stalled"> = plain(Errors.Stalled)
+export const UnsentWrites: ErrorClass<"UnsentWrites"> = plain(Errors.UnsentWrites)
 export const WriteRejected: ErrorClass<"WriteRejected"> = plain(Errors.WriteRejected)
 export const WriteDropped: ErrorClass<"WriteDropped"> = plain(Errors.WriteDropped)
 export const BackpressureError: ErrorClass<"BackpressureError"> = plain(Errors.BackpressureError)

@@ -298,7 +298,15 @@ describe("a batch on the wire", () => {
           for (const message of Protocol.decodeFromClient(frame)) {
             if (message._tag === "Auth") {
               const serverMillis = clock.unsafeCurrentTimeMillis()
-              say({ _tag: "AuthAck", protocol: Protocol.version, serverMillis, generation: "1", durable: true })
+              const anonymous = { userId: null, expiresAt: null }
+              say({
+                _tag: "AuthAck",
+                protocol: Protocol.version,
+                serverMillis,
+                generation: "1",
+                durable: true,
+                ...anonymous
+              })
             } else if (message._tag === "SyncInit") say({ _tag: "SyncRoot", id: message.id, partitions: null })
             else if (message._tag === "OpBatch") received.push([message.map, message.atomic, message.ops.length])
           }

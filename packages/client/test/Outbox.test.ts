@@ -29,7 +29,9 @@ const scripted = Effect.gen(function*() {
             protocol: Protocol.version,
             serverMillis: clock.unsafeCurrentTimeMillis(),
             generation: "1",
-            durable: true
+            durable: true,
+            userId: null,
+            expiresAt: null
           })
         } else if (message._tag === "SyncInit") say({ _tag: "SyncRoot", id: message.id, partitions: null })
         else if (message._tag === "OpBatch") received.push(...message.ops)

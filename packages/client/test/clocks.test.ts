@@ -481,7 +481,15 @@ const scripted = Effect.fnUntraced(function*(answer: (op: Protocol.OpTuple) => P
       for (const message of Protocol.decodeFromClient(frame)) {
         const serverMillis = clock.unsafeCurrentTimeMillis()
         if (message._tag === "Auth") {
-          say({ _tag: "AuthAck", protocol: Protocol.version, serverMillis, generation: "1", durable: true })
+          say({
+            _tag: "AuthAck",
+            protocol: Protocol.version,
+            serverMillis,
+            generation: "1",
+            durable: true,
+            userId: null,
+            expiresAt: null
+          })
         } else if (message._tag === "SyncInit") say({ _tag: "SyncRoot", id: message.id, partitions: null })
         else if (message._tag === "Ping") say({ _tag: "Pong", id: message.id, serverMillis })
         else if (message._tag === "OpBatch") { for (const op of message.ops) say(answer(op)) }

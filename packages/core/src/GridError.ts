@@ -62,6 +62,69 @@ export class AuthRequired extends Schema.TaggedError<AuthRequired>()("AuthRequir
   }
 }
 
+/** The token by which this connection was let in is no longer valid, and no new one came in time. */
+export class AuthExpired extends Schema.TaggedError<AuthExpired>()("AuthExpired", { reason: Schema.String }) {
+  readonly code = "TG_AUTH_EXPIRED"
+  readonly retryable = true
+  override get message(): string {
+    return `The server asks for a new token: ${this.reason}`
+  }
+}
+
+/** The token is another user's than the one whose data this is. Nothing was sent, and nothing is lost. */
+export class AuthUserChanged extends Schema.TaggedError<AuthUserChanged>()("AuthUserChanged", {
+  expected: Schema.String,
+  /** Null for nobody's; absent where only the server knows. */
+  actual: Schema.optional(Schema.NullOr(Schema.String))
+}) {
+  readonly code = "TG_AUTH_USER_CHANGED"
+  readonly retryable = false
+  override get message(): string {
+    const actual = this.actual === undefined
+      ? "another user's"
+      : this.actual === null
+      ? "nobody's: the server asks for none"
+      : `that of user "${this.actual}"`
+    return `This is the data of user "${this.expected}", and the token is ${actual}. Give a token of "${this.expected}", ` +
+      "or log out first and open a client for the other user"
+  }
+}
+
+/** Whether a token is good, or which, could not be found out. */
+export class AuthUnavailable extends Schema.TaggedError<AuthUnavailable>()("AuthUnavailable", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly code = "TG_AUTH_UNAVAILABLE"
+  readonly retryable = true
+  override get message(): string {
+    return `Authentication is not possible now: ${this.reason}`
+  }
+}
+
+/** The server takes operations and doesn't answer them, on a connection that is alive. They stay in the log. */
+export class Stalled extends Schema.TaggedError<Stalled>()("Stalled", { afterMillis: Schema.Number }) {
+  readonly code = "TG_STALLED"
+  readonly retryable = true
+  override get message(): string {
+    return `The server has not acknowledged a write within ${this.afterMillis} ms, though the connection is alive: ` +
+      "the connection is replaced, and the write is sent again"
+  }
+}
+
+/** Logging out would lose what the server doesn't have. Nothing was changed. */
+export class UnsentWrites extends Schema.TaggedError<UnsentWrites>()("UnsentWrites", {
+  pending: Schema.Number,
+  rejected: Schema.Number
+}) {
+  readonly code = "TG_UNSENT_WRITES"
+  readonly retryable = true
+  override get message(): string {
+    return `${this.pending} writes have not reached the server and ${this.rejected} were rejected by it: ` +
+      "say what becomes of them by logout's option unsent, \"flush\", \"keep\" or \"discard\""
+  }
+}
+
 /** The server refused one operation. Its effect was undone locally and it waits among the rejected writes. */
 export class WriteRejected extends Schema.TaggedError<WriteRejected>()("WriteRejected", {
   map: Schema.String,

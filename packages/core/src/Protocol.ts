@@ -27,6 +27,7 @@
  * | from the client | answered by | |
  * |---|---|---|
  * | `Auth` | `AuthAck` or `Fault` | first, and the only one before it is answered |
+ * | `AuthRenew` | `AuthRenewAck` or `Fault` | a new token of the same user, one at a time; nothing else is interrupted |
  * | `SyncInit` | `SyncRoot` | opens a map: its events follow from here on; compares roots |
  * | `SyncBuckets` | `SyncBucketsAck` | nodes of the tree walk and what is below them, as `MerkleSync` packs them |
  * | `SyncFetch` | `SyncLeaf` | records of keys, by partition and hash, from a cursor |
@@ -39,6 +40,7 @@
  * |---|---|
  * | `ServerEvent` | records of an opened map that others wrote |
  * | `Durable` | the device's operations of this connection up to a sequence number survive a crash of the server |
+ * | `AuthExpired` | the token has expired: without another the server closes when `graceMillis` have passed |
  * | `Fault` | what was wrong, before the server closes, or with the `id` of the request that failed |
  *
  * **Batches.** Messages `OpBatch` one after the other of which the last says `end` and those before `more` are one atomic
@@ -74,6 +76,8 @@ export const supportedVersions: ReadonlyArray<number> = [1]
 export const frameBytesMax = 1024 * 1024
 /** Bytes of a frame before authentication, at most. */
 export const frameBytesBeforeAuthMax = 16 * 1024
+/** Characters of a token, at most: written in UTF-8, whatever they are, they fit into such a frame. */
+export const tokenLengthMax = 4 * 1024
 /** Operations in one `OpBatch`, at most. */
 export const batchOperationsMax = 500
 /** Bytes of keys and records at which a client begins another `OpBatch`. */
@@ -140,11 +144,11 @@ const Sequences = field(
   "Sequences",
   (value): value is ReadonlyArray<number> => Array.isArray(value) && value.every(isSequence)
 )
+const isMillis = (value: unknown): value is number =>
+  typeof value === "number" && Number.isFinite(value) && !Object.is(value, -0)
 /** A wall clock's ms. */
-const Millis = field(
-  "Millis",
-  (value): value is number => typeof value === "number" && Number.isFinite(value) && !Object.is(value, -0)
-)
+const Millis = field("Millis", isMillis)
+const MillisOrNull = field("MillisOrNull", orNull(isMillis))
 const Bytes = field("Bytes", isBytes)
 const BytesOrNull = field("BytesOrNull", orNull(isBytes))
 const Hash = field("Hash", isHash)
@@ -240,8 +244,21 @@ export const Ping = Schema.TaggedStruct("Ping", { id: Sequence })
 /** A message of @effect/rpc to the server. */
 export const Call = Schema.TaggedStruct("Call", { payload: Bytes })
 
+/** A new token, before the one that let the connection in expires. */
+export const AuthRenew = Schema.TaggedStruct("AuthRenew", { id: Sequence, token: Text })
+
 /** What a client may send. */
-export const ClientMessage = Schema.Union(Auth, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call)
+export const ClientMessage = Schema.Union(
+  Auth,
+  AuthRenew,
+  SyncInit,
+  SyncBuckets,
+  SyncFetch,
+  SyncPull,
+  OpBatch,
+  Ping,
+  Call
+)
 /** What a client may send. */
 export type ClientMessage = typeof ClientMessage.Type
 
@@ -255,8 +272,20 @@ export const AuthAck = Schema.TaggedStruct("AuthAck", {
   /** Which store the server serves: another one after a restore from a backup. */
   generation: Text,
   /** Whether anything is durable there; if not, operations end with their `OpAck`. */
-  durable: Flag
+  durable: Flag,
+  /** Whom the token is of; null where nobody is asked for one. */
+  userId: TextOrNull,
+  /** When the token expires by the server's clock, in ms; null where it doesn't. */
+  expiresAt: MillisOrNull
 })
+/** The new token is taken. */
+export const AuthRenewAck = Schema.TaggedStruct("AuthRenewAck", {
+  id: Sequence,
+  /** As in `AuthAck`. */
+  expiresAt: MillisOrNull
+})
+/** The token has expired. The connection ends when this many ms have passed without another one. */
+export const AuthExpired = Schema.TaggedStruct("AuthExpired", { graceMillis: Sequence })
 /** Whether the roots are equal and, where not, those of the partitions. */
 export const SyncRoot = Schema.TaggedStruct("SyncRoot", {
   id: Sequence,
@@ -299,6 +328,8 @@ export const Fault = Schema.TaggedStruct("Fault", {
 /** What a server may send. */
 export const ServerMessage = Schema.Union(
   AuthAck,
+  AuthRenewAck,
+  AuthExpired,
   SyncRoot,
   SyncBucketsAck,
   SyncLeaf,
@@ -447,9 +478,23 @@ const makeDecode = <A>(structs: { readonly [tag: string]: { readonly fields: Sch
 
 /** The messages of a frame from a client. @throws MalformedMessage */
 export const decodeFromClient: (bytes: Uint8Array) => ReadonlyArray<ClientMessage> = makeDecode(
-  { Auth, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call }
+  { Auth, AuthRenew, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call }
 )
 /** The messages of a frame from a server. @throws MalformedMessage */
 export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessage> = makeDecode(
-  { AuthAck, SyncRoot, SyncBucketsAck, SyncLeaf, ServerEvent, OpAck, OpReject, Durable, Pong, Reply, Fault }
+  {
+    AuthAck,
+    AuthRenewAck,
+    AuthExpired,
+    SyncRoot,
+    SyncBucketsAck,
+    SyncLeaf,
+    ServerEvent,
+    OpAck,
+    OpReject,
+    Durable,
+    Pong,
+    Reply,
+    Fault
+  }
 )

@@ -62,6 +62,7 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
     atomic: fc.constantFrom("no" as const, "more" as const, "end" as const),
     ops: someOps
   }),
+  AuthRenew: tagged("AuthRenew", { id: sequence, token: text }),
   Ping: tagged("Ping", { id: sequence }),
   Call: tagged("Call", { payload: someBytes })
 }
@@ -71,8 +72,12 @@ const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitra
     protocol: sequence,
     serverMillis: fc.nat(),
     generation: text,
-    durable: fc.boolean()
+    durable: fc.boolean(),
+    userId: orNull(text),
+    expiresAt: orNull(fc.nat())
   }),
+  AuthRenewAck: tagged("AuthRenewAck", { id: sequence, expiresAt: orNull(fc.nat()) }),
+  AuthExpired: tagged("AuthExpired", { graceMillis: sequence }),
   SyncRoot: tagged("SyncRoot", { id: sequence, partitions: orNull(someBytes) }),
   SyncBucketsAck: tagged("SyncBucketsAck", { id: sequence, buckets: someBytes }),
   SyncLeaf: tagged("SyncLeaf", { id: sequence, records: someRecords, after: orNull(text) }),

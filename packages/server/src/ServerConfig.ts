@@ -25,9 +25,11 @@ export interface Settings {
   readonly storage: "sqlite" | "memory"
   /**
    * Who may connect without a token: with `loopback` anyone, for as long as `host` is a loopback address (the server
-   * doesn't start otherwise); with `none` anyone from anywhere, because nobody is asked. @default "loopback"
+   * doesn't start otherwise); with `none` anyone from anywhere, because nobody is asked; with `token` nobody, and the server
+   * doesn't start without an `Authentication` that verifies tokens. One that there is asks everybody, whatever is set here.
+   * @default "loopback"
    */
-  readonly auth: "loopback" | "none"
+  readonly auth: "loopback" | "none" | "token"
   /**
    * Origins of web pages, other than the server's own, whose scripts may connect, as in `https://app.example.com`; `*`
    * for all. Programs that send no origin may always. @default none
@@ -43,6 +45,11 @@ export interface Settings {
    * devices on slow networks. @default 5000
    */
   readonly authMillisMax: number
+  /**
+   * How long a connection stays when its token has expired, in ms, for a new one to come. Higher values forgive slow clients;
+   * for as long an expired token still reads and writes. @default 10000
+   */
+  readonly authGraceMillis: number
   /**
    * Bytes on their way to one client. A client that reads slower than others write is cut off beyond it and resyncs by
    * the tree. Higher values ride out longer stalls, at that much memory for each stalled client. @default 1048576
@@ -81,6 +88,7 @@ export const defaults: Settings = {
   allowedOrigins: [],
   connectionsMax: 10_000,
   authMillisMax: 5_000,
+  authGraceMillis: 10_000,
   outboundBytesMax: 1024 * 1024,
   pendingCommitsMax: 20_000,
   mapsMax: 1_000,
@@ -145,7 +153,7 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
   host: field("TOPGUN_HOST", Text, "a host name or address"),
   dataDir: field("TOPGUN_DATA_DIR", Text, "the path of a directory"),
   storage: choice("TOPGUN_STORAGE", ["sqlite", "memory"]),
-  auth: choice("TOPGUN_AUTH", ["loopback", "none"]),
+  auth: choice("TOPGUN_AUTH", ["loopback", "none", "token"]),
   allowedOrigins: field(
     "TOPGUN_ALLOWED_ORIGINS",
     Schema.transform(Schema.String, Schema.Array(Schema.String.pipe(Schema.pattern(/^(\*|https?:\/\/[^/\s,]+)$/))), {
@@ -157,6 +165,7 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
   ),
   connectionsMax: count("TOPGUN_CONNECTIONS_MAX", 1, 1_000_000),
   authMillisMax: count("TOPGUN_AUTH_MILLIS_MAX", 100, 600_000),
+  authGraceMillis: count("TOPGUN_AUTH_GRACE_MILLIS", 0, 600_000),
   outboundBytesMax: count("TOPGUN_OUTBOUND_BYTES_MAX", 64 * 1024, 1024 * 1024 * 1024),
   pendingCommitsMax: count("TOPGUN_PENDING_COMMITS_MAX", 1, 10_000_000),
   mapsMax: count("TOPGUN_MAPS_MAX", 1, 100_000),

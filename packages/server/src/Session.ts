@@ -11,6 +11,8 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Cause from "effect/Cause"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
@@ -24,6 +26,7 @@ import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
+import { Authentication, type Principal } from "./Authentication.ts"
 import { Partitions } from "./Partitions.ts"
 import { Persistence } from "./Persistence.ts"
 import { Phase } from "./Phase.ts"
@@ -45,8 +48,14 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
 
+/** How often a token's time is looked at, in ms: the wall clock may be set, and a timer can't be set for months. */
+const expiryLookMillis = 60_000
+
+type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.AuthExpired
+
 const make = Effect.gen(function*() {
-  const { authMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
+  const { authGraceMillis, authMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
+  const { verify } = yield* Authentication
   const calls = yield* Calls
   const clock = yield* Effect.clock
   const hlc = yield* Hlc
@@ -67,6 +76,10 @@ const make = Effect.gen(function*() {
     readonly #connection: ServerConnection
     readonly #watch: Fiber.RuntimeFiber<void>
     #authenticated = false
+    /** Under way while a token is verified; what else is there to be run is interrupted with the session. */
+    #verifying: Fiber.RuntimeFiber<void> | undefined
+    #principal: Principal | undefined
+    #expiring: Fiber.RuntimeFiber<void> | undefined
     #closed = false
     #lastHeard = clock.unsafeCurrentTimeMillis()
     #lastSequence = -1
@@ -223,7 +236,7 @@ const make = Effect.gen(function*() {
 
     #handle(message: Protocol.ClientMessage): void {
       if (message._tag === "Auth") return this.#authenticate(message)
-      if (!this.#authenticated) return this.#outOfPlace("Auth comes first")
+      if (!this.#authenticated) return this.#outOfPlace("Auth comes first, and nothing before it is answered")
       const [begun] = this.#parts
       const goesOn = message._tag === "OpBatch" && message.atomic !== "no" && message.concern === begun?.concern
       if (begun !== undefined && !goesOn) return this.#outOfPlace("an atomic batch is begun: the rest of it comes next")
@@ -232,6 +245,8 @@ const make = Effect.gen(function*() {
           return this.send({ _tag: "Pong", id: message.id, serverMillis: hlc.wallMillis() })
         case "OpBatch":
           return this.#write(message)
+        case "AuthRenew":
+          return this.#renew(message)
         case "SyncInit":
           return this.#openMap(message)
         case "SyncBuckets":
@@ -269,21 +284,92 @@ const make = Effect.gen(function*() {
           Protocol.closeCodes.versionUnsupported
         )
       }
-      if (token !== null) {
-        return this.#fail(
-          new GridError.AuthRequired({
-            reason: "this server has no token verifier configured, so it can't accept a token: connect without one"
-          }),
-          Protocol.closeCodes.authFailed
-        )
-      }
-      this.#authenticated = true
-      this.send({
-        _tag: "AuthAck",
-        protocol,
-        serverMillis: hlc.wallMillis(),
-        generation: persistence.generation,
-        durable: persistence.durable
+      this.#verify(token, (verified) => {
+        if (verified._tag === "Failure") {
+          return this.#fail(
+            verified.fault,
+            verified.fault._tag === "AuthUnavailable" ? Protocol.closeCodes.overloaded : Protocol.closeCodes.authFailed
+          )
+        }
+        this.#authenticated = true
+        this.#principal = verified.principal
+        this.#watchExpiry()
+        this.send({
+          _tag: "AuthAck",
+          protocol,
+          serverMillis: hlc.wallMillis(),
+          generation: persistence.generation,
+          durable: persistence.durable,
+          userId: this.#principal?.userId ?? null,
+          expiresAt: this.#principal?.expiresAt ?? null
+        })
+      })
+    }
+
+    /** A token in the place of the one before: whatever comes of it, nothing else on the connection is touched. */
+    #renew({ id, token }: typeof Protocol.AuthRenew.Type): void {
+      this.#verify(token, (verified) => {
+        if (verified._tag === "Failure") return this.#refuse(id, verified.fault)
+        const expected = this.#principal?.userId
+        const actual = verified.principal?.userId ?? null
+        // What the connection may see and has said was judged for its user.
+        if (expected !== undefined && actual !== expected) {
+          return this.#refuse(id, new GridError.AuthUserChanged({ expected, actual }))
+        }
+        this.#principal = verified.principal
+        this.#watchExpiry()
+        this.send({ _tag: "AuthRenewAck", id, expiresAt: this.#principal?.expiresAt ?? null })
+      })
+    }
+
+    #verify(
+      token: string | null,
+      then: (
+        verified:
+          | { readonly _tag: "Success"; readonly principal: Principal | undefined }
+          | { readonly _tag: "Failure"; readonly fault: AuthFault }
+      ) => void
+    ): void {
+      if (this.#verifying !== undefined) return this.#outOfPlace("one token at a time")
+      let done = false
+      const verifying = run(Effect.map(Effect.exit(Effect.suspend(() => verify(token))), (exit) => {
+        done = true
+        this.#verifying = undefined
+        if (this.#closed) return
+        if (Exit.isFailure(exit)) {
+          const failure = Cause.failureOption(exit.cause)
+          const fault = failure._tag === "Some"
+            ? failure.value
+            : new GridError.AuthUnavailable({ reason: "the token could not be verified" })
+          return this.#guard(() => then({ _tag: "Failure", fault }))
+        }
+        const expiresAt = exit.value?.expiresAt
+        if (expiresAt !== undefined && expiresAt <= hlc.wallMillis()) {
+          return this.#guard(() =>
+            then({ _tag: "Failure", fault: new GridError.AuthExpired({ reason: "the token has expired" }) })
+          )
+        }
+        this.#guard(() => then({ _tag: "Success", principal: exit.value }))
+      }))
+      if (!done) this.#verifying = verifying
+    }
+
+    #watchExpiry(): void {
+      this.#expiring?.unsafeInterruptAsFork(FiberId.none)
+      const expiresAt = this.#principal?.expiresAt
+      this.#expiring = expiresAt === undefined ? undefined : run(this.#expire(expiresAt))
+    }
+
+    /** Tells the client that its token has expired and, if that doesn't help, ends the connection. */
+    #expire(expiresAt: number): Effect.Effect<void> {
+      return Effect.gen(this, function*() {
+        for (let left = expiresAt - hlc.wallMillis(); left > 0; left = expiresAt - hlc.wallMillis()) {
+          yield* Effect.sleep(Math.min(left, expiryLookMillis))
+        }
+        this.send({ _tag: "AuthExpired", graceMillis: authGraceMillis })
+        yield* Effect.sleep(authGraceMillis)
+        const fault = new GridError.AuthExpired({ reason: "the token has expired, and no other came" })
+        this.#fail(fault, Protocol.closeCodes.authFailed)
       })
     }
 
@@ -347,7 +433,9 @@ const make = Effect.gen(function*() {
       yield* Effect.sleep(authMillisMax)
       if (!this.#authenticated) {
         // Not AuthRequired, which tells a client not to try again: it may have tried, over a link that was down.
-        const message = `no Auth within ${authMillisMax} ms`
+        const message = this.#verifying === undefined
+          ? `no Auth within ${authMillisMax} ms`
+          : `the token was not verified within ${authMillisMax} ms`
         return this.#fail({ _tag: "RequestTimeout", message }, Protocol.closeCodes.authTimeout)
       }
       while (!this.#closed) {
@@ -393,7 +481,7 @@ const make = Effect.gen(function*() {
       open.delete(this)
       subscriptions.leave(this)
       this.#caller?.close()
-      this.#watch.unsafeInterruptAsFork(FiberId.none)
+      for (const fiber of [this.#watch, this.#verifying, this.#expiring]) fiber?.unsafeInterruptAsFork(FiberId.none)
     }
 
     /** Takes nothing more from the client; acknowledgements still go out. */

@@ -7,12 +7,13 @@ import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as CrdtStore from "@topgun/core/CrdtStore"
-import type { AddressUnavailable, ConfigInvalid, StorageUnavailable } from "@topgun/core/GridError"
+import { type AddressUnavailable, ConfigInvalid, type StorageUnavailable } from "@topgun/core/GridError"
 import { GridRpcs, type ServerStatus } from "@topgun/core/GridRpcs"
 import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import type { ServerConnection } from "@topgun/core/Transport"
+import { Authentication } from "./Authentication.ts"
 import * as Calls from "./Calls.ts"
 import * as Gateway from "./Gateway.ts"
 import * as Partitions from "./Partitions.ts"
@@ -66,6 +67,12 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
   const phase = yield* Phase.Phase
   const sessions = yield* Sessions.Sessions
   const status = yield* Status.Status
+  const { auth } = yield* ServerConfig.ServerConfig
+  if (auth === "token" && (yield* Authentication).isAnonymous) {
+    return yield* new ConfigInvalid({
+      faults: ["auth is \"token\", and nothing here verifies tokens: provide Authentication.layerVerifier"]
+    })
+  }
 
   hlc.unsafeAdopt(persistence.nodeId, 0)
   const records = yield* partitions.load
@@ -84,7 +91,11 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
  * A server of the given parts, with its port. The port is open while data is loaded, so that probes are answered: not ready
  * yet, but alive.
  */
-export const layerParts: Layer.Layer<TopGunServer, StorageUnavailable | AddressUnavailable, Parts> = Effect
+export const layerParts: Layer.Layer<
+  TopGunServer,
+  ConfigInvalid | StorageUnavailable | AddressUnavailable,
+  Parts
+> = Effect
   .flatMap(
     Effect.tap(
       Gateway.Gateway,
@@ -94,7 +105,7 @@ export const layerParts: Layer.Layer<TopGunServer, StorageUnavailable | AddressU
   ).pipe(Layer.effect(TopGunServer), Layer.provide(Gateway.layer), Layer.provide(layerMachine))
 
 /** A server of the given parts without sockets: connections come through `accept`. */
-export const layerPartsInProcess: Layer.Layer<TopGunServer, StorageUnavailable, Parts> = Layer.effect(
+export const layerPartsInProcess: Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable, Parts> = Layer.effect(
   TopGunServer,
   serve(Option.none())
 ).pipe(Layer.provide(layerMachine))

@@ -1,4 +1,5 @@
 /** The TopGun server, and the parts it's made of. */
+export * as Authentication from "./Authentication.ts"
 export * as Calls from "./Calls.ts"
 export * as Gateway from "./Gateway.ts"
 export * as Partitions from "./Partitions.ts"
