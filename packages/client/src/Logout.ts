@@ -1,5 +1,5 @@
 /** The end of a user's session on this device: what is kept of it here is deleted, and nothing that the server lacks unasked. */
-import { ClientClosed, type StorageUnavailable, UnsentWrites } from "@topgun/core/GridError"
+import { type ClientClosed, type StorageUnavailable, UnsentWrites } from "@topgun/core/GridError"
 import * as Effect from "effect/Effect"
 import type { Replica } from "./Replica.ts"
 import type { LogoutOptions } from "./Reports.ts"

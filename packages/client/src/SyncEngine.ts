@@ -555,13 +555,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
           return yield* new AuthUserChanged({ expected: replica.user() ?? "" })
         }
         if (failure._tag === "MalformedMessage") return yield* failure
-        const fault = failure._tag === "Refusal" ? faultOf(failure) : failure
-        if (isForToken(fault)) needsAuth = true
-        lastFailure = fault
-        onFault(fault)
+        const refusal = failure._tag === "Refusal" ? faultOf(failure) : failure
+        if (isForToken(refusal)) needsAuth = true
+        lastFailure = refusal
+        onFault(refusal)
         changed()
         // When the tries are spent, the token that there is holds as long as it holds.
-        retries = Effect.orElse(Effect.asVoid(backoff.next(fault)), () => Effect.never)
+        retries = Effect.orElse(Effect.asVoid(backoff.next(refusal)), () => Effect.never)
       }
     })
 
