@@ -309,7 +309,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CONV-3",
     breaks: "a change that a listener makes is told of before the one it hears of",
-    ...client("Replica", "Replica"),
+    ...client("Announcements", "Replica"),
     find: "    if (telling) return",
     replace: "    void telling",
     fails: "hear of changes in their order, though one of them writes"
@@ -350,7 +350,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-5",
     breaks: "a refused write stays visible",
     ...client("Replica", "Outbox"),
-    find: "mapOf(map).crdt.revert(key, remaining?.record)",
+    find: "apply(map, cells.revert(cell, remaining?.record), cell, \"local\")",
     replace: "undefined",
     fails: "gives way to a refusal anywhere: told of once, undone, and the others go on"
   },
@@ -358,7 +358,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-5",
     breaks: "a refusal takes the writes before it along",
     ...client("Outbox", "Outbox"),
-    find: "    listener.onUndone(operation, latestOf(operation.map, operation.key), failure)",
+    find: "    listener.onUndone(operation, remaining, failure)",
     replace: "    listener.onUndone(operation, undefined, failure)",
     fails: "drops back to the write before, where that one is still on its way"
   },
@@ -374,15 +374,15 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "FLOW-2",
     breaks: "an update that throws when there is room takes the operations before it along",
     ...client("Replica", "Outbox"),
-    find: "          write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))",
-    replace: "          throw fault",
+    find: "        write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))",
+    replace: "        throw fault",
     fails: "sends what it took, though an update that waited for room throws"
   },
   {
     id: "FLOW-4",
     breaks: "a state has no exit",
     ...client("SyncState", "SyncEngine"),
-    find: "  ERROR: { disconnect: \"DISCONNECTED\" }",
+    find: "  ERROR: { connect: \"CONNECTING\", disconnect: \"DISCONNECTED\" }",
     replace: "  ERROR: {}",
     fails: "leads from every state to every other"
   },
@@ -692,17 +692,17 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "what was refused while the clock was wrong for a moment stays away",
     ...client("SyncEngine", "clocks"),
-    find: "          if (!replica.merge(message.map, decodeRecords(message.records))) {",
+    find: "          if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records))) {",
     replace:
-      "          if (!replica.merge(message.map, decodeRecords(message.records)) && message.records.length < 0) {",
+      "          if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records)) && crdt === undefined) {",
     fails: "makes the device catch up with what it refused meanwhile"
   },
   {
     id: "CLK-5",
     breaks: "what was written under a wrong clock keeps its stamps",
-    ...client("Replica", "clocks"),
-    find: "    for (const operation of due) {",
-    replace: "    for (const operation of due.slice(0, 0)) {",
+    ...client("Restamping", "clocks"),
+    find: "  for (const operation of inOrder) {",
+    replace: "  for (const operation of inOrder.slice(0, 0)) {",
     fails: "ten years ahead writes what everybody gets"
   },
   {
@@ -716,47 +716,47 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-5",
     breaks: "the clock's own stamps from beyond the bound raise the new one",
-    ...client("Replica", "clocks"),
-    find: "      if (record.millis <= boundMillis) hlc.unsafeRaise(record)",
-    replace: "      hlc.unsafeRaise(record)",
+    ...client("Restamping", "clocks"),
+    find: "    if (record.millis <= boundMillis) hlc.unsafeRaise(record)",
+    replace: "    hlc.unsafeRaise(record)",
     fails: "keeps the order of its writes, and each key's last word"
   },
   {
     id: "CLK-5",
     breaks: "the new stamp of a write that was sent may lose to its old one",
-    ...client("Replica", "clocks"),
-    find: "      if (!isDue || operation.stage === \"flight\") raise(operation.record)",
-    replace: "      if (!isDue) raise(operation.record)",
+    ...client("Restamping", "clocks"),
+    find: "    if (!due.has(operation) || operation.stage === \"flight\") raise(operation.record)",
+    replace: "    if (!due.has(operation)) raise(operation.record)",
     fails: "never comes back in place of the one after it"
   },
   {
     id: "CLK-5",
     breaks: "what lost to somebody's later write is written again over it",
-    ...client("Replica", "clocks"),
-    find: "    return confirmed !== undefined && LwwRecord.compare(confirmed, record) >= 0",
-    replace: "    return confirmed !== undefined && LwwRecord.compare(confirmed, record) === 0",
+    ...client("Restamping", "clocks"),
+    find: "(kind === \"lww\" && LwwRecord.compare(confirmed, record) < 0)",
+    replace: "(kind === \"lww\" && LwwRecord.compare(confirmed, record) !== 0)",
     fails: "isn't written again over what others have written after it"
   },
   {
     id: "CLK-5",
     breaks: "stamps anew in the order of the sequence numbers",
-    ...client("Replica", "clocks"),
-    find: "    due.sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
-    replace: "    due.sort((a, b) => a.sequence - b.sequence)",
+    ...client("Restamping", "clocks"),
+    find: "operations.slice().sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
+    replace: "operations.slice().sort((a, b) => a.sequence - b.sequence)",
     fails: "stamps in the order of writing"
   },
   {
     id: "CLK-5",
     breaks: "stamps anew in no order",
-    ...client("Replica", "clocks"),
-    find: "    due.sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
-    replace: "    due.reverse()",
+    ...client("Restamping", "clocks"),
+    find: "operations.slice().sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
+    replace: "operations.slice().reverse()",
     fails: "keeps the order of its writes, and each key's last word"
   },
   {
     id: "CLK-5",
     breaks: "a lifetime counts from the wrong time",
-    ...client("Replica", "clocks"),
+    ...client("Restamping", "clocks"),
     find: "record.expiresAt === 0 ? 0 : Math.max(1, record.expiresAt + stamp.millis - record.millis)",
     replace: "record.expiresAt",
     fails: "gives a value the lifetime that it was written with"
@@ -765,8 +765,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "a clock that ran ahead stays there when nothing waits",
     ...client("Replica", "clocks"),
-    find: "        let isDue = hlc.unsafeLatest().millis > boundMillis",
-    replace: "        let isDue = false",
+    find: "        if (due.length === 0 && hlc.unsafeLatest().millis <= boundMillis) return Effect.succeed(false)",
+    replace: "        if (due.length === 0) return Effect.succeed(false)",
     fails: "of a device whose stamps ran ahead writes at once"
   },
   {
@@ -813,8 +813,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-6",
     breaks: "the same writer's time runs back",
     ...client("Replica", "clocks"),
-    find: "          restampAs(writer, boundMillis, isWrong)",
-    replace: "          restampAs(writer.slice(16) + hlc.nodeId(), boundMillis, isWrong)",
+    find: "        return Effect.map(Hlc.makeNodeId, (writer) => {",
+    replace: "        return Effect.map(Effect.as(Hlc.makeNodeId, hlc.nodeId()), (writer) => {",
     fails: "goes on under another name, which its stamps and its storage agree on"
   },
   {
@@ -829,25 +829,25 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "operations in the log keep their old stamps",
     ...client("Outbox", "clocks"),
-    find: "    restamp: (operation: Pending, record: LwwRecord): void => {",
+    find: "    restamp: (operation: Pending, record: LwwRecord, cell = operation.cell): void => {",
     replace:
-      "    restamp: (operation: Pending, record: LwwRecord): void => { if (operation.record !== record) { operation.record = record; return }",
+      "    restamp: (operation: Pending, record: LwwRecord, cell = operation.cell): void => { if (operation.record !== record) { operation.record = record; return }",
     fails: "after a crash at any transaction"
   },
   {
     id: "CLK-5",
     breaks: "the record in storage keeps its old stamp",
-    ...client("Replica", "clocks"),
-    find: "      if (live === undefined || LwwRecord.compare(live, record) !== 0) continue",
-    replace: "      if (live !== undefined) continue",
+    ...client("Restamping", "clocks"),
+    find: "    if (live === undefined || LwwRecord.compare(live, record) !== 0) continue",
+    replace: "    if (live !== undefined) continue",
     fails: "ten years ahead writes what everybody gets"
   },
   {
     id: "CLK-5",
     breaks: "a write that was stamped anew counts as superseded",
     ...client("Write", "clocks"),
-    find: "operation.written === record",
-    replace: "operation.record === record",
+    find: "  operation.written !== record && operation.kind",
+    replace: "  operation.record !== record && operation.kind",
     fails: "as itself, not as superseded"
   },
   {
