@@ -19,6 +19,8 @@ export const spaces = {
   maps: "maps",
   outbox: "outbox",
   rejected: "rejected",
+  /** Up to where this device has a map's changes: see {@link Mark}. */
+  marks: "marks",
   /** A map's live records: rows by cell. */
   records: (map: string) => `records/${map}`,
   /** The confirmed bases of cells that are ahead of the server: a row, or no bytes where the server has nothing. */
@@ -28,6 +30,12 @@ export const spaces = {
 /** How far stamps and sequence numbers may go without another durable note of it. */
 export interface Reservation {
   readonly millis: number
+  readonly sequence: number
+}
+
+/** Up to where this device has a map's changes: the run of the server, and the number of the last that it counted then. */
+export interface Mark {
+  readonly run: string
   readonly sequence: number
 }
 
@@ -43,6 +51,12 @@ const retryMillis = 1_000
 /** The name of the row in `meta` that says whose stamps this device issues. */
 export const nodeIdKey = "nodeId"
 
+/** The name of the row in `meta` that tells this storage from its copies. */
+export const secretKey = "secret"
+
+/** The name of the row in `meta` that says when this device was in step with its server last. */
+export const syncedAtKey = "syncedAt"
+
 /** The name of the row in `meta` that says whose data this is. */
 export const userKey = "user"
 
@@ -54,6 +68,8 @@ export interface Options<Operation> {
   readonly cellWrites: (map: string, cell: string) => ReadonlyArray<StorageWrite>
   /** The row that an operation's present state asks for. */
   readonly operationWrite: (operation: Operation) => StorageWrite
+  /** The row that says up to where a map's changes are here. */
+  readonly markWrite: (map: string) => StorageWrite
   /** The greatest stamp and sequence number in use now. */
   readonly inUse: () => Reservation
   /** Called after each transaction with its fault, if it had one. */
@@ -65,6 +81,8 @@ export interface Journal<Operation> {
   /** This cell changed. Rows that belong to one local write are staged in one tick. */
   readonly stageCell: (map: string, cell: string, origin: "local" | "remote") => void
   readonly stageRow: (write: StorageWrite) => void
+  /** Up to where a map's changes are here has moved. It is written when all that is staged so far is, and no sooner. */
+  readonly stageMark: (map: string) => void
   /** This operation was made, changed or ended. */
   readonly stageOperation: (operation: Operation) => void
   /** The next transaction: it will hold every row and every local cell that has been staged so far. */
@@ -87,6 +105,7 @@ export interface Journal<Operation> {
 class Staged<Operation> {
   readonly rows = new Map<string, StorageWrite>()
   readonly operations = new Set<Operation>()
+  readonly marks = new Set<string>()
   readonly local = new Map<string, Set<string>>()
   readonly remote = new Map<string, Set<string>>()
 }
@@ -138,6 +157,11 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
         writes.push(...options.cellWrites(map, cell))
       }
     }
+    for (const map of batch.marks) {
+      // What it covers is parted: the mark goes with the last part.
+      if (staged.remote.size > 0) staged.marks.add(map)
+      else writes.push(options.markWrite(map))
+    }
     return { batch, writes }
   }
 
@@ -146,6 +170,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     staged = batch
     for (const [id, row] of later.rows) staged.rows.set(id, row)
     for (const operation of later.operations) staged.operations.add(operation)
+    for (const map of later.marks) staged.marks.add(map)
     for (const [map, cells] of later.local) for (const cell of cells) addCell(staged.local, map, cell)
     for (const [map, cells] of later.remote) for (const cell of cells) addCell(staged.remote, map, cell)
     work.unsafeOpen()
@@ -189,7 +214,8 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
   // Registered before the worker starts, so that it runs after the worker has stopped.
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
-      const more = (): boolean => staged.rows.size + staged.operations.size + staged.local.size + staged.remote.size > 0
+      const more = (): boolean =>
+        staged.rows.size + staged.operations.size + staged.marks.size + staged.local.size + staged.remote.size > 0
       return Effect.iterate(true, {
         while: (went) => went && more(),
         body: () => commit
@@ -209,6 +235,10 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
       work.unsafeOpen()
     },
     stageRow,
+    stageMark: (map) => {
+      staged.marks.add(map)
+      work.unsafeOpen()
+    },
     stageOperation: (operation) => {
       staged.operations.add(operation)
       work.unsafeOpen()

@@ -389,6 +389,9 @@ export const make = Effect.fnUntraced(function*(options: {
       journal.stageOperation(operation)
     },
 
+    /** What the latest operation of the cell that has not ended writes. */
+    pendingRecord: (map: string, cell: string): LwwRecord | undefined => latestOf(map, cell)?.record,
+
     /** Whether an operation of the cell has not ended. */
     isPending: (map: string, cell: string): boolean => latestOf(map, cell) !== undefined,
 

@@ -150,6 +150,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     : { millis: 0, sequence: 0 }
   hlc.unsafeAdopt(nodeId, reserved.millis)
 
+  const storedSecret = meta.get(Journal.secretKey)
+  /** The secret that storage has. */
+  let secret = typeof storedSecret === "string" ? storedSecret : null
+  const storedSyncedAt = meta.get(Journal.syncedAtKey)
+  let syncedAt = typeof storedSyncedAt === "number" ? storedSyncedAt : undefined
+
   const storedUser = meta.get(Journal.userKey)
   let user = typeof storedUser === "string" ? storedUser : undefined
 
@@ -177,6 +183,11 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     remembered.set(name, kind)
   })
   for (const { kind, map } of stored) if (!remembered.has(map)) remembered.set(map, kind)
+  const marks = new Map<string, Journal.Mark>()
+  yield* scanAll(Journal.spaces.marks, (name, value) => {
+    const [run, sequence] = Value.decode(value) as [string, number]
+    marks.set(name, { run, sequence })
+  })
   const ahead: Array<readonly [map: string, cell: string]> = []
   const stillToExpire: Array<Expiry.Expiring> = []
   for (const [name, kind] of remembered) {
@@ -225,6 +236,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const journal = yield* Journal.make(reserved, {
     cellWrites,
     operationWrite: Outbox.rowOf,
+    markWrite: (name) => {
+      const { run, sequence } = marks.get(name)!
+      return { space: Journal.spaces.marks, key: name, value: Value.encode([run, sequence]) }
+    },
     inUse: () => ({ millis: inUse.millis, sequence: nextSequence() }),
     onCommit: (fault) => {
       if (fault === storageFault) return
@@ -408,8 +423,15 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       scanPages(space, ({ key }) => {
         if (!keeps(key)) writes.push({ space, key, value: undefined })
       })
-    const { bases, maps: mapsSpace, meta: metaSpace, outbox: outboxSpace, records, rejected: rejectedSpace } =
-      Journal.spaces
+    const {
+      bases,
+      maps: mapsSpace,
+      marks: marksSpace,
+      meta: metaSpace,
+      outbox: outboxSpace,
+      records,
+      rejected: rejectedSpace
+    } = Journal.spaces
     // Also those of a kind that this version doesn't know.
     const names = new Set(remembered.keys())
     yield* scanPages(mapsSpace, ({ key }) => names.add(key))
@@ -419,7 +441,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       yield* remove(bases(name), keeps)
     }
     for (const space of [metaSpace, outboxSpace, rejectedSpace]) yield* remove(space, () => isKept)
-    yield* remove(mapsSpace, () => false)
+    for (const space of [mapsSpace, marksSpace]) yield* remove(space, () => false)
     return writes
   })
 
@@ -444,6 +466,36 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (userId === user) return
       user = userId
       journal.stageRow({ space: Journal.spaces.meta, key: Journal.userKey, value: Value.encode(userId) })
+    },
+    /** What tells this storage from its copies: the secret that was given last, as far as it is stored; null before the first. */
+    secret: () => secret,
+    /** Stores another secret, and shows it from then on. */
+    keepSecret: (given: string): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        journal.stageRow({ space: Journal.spaces.meta, key: Journal.secretKey, value: Value.encode(given) })
+        return Effect.matchEffect(journal.flush, {
+          onFailure: () => Effect.void,
+          onSuccess: () =>
+            Effect.sync(() => {
+              secret = given
+            })
+        })
+      }),
+    /** When this device was in step with its server last, in ms. */
+    syncedAt: () => syncedAt,
+    /** It is in step now. */
+    isInStep: (): void => {
+      syncedAt = now()
+      journal.stageRow({ space: Journal.spaces.meta, key: Journal.syncedAtKey, value: Value.encode(syncedAt) })
+    },
+    /** Up to where a map's changes are here, once it has been in step. */
+    mark: (name: string): Journal.Mark | undefined => marks.get(name),
+    /** A map's changes are here up to this one. */
+    moveMark: (name: string, mark: Journal.Mark): void => {
+      const known = marks.get(name)
+      if (known?.run === mark.run && known.sequence >= mark.sequence) return
+      marks.set(name, mark)
+      journal.stageMark(name)
     },
     /** Writes that the server doesn't have. */
     unsent,
@@ -636,6 +688,32 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
           return true
         })
       }),
+
+    /**
+     * Another device writes as this one's node: goes on as another, whose writes are all that the server isn't known to have,
+     * with their times. On storage it is one transaction. Only while nothing is sent.
+     */
+    renounce: Effect.map(Hlc.makeNodeId, (writer): void => {
+      Restamping.rename(outbox.entries(), { writer, hlc, outbox, journal, cellsOf })
+    }),
+
+    /**
+     * Drops what the server doesn't have of a map, but for what is on its way there: all confirmed records of `before` that
+     * are still the same and not among the cells that it `has`.
+     */
+    dropLost: (name: string, before: ReadonlyMap<string, LwwRecord.LwwRecord>, has: ReadonlySet<string>): void => {
+      const cells = cellsOf(name)
+      const changes: Array<RecordChange> = []
+      for (const [cell, record] of before) {
+        const confirmed = cells.getConfirmed(cell)
+        if (has.has(cell) || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue
+        cells.unconfirm(cell)
+        const change = cells.revert(cell, outbox.pendingRecord(name, cell))
+        journal.stageCell(name, cell, "remote")
+        if (change !== undefined) changes.push(change)
+      }
+      if (changes.length > 0) emit(name, changes, "remote")
+    },
 
     /** What a handle of an open map listens to. */
     audience: (name: string): Announcements.Audience => mapOf(name).audience

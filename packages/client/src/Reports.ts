@@ -42,8 +42,9 @@ export interface SyncStatus {
    * to write less, before writes have to wait, are refused or drop others, as the client's backpressure says.
    */
   readonly backlog: "low" | "high"
-  /** Whether everything was in step with the server at some time since the client was opened. */
+  /** Whether this device was ever in step with the server, in earlier runs too. */
   readonly hasSynced: boolean
+  /** When it came into step last, in ms. */
   readonly lastSyncedAt: number | undefined
   readonly storage: {
     readonly kind: string

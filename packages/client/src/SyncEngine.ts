@@ -15,16 +15,20 @@ import {
   ConnectionLost,
   MalformedMessage,
   MapRefused,
+  NodeIdConflict,
   ProtocolVersionUnsupported,
   RequestTimeout,
+  ResyncRequired,
   Stalled
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
-import { type KeyedRecord, MerkleSync, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
+import { type KeyedRecord, MerkleSync, packRoot, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
+import { MerkleForest } from "@topgun/core/MerkleTree"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import * as Protocol from "@topgun/core/Protocol"
 import { driftMillisMax, millisMax } from "@topgun/core/Timestamp"
+import * as Value from "@topgun/core/Value"
 import { type Connection, Transport } from "@topgun/core/Transport"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -38,7 +42,9 @@ import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
 import * as Credentials from "./Credentials.ts"
+import type { Mark } from "./Journal.ts"
 import { notifyAll, Observable } from "./Live.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
 import { keyOf, type Pending } from "./Outbox.ts"
@@ -55,6 +61,7 @@ export type SessionFailure =
   | AuthExpired
   | AuthUserChanged
   | AuthUnavailable
+  | NodeIdConflict
   | Stalled
   | ProtocolVersionUnsupported
 
@@ -102,7 +109,7 @@ export interface Options {
 }
 
 /** All at once, until the first of them ends; the others are interrupted. */
-const untilFirst = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>): Effect.Effect<A, E> =>
+const untilFirst = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>): Effect.Effect<A, E, R> =>
   effects.reduce((all, each) => Effect.raceFirst(all, each))
 
 /** When to renew a token that expires then. */
@@ -159,7 +166,10 @@ const decodeRecords = (
     return [Cell.cellOf(kind, key, record), record]
   })
 
-const faultOf = (fault: { readonly cause: string; readonly reason: string }): SessionFailure => {
+/** The walk of a map that this device has nothing of. */
+const nothing = { tree: new MerkleForest(), record: () => undefined }
+
+const faultOf = (nodeId: string, fault: { readonly cause: string; readonly reason: string }): SessionFailure => {
   switch (fault.cause) {
     case "AuthRequired":
       return new AuthRequired({ reason: fault.reason })
@@ -167,6 +177,8 @@ const faultOf = (fault: { readonly cause: string; readonly reason: string }): Se
       return new AuthExpired({ reason: fault.reason })
     case "AuthUnavailable":
       return new AuthUnavailable({ reason: fault.reason })
+    case "NodeIdConflict":
+      return new NodeIdConflict({ nodeId })
     case "ProtocolVersionUnsupported":
       return new ProtocolVersionUnsupported({ offered: Protocol.version, supported: [] })
     default:
@@ -174,11 +186,16 @@ const faultOf = (fault: { readonly cause: string; readonly reason: string }): Se
   }
 }
 
-const pageOf = (map: string, crdt: Crdt, leaf: Answer<"SyncLeaf">): Effect.Effect<Page, MalformedMessage> =>
+const decode = <A>(read: () => A): Effect.Effect<A, MalformedMessage> =>
   Effect.try({
-    try: () => ({ records: decodeRecords(map, crdt, leaf.records), after: leaf.after ?? undefined }),
+    try: read,
     catch: (cause) => cause instanceof MalformedMessage ? cause : new MalformedMessage({ reason: String(cause) })
   })
+
+const pageOf = (map: string, crdt: Crdt, leaf: Answer<"SyncLeaf">): Effect.Effect<Page, MalformedMessage> =>
+  decode(() => ({ records: decodeRecords(map, crdt, leaf.records), after: leaf.after ?? undefined }))
+
+const isEqual = (a: Uint8Array, b: Uint8Array): boolean => Value.compareBytes(a, b) === 0
 
 /** The server's refusal of one request, on a connection that goes on. */
 class Refusal extends Data.TaggedError("Refusal")<{ readonly cause: string; readonly reason: string }> {}
@@ -209,7 +226,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const progress = new Signal()
   const mapOpened = new Signal()
   let skewMillis = 0
-  let lastSyncedAt: number | undefined
   let lastFailure: unknown
   /** The server wants a token, or another one. */
   let needsAuth = false
@@ -259,6 +275,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const expired = new Signal()
     let isExpired = false
     let durable = true
+    /** The server's run, and the number of the last change that it has told of each map. */
+    let run = ""
+    const told = new Map<string, number>()
+    /** Maps of which something was left out: nothing is said of how far their changes are here. */
+    const partial = new Set<string>()
     /** The clock goes by the server's of this connection. */
     let isCorrected = false
     let over = false
@@ -308,6 +329,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const checkTime = (serverMillis: number): void => {
       if (serverMillis < 0 || serverMillis > millisMax - driftMillisMax) outOfPlace(`the time ${serverMillis}`)
     }
+    /** A map's changes are here up to this one, once the map is in step. */
+    const hear = (map: string, sequence: number): void => {
+      const last = Math.max(sequence, told.get(map) ?? 0)
+      told.set(map, last)
+      if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })
+    }
     const answer = (id: number, message: Protocol.ServerMessage): void => {
       const request = requests.get(id)
       requests.delete(id)
@@ -322,6 +349,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
           checkTime(message.serverMillis)
           isLetIn = true
           durable = message.durable
+          run = message.run
           return Deferred.unsafeDone(authenticated, Exit.succeed(message))
         case "AuthExpired":
           isExpired = true
@@ -338,9 +366,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
           if (crdt === undefined) return unasked(`sends records of map "${message.map}", which isn't open here`)
           // The server has just taken it by its own clock. Only the next tree walk brings it again.
           if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records))) {
-            mistimed("a record of now is from beyond its bound")
+            return mistimed("a record of now is from beyond its bound")
           }
-          return
+          return hear(message.map, message.sequence)
         }
         case "OpAck":
           if (message.level === "PERSISTED" && !durable) outOfPlace("PERSISTED from a server without a database")
@@ -365,7 +393,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         case "Reply":
           return notifyAll(Array.from(replies), message.payload, onFault)
         case "Fault":
-          if (message.id === null) fault = faultOf(message)
+          if (message.id === null) fault = faultOf(replica.nodeId(), message)
           else answer(message.id, message)
       }
     }
@@ -419,12 +447,38 @@ const make = Effect.fnUntraced(function*(options: Options) {
         )
       })
 
-    const peerFor = (map: string, crdt: Crdt): SyncPeer<SessionFailure | Refusal> => ({
-      root: (root) =>
-        Effect.map(
-          ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: crdt.kind, root })),
-          ({ partitions }) => partitions ?? undefined
-        ),
+    /**
+     * How a map's roots compare; `undefined` when they are equal. Where this device has a mark, the server may say at once what
+     * has changed since.
+     */
+    const compareRoots = (
+      map: string,
+      crdt: Crdt,
+      mine: Uint8Array,
+      mark: Mark | undefined
+    ): Effect.Effect<Uint8Array | undefined, SessionFailure | Refusal> => {
+      const cursor = mark?.run === run ? [run, mark.sequence] as const : null
+      const question = ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: crdt.kind, root: mine, cursor }))
+      return Effect.flatMap(question, ({ partitions, records, root, sequence }) => {
+        hear(map, sequence)
+        if (partitions !== null) return Effect.succeed(partitions)
+        if (isEqual(mine, root)) return Effect.succeed(undefined)
+        if (cursor === null) return new MalformedMessage({ reason: "SyncRoot says that unequal roots are equal" })
+        return Effect.flatMap(decode(() => decodeRecords(map, crdt, records)), (changed) => {
+          receiveRecords(map, changed)
+          const merged = packRoot(crdt.cells.tree)
+          return isEqual(merged, root) ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)
+        })
+      })
+    }
+
+    /** Merges what the server has, in answer to this device. What is left out now has to be asked for again. */
+    const receiveRecords = (map: string, records: ReadonlyArray<KeyedRecord>): void => {
+      if (!replica.merge(map, records)) partial.add(map)
+    }
+
+    const peerFor = (map: string, crdt: Crdt, mark?: Mark): SyncPeer<SessionFailure | Refusal> => ({
+      root: (root) => compareRoots(map, crdt, root, mark),
       buckets: (nodes, lane) =>
         Effect.map(
           ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, lane, nodes })),
@@ -442,17 +496,42 @@ const make = Effect.fnUntraced(function*(options: Options) {
         )
     })
 
+    /** Takes a map over anew. What the server doesn't have goes at the end, so that no reader sees an empty map meanwhile. */
+    const takeOver = Effect.fnUntraced(function*(map: string, crdt: Crdt) {
+      onFault(new ResyncRequired({ map }))
+      const before = new Map(crdt.cells.confirmed())
+      const has = new Set<string>()
+      yield* sync.reconcile({
+        ...nothing,
+        partitionOf: (cell) => crdt.cells.partitionOf(cell),
+        receive: (records) => {
+          for (const [cell] of records) has.add(cell)
+          receiveRecords(map, records)
+        }
+      }, peerFor(map, crdt))
+      replica.dropLost(map, before, has)
+      replica.moveMark(map, { run, sequence: told.get(map) ?? 0 })
+    })
+
     const reconcile = Effect.fnUntraced(function*(map: string) {
       const crdt = replica.map(map)!
       const { cells } = crdt
-      const { offers } = yield* sync.reconcile({
-        tree: cells.tree,
-        record: (cell) => cells.getConfirmed(cell),
-        partitionOf: (cell) => cells.partitionOf(cell),
-        receive: (records) => replica.merge(map, records)
-      }, peerFor(map, crdt))
+      const walk = Effect.suspend(() =>
+        sync.reconcile({
+          tree: cells.tree,
+          record: (cell) => cells.getConfirmed(cell),
+          partitionOf: (cell) => cells.partitionOf(cell),
+          receive: (records) => receiveRecords(map, records)
+        }, peerFor(map, crdt, replica.mark(map)))
+      )
+      const { offers } = yield* Effect.catchIf(
+        walk,
+        (failure) => failure._tag === "Refusal" && failure.cause === "ResyncRequired",
+        () => Effect.zipRight(takeOver(map, crdt), walk)
+      )
       outbox.offer(map, crdt.kind, offers)
       synced.add(map)
+      hear(map, 0)
       progress.notify()
     }, (walk, map) =>
       // One map's matter, not the connection's.
@@ -555,7 +634,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
           return yield* new AuthUserChanged({ expected: replica.user() ?? "" })
         }
         if (failure._tag === "MalformedMessage") return yield* failure
-        const refusal = failure._tag === "Refusal" ? faultOf(failure) : failure
+        const refusal = failure._tag === "Refusal" ? faultOf(replica.nodeId(), failure) : failure
         if (isForToken(refusal)) needsAuth = true
         lastFailure = refusal
         onFault(refusal)
@@ -599,7 +678,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }).pipe(Effect.forever)
 
     const work = Effect.gen(function*() {
-      send({ _tag: "Auth", protocol: Protocol.version, nodeId: replica.nodeId(), token })
+      send({
+        _tag: "Auth",
+        protocol: Protocol.version,
+        nodeId: replica.nodeId(),
+        secret: replica.secret(),
+        token
+      })
       const hello = yield* Deferred.await(authenticated).pipe(
         Effect.timeoutFail({
           duration: requestMillisMax,
@@ -611,6 +696,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         return yield* new AuthUserChanged({ expected: user, actual: hello.userId })
       }
       if (hello.userId !== null) replica.adoptUser(hello.userId)
+      yield* Effect.forkScoped(replica.keepSecret(hello.secret))
       expiresAt = hello.expiresAt
       needsAuth = false
       const error = errorOf(hello.serverMillis)
@@ -642,7 +728,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         sendOperations,
         Effect.gen(function*() {
           yield* progress.until(() => outbox.isDrained(bound))
-          lastSyncedAt = now()
+          replica.isInStep()
           lastFailure = undefined
           sendNow = send
           move("synced")
@@ -652,7 +738,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
       )
     })
 
-    return yield* untilFirst<never, SessionFailure>([Deferred.await(ended), heartbeat, check, watchdog, work]).pipe(
+    return yield* untilFirst<never, SessionFailure, Scope.Scope>([
+      Deferred.await(ended),
+      heartbeat,
+      check,
+      watchdog,
+      work
+    ]).pipe(
       Effect.ensuring(Effect.sync(() => {
         over = true
         sendNow = undefined
@@ -684,6 +776,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
       if (Cause.isInterruptedOnly(exit.cause)) return yield* Effect.interrupt
       const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
       if (failure === undefined) return stopOf(Cause.squash(exit.cause))
+      if (failure._tag === "NodeIdConflict") {
+        yield* replica.renounce
+        onFault(failure)
+      }
       if (isForToken(failure)) needsAuth = true
       if (isFatal(failure)) {
         stopOf(failure)
@@ -766,7 +862,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       )
     }),
     skewMillis: () => skewMillis,
-    lastSyncedAt: () => lastSyncedAt,
+    lastSyncedAt: replica.syncedAt,
     /** Why there is no connection, where there should be one. */
     lastFailure: () => lastFailure,
     /** Whether the server wants a token, or another one. */

@@ -11,7 +11,7 @@ import * as Effect from "effect/Effect"
 import { PCGRandom } from "effect/Utils"
 import { expect } from "vitest"
 import * as Outbox from "../src/Outbox.ts"
-import { inWorld, startWrong } from "./worlds.ts"
+import { inStep, inWorld, startWrong, welcome } from "./worlds.ts"
 
 const second = 1_000
 const hour = 3_600_000
@@ -480,17 +480,8 @@ const scripted = Effect.fnUntraced(function*(answer: (op: Protocol.OpTuple) => P
     connection.listen((frame) => {
       for (const message of Protocol.decodeFromClient(frame)) {
         const serverMillis = clock.unsafeCurrentTimeMillis()
-        if (message._tag === "Auth") {
-          say({
-            _tag: "AuthAck",
-            protocol: Protocol.version,
-            serverMillis,
-            generation: "1",
-            durable: true,
-            userId: null,
-            expiresAt: null
-          })
-        } else if (message._tag === "SyncInit") say({ _tag: "SyncRoot", id: message.id, partitions: null })
+        if (message._tag === "Auth") say(welcome(serverMillis))
+        else if (message._tag === "SyncInit") say(inStep(message))
         else if (message._tag === "Ping") say({ _tag: "Pong", id: message.id, serverMillis })
         else if (message._tag === "OpBatch") { for (const op of message.ops) say(answer(op)) }
       }

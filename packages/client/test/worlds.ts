@@ -1,5 +1,6 @@
 /** What the client's tests begin with. */
 import type * as ClientConfig from "@topgun/client/ClientConfig"
+import * as Protocol from "@topgun/core/Protocol"
 import * as Storage from "@topgun/core/Storage"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
@@ -49,4 +50,27 @@ export const startWrong = Effect.fnUntraced(function*(
   const client = yield* World.startClient(name, { onError: (fault) => void faults.push(fault), ...options }, device)
     .pipe(Effect.withClock(wrong))
   return { ...client, faults }
+})
+
+/** What a server lets everybody in with, that keeps its data and asks nobody who he is. */
+export const welcome = (serverMillis: number): Protocol.ServerMessage => ({
+  _tag: "AuthAck",
+  protocol: Protocol.version,
+  secret: "secret",
+  run: "1",
+  serverMillis,
+  generation: "1",
+  durable: true,
+  userId: null,
+  expiresAt: null
+})
+
+/** What a server answers that has just what the client has. */
+export const inStep = ({ id, root }: typeof Protocol.SyncInit.Type): Protocol.ServerMessage => ({
+  _tag: "SyncRoot",
+  id,
+  root,
+  sequence: 0,
+  partitions: null,
+  records: []
 })

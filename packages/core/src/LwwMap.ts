@@ -192,6 +192,14 @@ export class LwwMap {
     for (const [key, slot] of this.#keys.slots) yield [key, this.#recordAt(this.#field(slot, ROW))]
   }
 
+  /** Every confirmed record with its key, tombstones and expired ones included. The map may change meanwhile. */
+  *confirmed(): IterableIterator<[key: string, record: Row]> {
+    for (const key of this.#keys.slots.keys()) {
+      const record = this.getConfirmed(key)
+      if (record !== undefined) yield [key, record]
+    }
+  }
+
   /**
    * Joins a confirmed record. Answers the visible change, or `undefined` where the record lost. A key is one that
    * `Value.checkKey` has passed. The row is copied.
@@ -294,6 +302,18 @@ export class LwwMap {
     this.#setField(slot, BASE, SAME)
     this.#place(slot, base)
     return change
+  }
+
+  /** The server doesn't have what it was known to have of a key: the live record is only this replica's now, and can be reverted. */
+  unconfirm(key: string): void {
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) return
+    const base = this.#field(slot, BASE)
+    if (base === NOTHING) return
+    this.tree.remove(this.#field(slot, PARTITION), slot)
+    this.#setField(slot, BASE, NOTHING)
+    this.#revision++
+    if (base !== SAME) this.#rows.free(base)
   }
 
   /**

@@ -701,8 +701,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "what was written under a wrong clock keeps its stamps",
     ...client("Restamping", "clocks"),
-    find: "  for (const operation of inOrder) {",
-    replace: "  for (const operation of inOrder.slice(0, 0)) {",
+    find: "  for (const operation of operations) {",
+    replace: "  for (const operation of operations.slice(0, 0)) {",
     fails: "ten years ahead writes what everybody gets"
   },
   {
