@@ -469,16 +469,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
     /** What tells this storage from its copies: the secret that was given last, as far as it is stored; null before the first. */
     secret: () => secret,
-    /** Stores another secret, and shows it from then on. */
-    keepSecret: (given: string): Effect.Effect<void> =>
+    /** Stores another secret, to be shown from then on. */
+    keepSecret: (given: string): Effect.Effect<void, StorageUnavailable> =>
       Effect.suspend(() => {
         journal.stageRow({ space: Journal.spaces.meta, key: Journal.secretKey, value: Value.encode(given) })
-        return Effect.matchEffect(journal.flush, {
-          onFailure: () => Effect.void,
-          onSuccess: () =>
-            Effect.sync(() => {
-              secret = given
-            })
+        return Effect.map(journal.flush, () => {
+          secret = given
         })
       }),
     /** When this device was in step with its server last, in ms. */
@@ -695,6 +691,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
      */
     renounce: Effect.map(Hlc.makeNodeId, (writer): void => {
       Restamping.rename(outbox.entries(), { writer, hlc, outbox, journal, cellsOf })
+      inUse.millis = hlc.unsafeLatest().millis
     }),
 
     /**

@@ -464,8 +464,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
         if (partitions !== null) return Effect.succeed(partitions)
         if (isEqual(mine, root)) return Effect.succeed(undefined)
         if (cursor === null) return new MalformedMessage({ reason: "SyncRoot says that unequal roots are equal" })
-        return Effect.flatMap(decode(() => decodeRecords(map, crdt, records)), (changed) => {
-          receiveRecords(map, changed)
+        return Effect.flatMap(decode(() => decodeRecords(map, crdt, records)), (news) => {
+          receiveRecords(map, news)
           const merged = packRoot(crdt.cells.tree)
           return isEqual(merged, root) ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)
         })
@@ -696,7 +696,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
         return yield* new AuthUserChanged({ expected: user, actual: hello.userId })
       }
       if (hello.userId !== null) replica.adoptUser(hello.userId)
-      yield* Effect.forkScoped(replica.keepSecret(hello.secret))
+      // What can't be stored is told by the journal; the secret before goes on letting this device in.
+      yield* Effect.forkScoped(Effect.match(replica.keepSecret(hello.secret), {
+        onFailure: () => {},
+        onSuccess: () => send({ _tag: "AuthKept", secret: hello.secret })
+      }))
       expiresAt = hello.expiresAt
       needsAuth = false
       const error = errorOf(hello.serverMillis)

@@ -3,7 +3,6 @@ import * as Protocol from "@topgun/core/Protocol"
 import * as Storage from "@topgun/core/Storage"
 import type { Connection } from "@topgun/core/Transport"
 import * as Timestamp from "@topgun/core/Timestamp"
-import * as Value from "@topgun/core/Value"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
@@ -11,21 +10,11 @@ import * as Effect from "effect/Effect"
 import { PCGRandom } from "effect/Utils"
 import { expect } from "vitest"
 import * as Outbox from "../src/Outbox.ts"
-import { inStep, inWorld, startWrong, welcome } from "./worlds.ts"
+import { type Client, inStep, inWorld, isSettled, nodeIdOf, startWrong, welcome } from "./worlds.ts"
 
 const second = 1_000
 const hour = 3_600_000
 const year = 365 * 24 * hour
-
-type Client = Effect.Effect.Success<ReturnType<typeof World.startClient>>
-
-const isSettled = ({ status: { current } }: Client): boolean => current.state === "CONNECTED" && current.pending === 0
-
-const nodeIdOf = (device: Storage.StorageAdapter) =>
-  Effect.map(
-    Effect.promise(() => device.scan("meta", undefined, 10)),
-    (rows) => rows.filter(({ key }) => key === "nodeId").map(({ value }) => Value.decode(value))[0]
-  )
 
 describe("a device whose clock is wrong", () => {
   for (

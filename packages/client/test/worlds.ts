@@ -2,10 +2,13 @@
 import type * as ClientConfig from "@topgun/client/ClientConfig"
 import * as Protocol from "@topgun/core/Protocol"
 import * as Storage from "@topgun/core/Storage"
+import * as Value from "@topgun/core/Value"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Effect from "effect/Effect"
+
+export type Client = Effect.Effect.Success<ReturnType<typeof World.startClient>>
 
 export const inWorld = (seed = 1) => World.provide({ seed })
 
@@ -32,6 +35,54 @@ export const fragile = () => {
   }
   return { memory, device, state }
 }
+
+/** See {@link remembering}. */
+export interface Remembering {
+  readonly device: Storage.StorageAdapter
+  readonly commits: () => number
+  readonly copy: (count?: number) => Effect.Effect<Remembering>
+}
+
+/** Memory whose content at each of its transactions can be had again, as after a crash then, or in a copy. */
+export const remembering = (): Remembering => {
+  const memory = Storage.memory()
+  const commits: Array<ReadonlyArray<Storage.StorageWrite>> = []
+  let opened = ""
+  const device: Storage.StorageAdapter = {
+    ...memory,
+    open: (name) => {
+      opened = name
+      return memory.open(name)
+    },
+    commit: async (writes) => {
+      await memory.commit(writes)
+      commits.push(writes.map((write) => ({ ...write })))
+    }
+  }
+  return {
+    device,
+    commits: () => commits.length,
+    /** Storage as it was after so many transactions: now, unless told otherwise. */
+    copy: (count = commits.length) =>
+      Effect.promise(async () => {
+        const copied = remembering()
+        await copied.device.open(opened)
+        for (const writes of commits.slice(0, count)) await copied.device.commit(writes)
+        return copied
+      })
+  }
+}
+
+/** Whose name a device's storage gives to what it writes. */
+export const nodeIdOf = (device: Storage.StorageAdapter) =>
+  Effect.map(
+    Effect.promise(() => device.scan("meta", undefined, 10)),
+    (rows) => rows.filter(({ key }) => key === "nodeId").map(({ value }) => Value.decode(value))[0]
+  )
+
+/** Whether all that was written on a device is the server's, and all that is the server's is on the device. */
+export const isSettled = ({ status: { current } }: Client): boolean =>
+  current.state === "CONNECTED" && current.pending === 0
 
 /** A device whose wall clock shows another time than the world's: by `error.millis`, which may change at any moment. */
 export const startWrong = Effect.fnUntraced(function*(

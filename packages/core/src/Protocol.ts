@@ -28,6 +28,7 @@
  * |---|---|---|
  * | `Auth` | `AuthAck` or `Fault` | first, and the only one before it is answered; see *Devices* |
  * | `AuthRenew` | `AuthRenewAck` or `Fault` | a new token of the same user, one at a time; nothing else is interrupted |
+ * | `AuthKept` | | the device has stored its secret |
  * | `SyncInit` | `SyncRoot` or `Fault` | opens a map: its events follow from here on; compares roots; see *Cursors* |
  * | `SyncBuckets` | `SyncBucketsAck` | nodes of the tree walk and what is below them, as `MerkleSync` packs them |
  * | `SyncFetch` | `SyncLeaf` | records of keys, by partition and hash, from a cursor |
@@ -50,8 +51,8 @@
  * An operation's life: `OpAck` says the level that it has reached, once or, for PERSISTED, again later; `OpReject` ends it;
  * otherwise `Durable` ends it. A client sends again, on its next connection, what has not ended. Merging is idempotent.
  *
- * **Devices.** A device shows the secret that it was given last, as far as it has stored it, and is given another. A node id whose
- * secret is another one gets `Fault` `NodeIdConflict`: its storage is a copy, or was put back. The client goes on under a new node
+ * **Devices.** A device shows the secret that it was given last, as far as it has stored it, is given another, and says when it has
+ * stored that. A node id whose secret is another one gets `Fault` `NodeIdConflict`: its storage is a copy, or was put back. The client goes on under a new node
  * id. A second connection of a device ends the first.
  *
  * **Cursors.** Changes on a server have numbers, which rise during one `run` of it. `SyncRoot` and `ServerEvent` say up to which
@@ -274,10 +275,14 @@ export const Call = Schema.TaggedStruct("Call", { payload: Bytes })
 /** A new token, before the one that let the connection in expires. */
 export const AuthRenew = Schema.TaggedStruct("AuthRenew", { id: Sequence, token: Text })
 
+/** The secret that this connection's `AuthAck` gave is stored. */
+export const AuthKept = Schema.TaggedStruct("AuthKept", { secret: Text })
+
 /** What a client may send. */
 export const ClientMessage = Schema.Union(
   Auth,
   AuthRenew,
+  AuthKept,
   SyncInit,
   SyncBuckets,
   SyncFetch,
@@ -524,7 +529,7 @@ const makeDecode = <A>(structs: { readonly [tag: string]: { readonly fields: Sch
 
 /** The messages of a frame from a client. @throws MalformedMessage */
 export const decodeFromClient: (bytes: Uint8Array) => ReadonlyArray<ClientMessage> = makeDecode(
-  { Auth, AuthRenew, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call }
+  { Auth, AuthRenew, AuthKept, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call }
 )
 /** The messages of a frame from a server. @throws MalformedMessage */
 export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessage> = makeDecode(

@@ -67,6 +67,7 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
     ops: someOps
   }),
   AuthRenew: tagged("AuthRenew", { id: sequence, token: text }),
+  AuthKept: tagged("AuthKept", { secret: text }),
   Ping: tagged("Ping", { id: sequence }),
   Call: tagged("Call", { payload: someBytes })
 }

@@ -2,9 +2,10 @@
  * Which storage a node id belongs to. A device's storage may be copied, or put back to what it was: a profile, a virtual
  * machine, a backup. Then two devices would write as one node, with stamps and counts that look like each other's.
  *
- * So a device has a secret, and is given another one at every connection. It shows the one that it has stored, which may be the
- * one before, as it may have died before it had stored the last. Who shows an older one is a copy, or what was copied:
- * whichever comes second is told to become another node. (A rotating token, as remembered logins have them: Jaspan 2006.)
+ * So a device has a secret, and is given another one at every connection. It shows the one that it has stored: until it has said
+ * that it has stored the last, that may be the one before, as it may have died first. Who shows an older one is a copy, or what
+ * was copied: whichever comes second is told to become another node. (A rotating token, as remembered logins have them: Jaspan
+ * 2006.)
  *
  * A secret tells copies apart; it is no credential, which is what tokens are for. Devices are forgotten when the process ends, and
  * those that were away longest when there are many: whoever comes then is believed, and tells itself from its copies again.
@@ -25,12 +26,15 @@ export class Devices extends Context.Tag("@topgun/server/Devices")<Devices, {
    * `undefined` when it isn't that device. A node id is one user's, from when it is known whose.
    */
   readonly enter: (nodeId: string, secret: string | null, userId: string | undefined) => string | undefined
+  /** The device has stored the secret that it was given: nothing older lets it in any more. */
+  readonly kept: (nodeId: string, secret: string) => void
 }>() {}
 
 interface Device {
   readonly userId: string | undefined
-  /** What lets it in: what it has shown, and what it was given for that. */
-  readonly secrets: readonly [shown: string | null, given: string]
+  /** What lets it in: what it was given last and, as long as it hasn't stored that, what it has shown. */
+  readonly given: string
+  readonly shown: string | null | undefined
 }
 
 const make = (max: number) =>
@@ -42,13 +46,19 @@ const make = (max: number) =>
       enter: (nodeId, secret, userId) => {
         const known = devices.get(nodeId)
         const isIt = known === undefined ||
-          (known.secrets.includes(secret) && (known.userId === undefined || known.userId === userId))
+          ((secret === known.given || secret === known.shown) &&
+            (known.userId === undefined || known.userId === userId))
         if (!isIt) return undefined
         const given = makeSecret()
         devices.delete(nodeId)
-        devices.set(nodeId, { userId: userId ?? known?.userId, secrets: [secret, given] })
+        devices.set(nodeId, { userId: userId ?? known?.userId, given, shown: secret })
         if (devices.size > max) devices.delete(devices.keys().next().value!)
         return given
+      },
+      kept: (nodeId, secret) => {
+        const known = devices.get(nodeId)
+        // In its place: of those who are here none is the one that was away longest.
+        if (known?.given === secret) devices.set(nodeId, { ...known, shown: undefined })
       }
     })
   })

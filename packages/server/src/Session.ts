@@ -255,6 +255,8 @@ const make = Effect.gen(function*() {
           return this.#write(message)
         case "AuthRenew":
           return this.#renew(message)
+        case "AuthKept":
+          return devices.kept(this.#nodeId, message.secret)
         case "SyncInit":
           return this.#openMap(message)
         case "SyncBuckets":
