@@ -733,8 +733,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "what lost to somebody's later write is written again over it",
     ...client("Restamping", "clocks"),
-    find: "(kind === \"lww\" && LwwRecord.compare(confirmed, record) < 0)",
-    replace: "(kind === \"lww\" && LwwRecord.compare(confirmed, record) !== 0)",
+    find: "(kind !== \"or\" && LwwRecord.compare(confirmed, record) < 0)",
+    replace: "(kind !== \"or\" && LwwRecord.compare(confirmed, record) !== 0)",
     fails: "isn't written again over what others have written after it"
   },
   {
@@ -1006,8 +1006,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-2",
     breaks: "tags are answered under their cells",
     ...server("Session", "Partitions"),
-    find: "        records: page.records.map(([cell, record]) => [keyOf(kind, cell), record.row]),",
-    replace: "        records: page.records.map(([cell, record]) => [cell, record.row]),",
+    find: "  records.map(([cell, record]) => [keyOf(kind, cell), record.row])",
+    replace: "  records.map(([cell, record]) => [kind === undefined ? \"\" : cell, record.row])",
     fails: "of tags is reconciled with a replica both ways, in pages"
   },
   {
@@ -1121,5 +1121,121 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    return maps.size + created.size > mapsMax ? fullOfMaps() : undefined",
     replace: "    return undefined",
     fails: "is refused whole where it would make one map more than there may be"
+  },
+  {
+    id: "CLK-6",
+    breaks: "whoever names a device is it",
+    ...server("Devices", "Devices"),
+    find: "((secret === known.given || secret === known.shown) &&",
+    replace: "((secret === known.given || known.given !== \"\") &&",
+    fails: "tell a copy from its original, whichever comes second"
+  },
+  {
+    id: "CLK-6",
+    breaks: "the secret before the stored one still lets a copy in",
+    ...server("Devices", "Devices"),
+    find: "devices.set(nodeId, { ...known, shown: undefined })",
+    replace: "devices.set(nodeId, { ...known })",
+    fails: "let nobody in by a secret that is replaced"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a copy goes on counting in its original's name",
+    ...client("Restamping", "copies"),
+    find: "PnCounter.totals(writer, increments - before.increments, decrements - before.decrements)",
+    replace: "PnCounter.totals(former, increments, decrements)",
+    fails: "becomes a device of its own, and nothing that either wrote is lost"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a copy's additions keep tags that its original has given too",
+    ...client("Restamping", "copies"),
+    find: "    ({ counter, millis }) => ({ millis, counter, nodeId: writer }),",
+    replace: "    ({ counter, millis }) => ({ millis, counter, nodeId: former }),",
+    fails: "becomes a device of its own, and nothing that either wrote is lost"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a copy writes what it had waiting as of now",
+    ...client("Restamping", "copies"),
+    find: "    ({ counter, millis }) => ({ millis, counter, nodeId: writer }),",
+    replace: "    () => hlc.unsafeTick(),",
+    fails: "over nothing that the original wrote later"
+  },
+  {
+    id: "SYNC-3",
+    breaks: "a device gets back what it has written itself",
+    ...server("Session", "Changes"),
+    find: "        record.nodeId !== this.#nodeId || (kind === \"or\" && record.isTombstone)",
+    replace: "        record.nodeId !== \"\" || (kind === \"or\" && record.isTombstone)",
+    fails: "gets what has changed since, and not what it has written itself"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "changes that are forgotten count as none",
+    ...server("Changes", "Changes"),
+    find: "      if (at <= this.#count - this.#max || cells.size >= limit) return undefined",
+    replace: "      if (at <= this.#count - this.#max || cells.size >= limit) return cells",
+    fails: "are those since a number, each cell once, or unknown, whatever was written"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "numbers of another run of the server count as its own",
+    ...server("Session", "Changes"),
+    find: "      if (cursor?.[0] !== partitions.run) return undefined",
+    replace: "      if (cursor === null) return undefined",
+    fails: "gets what has changed since, and not what it has written itself"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "a mark moves before its map is in step",
+    ...client("SyncEngine", "marks"),
+    find: "      if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    replace: "      if (!partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    fails: "in storage says nothing that isn't there"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "a mark is written with the first part of what it says",
+    ...client("Journal", "Journal"),
+    find: "      if (staged.remote.size > 0) staged.marks.add(map)",
+    replace: "      if (staged.remote.size < 0) staged.marks.add(map)",
+    fails: "tells a write that it is durable, however much is merged from the server meanwhile"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "the changes since a mark are believed without looking at the roots",
+    ...client("SyncEngine", "marks"),
+    find:
+      "          return isEqual(merged, root) ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)",
+    replace:
+      "          return merged.length > 0 ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)",
+    fails: "is none the worse for a mark that lies"
+  },
+  {
+    id: "SYNC-5",
+    breaks: "a reset takes along what is on its way",
+    ...client("Replica", "resync"),
+    find: "        const change = cells.revert(cell, outbox.pendingRecord(name, cell))",
+    replace: "        const change = cells.revert(cell)",
+    fails: "shows no reader an empty map meanwhile"
+  },
+  {
+    id: "SYNC-5",
+    breaks: "a reset drops nothing",
+    ...client("Replica", "resync"),
+    find:
+      "        if (has.has(cell) || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue",
+    replace:
+      "        if (has.size >= 0 || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue",
+    fails: "takes its maps over anew, and keeps what it hasn't sent"
+  },
+  {
+    id: "SYNC-5",
+    breaks: "a reset empties the map first",
+    ...client("SyncEngine", "resync"),
+    find: "      const before = new Map(crdt.cells.confirmed())",
+    replace: "      const before = new Map(crdt.cells.confirmed()); replica.dropLost(map, before, new Set())",
+    fails: "shows no reader an empty map meanwhile"
   }
 ]
