@@ -505,6 +505,26 @@ describe("what the server has acknowledged", () => {
     }).pipe(Effect.scoped, inWorld()))
 })
 
+describe("a removal", () => {
+  it.live("of what a device has added whose clock was ahead, within bounds, is sent at once", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      yield* World.startServer()
+      const ahead = yield* startWrong("ahead", { millis: 50 * second }, { autoConnect: false })
+      const theirs = yield* ahead.orMap<string>("tags")
+      yield* theirs.add("k", "v")
+      yield* ahead.connect
+      const client = yield* World.startClient("honest")
+      const tags = yield* client.orMap<string>("tags")
+      yield* clock.runUntil(() => tags.has("k"))
+      const { server } = yield* tags.remove("k", "v", { timeoutMs: 2 * second })
+      const ack = yield* Effect.fork(server)
+      yield* clock.advance("3 seconds")
+      expect((yield* ack).level).toBe("APPLIED")
+      expect(theirs.has("k")).toBe(false)
+    }).pipe(Effect.scoped, inWorld()))
+})
+
 describe("a server that refuses stamps", () => {
   it.live("whatever they are, gets each write twice, and then it is a rejected one", () =>
     Effect.gen(function*() {

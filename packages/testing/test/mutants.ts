@@ -852,11 +852,11 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "CLK-5",
-    breaks: "what another writer of this device was acknowledged waits for a reservation for ever",
+    breaks: "what goes out under another writer's stamp waits for a reservation for ever",
     ...client("SyncEngine", "clocks"),
     find: "      record.millis <= millis || record.nodeId !== replica.nodeId()",
     replace: "      record.millis <= millis",
-    fails: "is sent again with the stamp that it has"
+    fails: "of what a device has added whose clock was ahead, within bounds, is sent at once"
   },
   {
     id: "CRDT-2",
