@@ -10,7 +10,7 @@ import { checkAmount } from "@topgun/core/PnCounter"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
 import type { Audience } from "./Announcements.ts"
 import * as Live from "./Live.ts"
-import type { Change } from "./Reports.ts"
+import type { Change, MapStatus } from "./Reports.ts"
 import type { Replica } from "./Replica.ts"
 import { check, checkTtl, type LocalWrite, type UntimedOptions, type WriteOptions } from "./Write.ts"
 
@@ -32,6 +32,8 @@ export interface Access<Kind extends MapKind, Written> extends Listening {
   readonly crdt: () => CrdtOf<Kind>
   /** Hands a write in; `early` is what of it can be checked before the device is open. */
   readonly write: (writing: Writing, options: WriteOptions | undefined, early?: () => void) => Written
+  /** How the map stands with the server; reading it throws as {@link crdt} does. */
+  readonly status: Live.Live<MapStatus>
 }
 
 /** How a listener is added. */
@@ -73,6 +75,11 @@ abstract class Handle<Declared extends Declaration, Kind extends MapKind, Writte
   /** The Merkle root of the confirmed records, 16 hex digits: equal on two devices whose confirmed records are. */
   get digest(): string {
     return this.access.crdt().cells.digest
+  }
+
+  /** Whether the map is in step with the server, or ever was. */
+  get status(): Live.Live<MapStatus> {
+    return this.access.status
   }
 }
 
@@ -164,7 +171,7 @@ export class MapHandle<A, Written> extends Handle<MapDeclaration<A>, "lww", Writ
     options: WriteOptions | undefined,
     early?: () => void
   ): Written {
-    const ttlMs = options?.ttlMs
+    const ttlMs = options?.ttlMs ?? this.declaration.ttlMs
     return this.access.write(
       (replica, concern) => replica.write(this.declaration, key, next, { concern, ttlMs }),
       options,

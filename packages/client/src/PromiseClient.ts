@@ -12,7 +12,7 @@ import type { StorageAdapter } from "@topgun/core/StorageAdapter"
 import type { Batch } from "./Batch.ts"
 import type { Live } from "./Live.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
-import type { Change, LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
+import type { Change, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 
 export type WriteConcern = "FIRE_AND_FORGET" | "MEMORY" | "APPLIED" | "REPLICATED" | "PERSISTED"
 
@@ -79,6 +79,8 @@ export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
     listener: (changes: ReadonlyArray<Change<A>>) => void,
     options?: { readonly signal?: AbortSignal }
   ): () => void
+  /** Whether the map is in step with the server, or ever was. Reading it throws NotLoaded before the client is ready. */
+  readonly status: Live<MapStatus>
   /** Resolves when the map can be read. */
   ready(): Promise<void>
 }
@@ -116,6 +118,8 @@ export interface GridOrMap<A> extends Iterable<readonly [key: string, values: Re
     listener: (changes: ReadonlyArray<Change<ReadonlyArray<A>>>) => void,
     options?: { readonly signal?: AbortSignal }
   ): () => void
+  /** Whether the map is in step with the server, or ever was. Reading it throws NotLoaded before the client is ready. */
+  readonly status: Live<MapStatus>
   /** Resolves when the map can be read. */
   ready(): Promise<void>
 }
@@ -129,6 +133,8 @@ export interface GridCounter extends Live<number> {
   increment(by?: number, options?: UntimedOptions): Write
   /** Takes `by`, a safe integer of 0 or more, away. */
   decrement(by?: number, options?: UntimedOptions): Write
+  /** Whether the counter is in step with the server, or ever was. Reading it throws NotLoaded before the client is ready. */
+  readonly status: Live<MapStatus>
   /** Resolves when the counter can be read. */
   ready(): Promise<void>
 }

@@ -177,8 +177,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const mapOf = (name: string): ReplicaMap => maps.get(name)!
   const cellsOf = (name: string): LwwMap => mapOf(name).crdt.cells
 
+  /** Those of them that this device only writes to. */
+  const unfollowed = new Set<string>()
   yield* scanAll(Journal.spaces.maps, (name, value) => {
-    const kind = Value.decode(value)
+    const known = Value.decode(value)
+    const [kind, sync] = Array.isArray(known) ? known : [known, "all"]
+    if (sync === "none") unfollowed.add(name)
     if (!Cell.isMapKind(kind)) throw new Error(`map "${name}" is of a kind that this version doesn't know`)
     remembered.set(name, kind)
   })
@@ -445,13 +449,17 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     return writes
   })
 
-  /** Opens a map and remembers that it was. @throws MapKindMismatch */
-  const opened = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
+  /** Opens a map and remembers how it was, or leaves it as it is remembered. @throws MapKindMismatch */
+  const opened = <Kind extends Cell.MapKind>(name: string, kind: Kind, sync?: "all" | "none"): CrdtOf<Kind> => {
     if (gone) throw new ClientClosed()
     const crdt = openMap(name, kind)
-    if (!remembered.has(name)) {
+    const isFollowed = sync === undefined ? !unfollowed.has(name) : sync === "all"
+    if (!remembered.has(name) || isFollowed === unfollowed.has(name)) {
       remembered.set(name, kind)
-      journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode(kind) })
+      if (isFollowed) unfollowed.delete(name)
+      else unfollowed.add(name)
+      const value = Value.encode(isFollowed ? kind : [kind, "none"])
+      journal.stageRow({ space: Journal.spaces.maps, key: name, value })
       for (const each of subscribers) each.onMapOpened?.()
     }
     return crdt
@@ -539,14 +547,16 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       }
     },
 
-    openMap: opened,
+    openMap: <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => opened(name, kind),
     /** Opens a map, what comes of which is held against its declaration from now on. @throws MapKindMismatch */
     openDeclared: <D extends Declaration>(declaration: D): CrdtOf<KindOf<D>> => {
-      const crdt = opened(declaration.name, kindOf(declaration))
+      const sync = declaration._tag === "Counter" ? undefined : declaration.sync
+      const crdt = opened(declaration.name, kindOf(declaration), sync)
       if (declaration._tag !== "Counter") conformance.declare(crdt.kind, declaration)
       return crdt
     },
-    mapNames: (): ReadonlyArray<string> => Array.from(remembered.keys()),
+    /** The open maps that are to be in step with the server's. */
+    followed: (): ReadonlyArray<string> => Array.from(remembered.keys()).filter((name) => !unfollowed.has(name)),
     map: (name: string): Crdt | undefined => maps.get(name)?.crdt,
 
     /**
@@ -591,7 +601,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
 
     /** A key's next value; `undefined` removes it. @throws WriteRefusal */
-    draft: <A>(declaration: MapDeclaration<A>, key: string, value: A | undefined, ttlMs?: number): Draft => {
+    draft: <A>(
+      declaration: MapDeclaration<A>,
+      key: string,
+      value: A | undefined,
+      ttlMs = declaration.ttlMs
+    ): Draft => {
       checkTtl(ttlMs)
       // Of its own, as more is encoded before it is written.
       const bytes = check(declaration, key, value)?.slice()
@@ -601,7 +616,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
 
     /** A value that a key of a map of sets is to have. @throws WriteRefusal */
-    draftAddition: <A>(declaration: OrMapDeclaration<A>, key: string, value: A, ttlMs?: number): Draft => {
+    draftAddition: <A>(
+      declaration: OrMapDeclaration<A>,
+      key: string,
+      value: A,
+      ttlMs = declaration.ttlMs
+    ): Draft => {
       checkTtl(ttlMs)
       const bytes = check(declaration, key, value)!.slice()
       const { name } = declaration

@@ -63,6 +63,16 @@ export interface SyncStatus {
   readonly stalled: boolean
 }
 
+/** How a map stands with the server. What is on this device can be read in any case. */
+export interface MapStatus {
+  /** Whether the server's records are all here, and come as they change. */
+  readonly isSynced: boolean
+  /** Whether that was ever so, in earlier runs too: if not, an empty map says nothing. */
+  readonly hasSynced: boolean
+  /** Why the server refuses to open it; tried again on the next connection. */
+  readonly refusal: string | undefined
+}
+
 /** What becomes of writes that the server doesn't durably have, and of those that it rejected. */
 export interface LogoutOptions {
   /**

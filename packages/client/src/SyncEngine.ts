@@ -222,7 +222,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   /** Maps that are reconciled on the present connection. */
   const synced = new Set<string>()
   /** Maps that the server refused to open on it. */
-  const refused = new Set<string>()
+  const refused = new Map<string, string>()
   const progress = new Signal()
   const mapOpened = new Signal()
   let skewMillis = 0
@@ -532,12 +532,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
       outbox.offer(map, crdt.kind, offers)
       synced.add(map)
       hear(map, 0)
+      changed()
       progress.notify()
     }, (walk, map) =>
       // One map's matter, not the connection's.
       Effect.catchTag(walk, "Refusal", ({ reason }) =>
         Effect.sync(() => {
-          refused.add(map)
+          refused.set(map, reason)
+          changed()
           onFault(new MapRefused({ map, reason }))
         })))
 
@@ -671,7 +673,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }).pipe(Effect.forever)
 
     const followMaps = Effect.gen(function*() {
-      const nextMap = () => replica.mapNames().find((name) => !synced.has(name) && !refused.has(name))
+      const nextMap = () => replica.followed().find((name) => !synced.has(name) && !refused.has(name))
       yield* mapOpened.until(() => nextMap() !== undefined)
       const map = nextMap()
       if (map !== undefined) yield* reconcile(map)
@@ -719,11 +721,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
     })
 
     const synchronise = Effect.gen(function*() {
-      synced.clear()
-      refused.clear()
       const unanswered = outbox.resend()
       const bound = outbox.nextSequence()
-      yield* Effect.forEach(replica.mapNames(), reconcile, { concurrency: mapsAtOnce, discard: true })
+      yield* Effect.forEach(replica.followed(), reconcile, { concurrency: mapsAtOnce, discard: true })
       for (const operations of chunksOf(unanswered)) {
         yield* reservedFor(operations)
         yield* transmit(operations)
@@ -752,6 +752,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
       Effect.ensuring(Effect.sync(() => {
         over = true
         sendNow = undefined
+        synced.clear()
+        refused.clear()
       }))
     )
   })
@@ -859,13 +861,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
     synced: Effect.suspend(() => {
       const bound = outbox.nextSequence()
       const isSynced = () =>
-        state.current === "CONNECTED" && outbox.isDrained(bound) && replica.mapNames().every((name) => synced.has(name))
+        state.current === "CONNECTED" && outbox.isDrained(bound) && replica.followed().every((name) => synced.has(name))
       return Effect.flatMap(
         progress.until(() => closed || isSynced()),
         () => closed ? Effect.interrupt : Effect.void
       )
     }),
     skewMillis: () => skewMillis,
+    /** Whether a map is in step on the present connection. */
+    isSynced: (map: string): boolean => synced.has(map),
+    /** Why the server refuses to open a map on it. */
+    refusalOf: (map: string): string | undefined => refused.get(map),
     lastSyncedAt: replica.syncedAt,
     /** Why there is no connection, where there should be one. */
     lastFailure: () => lastFailure,

@@ -75,17 +75,17 @@ const make = Effect.gen(function*() {
     map: (map) =>
       Effect.sync(() => {
         const declaration = Grid.resolveMap(map)
-        return new GridMap.GridMap(declaration, GridMap.access(declaration, replica, write))
+        return new GridMap.GridMap(declaration, GridMap.access(declaration, replica, engine, write))
       }),
     orMap: (map) =>
       Effect.sync(() => {
         const declaration = Grid.resolveOrMap(map)
-        return new GridMap.GridOrMap(declaration, GridMap.access(declaration, replica, write))
+        return new GridMap.GridOrMap(declaration, GridMap.access(declaration, replica, engine, write))
       }),
     counter: (counter) =>
       Effect.sync(() => {
         const declaration = Grid.resolveCounter(counter)
-        return new GridMap.GridCounter(declaration, GridMap.access(declaration, replica, write))
+        return new GridMap.GridCounter(declaration, GridMap.access(declaration, replica, engine, write))
       }),
     batch: (build, options) =>
       write((_, concern) => replica.writeAll(() => draftsOf(replica, build), concern, true), options),
