@@ -127,6 +127,18 @@ export class MapHandle<A, Written> extends Handle<MapDeclaration<A>, "lww", Writ
     return this.access.crdt().cells.getRecord(key)
   }
 
+  /**
+   * Joins a record that was made elsewhere, given as its row, under its own stamp: it's written where nothing later is here, and
+   * sent as any write. Refused where it comes from too far in the future.
+   */
+  merge(key: string, record: { readonly row: Uint8Array }, options?: UntimedOptions): Written {
+    const { declaration } = this
+    return this.access.write(
+      (replica, concern) => replica.writeAll(() => [replica.draftRecord(declaration, key, record.row)], concern, false),
+      options
+    )
+  }
+
   /** Writes a value. Refused at once, with nothing changed, where it can't be stored. */
   set(key: string, value: A, options?: WriteOptions): Written {
     return this.#write(key, () => value, options, () => {

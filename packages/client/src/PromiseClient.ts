@@ -47,6 +47,20 @@ export interface WriteOptions {
 /** What a write without a lifetime of its own may ask for. */
 export type UntimedOptions = Omit<WriteOptions, "ttlMs">
 
+/** One version of a key, as it is stored and sent. */
+export interface MapRecord {
+  /** When it was written, by the hybrid logical clock of the node that did: ms and a counter. */
+  readonly millis: number
+  readonly counter: number
+  readonly nodeId: string
+  /** Whether it says that the key is deleted. */
+  readonly isTombstone: boolean
+  /** When its value expires, in ms; 0 for never. */
+  readonly expiresAt: number
+  /** All of it, in bytes that order as records do. */
+  readonly row: Uint8Array
+}
+
 /**
  * A map. Reads are synchronous, from memory; values are frozen, and the same object until they change. Before the client
  * is ready a read throws NotLoaded, while writes wait for it.
@@ -65,6 +79,13 @@ export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
   readonly digest: string
   /** What doesn't fit the map's schema in a key's value, which others have written; `undefined` when it fits. */
   issues(key: string): string | undefined
+  /** The record behind a key, tombstones too: its stamp and its canonical bytes. */
+  getRecord(key: string): MapRecord | undefined
+  /**
+   * Joins a record that was made elsewhere, under its own stamp: it's written where nothing later is here, and sent as any
+   * write. Refused where it comes from too far in the future.
+   */
+  merge(key: string, record: Pick<MapRecord, "row">, options?: UntimedOptions): Write
   /** Writes a value. @throws at once, with nothing changed, when the value is refused */
   set(key: string, value: A, options?: WriteOptions): Write
   /** Writes what `next` makes of the present value; `undefined` deletes the key. */

@@ -377,10 +377,11 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     const batch = isBatch && drafts.length > 1 ? outbox.batchOf(drafts.length) : undefined
     const parts: Array<Part> = []
     const changes = new Map<string, Array<RecordChange>>()
-    drafts.forEach(({ key, kind, map }, i) => {
+    drafts.forEach(({ key, kind, map, mayLose }, i) => {
       const record = records[i]!
       const cell = Cell.cellOf(kind, key, record)
       const change = cellsOf(map).write(cell, record)
+      if (change === undefined && mayLose === true) return
       parts.push({ operation: outbox.append(map, kind, cell, record, concern, batch), record })
       journal.stageCell(map, cell, "local")
       if (change === undefined) return
@@ -613,6 +614,25 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       const { name } = declaration
       const stamp = () => putRecord(bytes, ttlMs)
       return { map: name, kind: "lww", key, cell: key, bytes: keyBytesOf(key) + (bytes?.length ?? 0), stamp }
+    },
+
+    /** A key's record, as another device has made it, under its own stamp. @throws WriteRefusal */
+    draftRecord: <A>(declaration: MapDeclaration<A>, key: string, row: Uint8Array): Draft => {
+      Value.checkKey(key)
+      const record = LwwRecord.decode(row)
+      if (!record.isTombstone) check(declaration, key, Value.decode(record.valueBytes) as A)
+      const received = hlc.unsafeReceive(record)
+      if (Either.isLeft(received)) throw received.left
+      const { name } = declaration
+      return {
+        map: name,
+        kind: "lww",
+        key,
+        cell: key,
+        bytes: keyBytesOf(key) + row.length,
+        mayLose: true,
+        stamp: () => record
+      }
     },
 
     /** A value that a key of a map of sets is to have. @throws WriteRefusal */

@@ -754,6 +754,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         sendNow = undefined
         synced.clear()
         refused.clear()
+        changed()
       }))
     )
   })

@@ -75,6 +75,8 @@ export interface Draft {
   readonly cell: string | undefined
   /** Bytes of its value. */
   readonly bytes: number
+  /** It was stamped elsewhere: where there is a later record, there is nothing to write. */
+  readonly mayLose?: boolean
   /** @throws CounterOverflow */
   readonly stamp: () => LwwRecord.LwwRecord
 }
@@ -138,6 +140,8 @@ const refusals = new Set([
   "BackpressureError",
   "BatchTooLarge",
   "CounterOverflow",
+  "MalformedMessage",
+  "ClockSkewTooLarge",
   "ClientClosed"
 ])
 

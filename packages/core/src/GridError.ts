@@ -415,6 +415,8 @@ export type WriteRefusal =
   | BackpressureError
   | BatchTooLarge
   | CounterOverflow
+  | MalformedMessage
+  | ClockSkewTooLarge
   | NotLoaded
   | ClientClosed
   | StorageUnavailable
