@@ -13,8 +13,8 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Runtime from "effect/Runtime"
-import { makeNodeId } from "@topgun/core/Hlc"
+import * as Random from "effect/Random"
+import { PCGRandom } from "effect/Utils"
 
 /** Devices that are remembered, at most: some 300 bytes each. */
 export const devicesMax = 100_000
@@ -38,8 +38,9 @@ interface Device {
 }
 
 const make = (max: number) =>
-  Effect.map(Effect.runtime(), (runtime) => {
-    const makeSecret = () => Runtime.runSync(runtime)(makeNodeId)
+  Effect.map(Effect.all([Random.nextInt, Random.nextInt]), ([high, low]) => {
+    const random = new PCGRandom(high, low)
+    const makeSecret = () => [1, 2, 3].map(() => random.integer(2 ** 31).toString(36)).join("-")
     /** Those that were here last come last. */
     const devices = new Map<string, Device>()
     return Devices.of({
