@@ -5,8 +5,6 @@
  * What arrives is handled synchronously, frame by frame, without a fiber; what goes out in one tick goes in one frame.
  */
 import type { Backoff } from "@topgun/core/Backoff"
-import * as Cell from "@topgun/core/Cell"
-import type { Crdt } from "@topgun/core/CrdtStore"
 import {
   AuthExpired,
   AuthRequired,
@@ -14,25 +12,20 @@ import {
   AuthUserChanged,
   ConnectionLost,
   MalformedMessage,
-  MapRefused,
   NodeIdConflict,
   ProtocolVersionUnsupported,
   RequestTimeout,
-  ResyncRequired,
   Stalled
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
-import { type KeyedRecord, MerkleSync, packRoot, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
-import { MerkleForest } from "@topgun/core/MerkleTree"
+import { MerkleSync } from "@topgun/core/MerkleSync"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import * as Protocol from "@topgun/core/Protocol"
 import { driftMillisMax, millisMax } from "@topgun/core/Timestamp"
-import * as Value from "@topgun/core/Value"
 import { type Connection, Transport } from "@topgun/core/Transport"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
-import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -44,10 +37,13 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Credentials from "./Credentials.ts"
-import type { Mark } from "./Journal.ts"
 import { notifyAll, Observable } from "./Live.ts"
+import * as MapSync from "./MapSync.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
-import { keyOf, type Pending } from "./Outbox.ts"
+import { chunksOf, messagesOf } from "./OpBatches.ts"
+import type { Pending } from "./Outbox.ts"
+import { type Answer, answerMillisMax } from "./Questions.ts"
+import * as Questions from "./Questions.ts"
 import { Replica } from "./Replica.ts"
 import { Signal } from "./Signal.ts"
 import * as SyncState from "./SyncState.ts"
@@ -69,8 +65,6 @@ export type SessionFailure =
 const isForToken = ({ _tag }: SessionFailure): boolean =>
   _tag === "AuthRequired" || _tag === "AuthExpired" || _tag === "AuthUserChanged"
 
-/** How long the server may take to answer one question, in ms. */
-const requestMillisMax = 10_000
 /** How long it may take after an event of the network until something is heard, in ms. */
 const checkMillis = 5_000
 /** What the network's events bring forward isn't tried more often than this, in ms: they may come many a second. */
@@ -93,9 +87,6 @@ const skewMillisMin = 500
 const bufferedBytesMax = 1024 * 1024
 const bufferPollMillis = 5
 
-type Request = Deferred.Deferred<Protocol.ServerMessage, SessionFailure>
-type Answer<Tag> = Extract<Protocol.ServerMessage, { readonly _tag: Tag }>
-
 export interface Options {
   /** When to try again. */
   readonly backoff: Backoff
@@ -116,59 +107,6 @@ const untilFirst = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>): Ef
 const renewalOf = (expiresAt: number, nowMillis: number): number =>
   expiresAt - Math.min(renewalMillis, (expiresAt - nowMillis) / 2)
 
-/** Whether two operations are of one atomic batch. */
-const isOneBatch = (a: Pending, b: Pending): boolean => a.batch !== undefined && a.batch.first === b.batch?.first
-
-const sizeOf = (operation: Pending): number => operation.record.row.length + keyOf(operation).length
-
-const messagesOf = function*(operations: ReadonlyArray<Pending>): Iterable<Protocol.ClientMessage> {
-  let ops: Array<Protocol.OpTuple> = []
-  let bytes = 0
-  for (const [i, operation] of operations.entries()) {
-    const { batch, concern, kind, map } = operation
-    ops.push([operation.sequence, keyOf(operation), operation.record.row])
-    bytes += sizeOf(operation)
-    const next = operations[i + 1]
-    const goesOn = next !== undefined && isOneBatch(operation, next)
-    if (
-      next === undefined || next.map !== map || next.concern !== concern ||
-      (!goesOn && (batch !== undefined || next.batch !== undefined)) ||
-      ops.length >= Protocol.batchOperationsMax || bytes + sizeOf(next) > Protocol.batchBytesMax
-    ) {
-      const atomic = goesOn ? "more" : batch === undefined ? "no" : "end"
-      yield { _tag: "OpBatch", map, kind, concern, atomic, ops }
-      ops = []
-      bytes = 0
-    }
-  }
-}
-
-/** Parts operations into chunks of about `Protocol.batchOperationsMax`, and no atomic batch. */
-const chunksOf = function*(operations: ReadonlyArray<Pending>): Iterable<ReadonlyArray<Pending>> {
-  let from = 0
-  for (let at = 1; at <= operations.length; at++) {
-    const isLast = at === operations.length
-    if (!isLast && (at - from < Protocol.batchOperationsMax || isOneBatch(operations[at - 1]!, operations[at]!))) {
-      continue
-    }
-    yield operations.slice(from, at)
-    from = at
-  }
-}
-
-const decodeRecords = (
-  map: string,
-  { kind }: Crdt,
-  records: ReadonlyArray<Protocol.RecordTuple>
-): ReadonlyArray<KeyedRecord> =>
-  records.map(([key, row]) => {
-    const record = Cell.decodeInPlace(kind, map, key, row)
-    return [Cell.cellOf(kind, key, record), record]
-  })
-
-/** The walk of a map that this device has nothing of. */
-const nothing = { tree: new MerkleForest(), record: () => undefined }
-
 const faultOf = (nodeId: string, fault: { readonly cause: string; readonly reason: string }): SessionFailure => {
   switch (fault.cause) {
     case "AuthRequired":
@@ -185,20 +123,6 @@ const faultOf = (nodeId: string, fault: { readonly cause: string; readonly reaso
       return new ConnectionLost({ reason: `${fault.cause}: ${fault.reason}` })
   }
 }
-
-const decode = <A>(read: () => A): Effect.Effect<A, MalformedMessage> =>
-  Effect.try({
-    try: read,
-    catch: (cause) => cause instanceof MalformedMessage ? cause : new MalformedMessage({ reason: String(cause) })
-  })
-
-const pageOf = (map: string, crdt: Crdt, leaf: Answer<"SyncLeaf">): Effect.Effect<Page, MalformedMessage> =>
-  decode(() => ({ records: decodeRecords(map, crdt, leaf.records), after: leaf.after ?? undefined }))
-
-const isEqual = (a: Uint8Array, b: Uint8Array): boolean => Value.compareBytes(a, b) === 0
-
-/** The server's refusal of one request, on a connection that goes on. */
-class Refusal extends Data.TaggedError("Refusal")<{ readonly cause: string; readonly reason: string }> {}
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const transport = yield* Transport
@@ -219,10 +143,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
   }
   const state = new Observable<SyncState.SyncState>("DISCONNECTED", onFault)
   const replies = new Set<(payload: Uint8Array) => void>()
-  /** Maps that are reconciled on the present connection. */
-  const synced = new Set<string>()
-  /** Maps that the server refused to open on it. */
-  const refused = new Map<string, string>()
   const progress = new Signal()
   const mapOpened = new Signal()
   let skewMillis = 0
@@ -244,6 +164,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
     for (const listener of listeners) listener()
   }
 
+  const mapSync = MapSync.make(replica, sync, {
+    onFault,
+    onChange: () => {
+      changed()
+      progress.notify()
+    }
+  })
+
   const move = (event: SyncState.SyncEvent): void => {
     const next = SyncState.next(state.current, event)
     if (next === undefined) throw new Error(`There is no way by "${event}" from ${state.current}`)
@@ -262,8 +190,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
     move("opened")
     const ended = Deferred.unsafeMake<never, SessionFailure>(FiberId.none)
     const authenticated = Deferred.unsafeMake<Answer<"AuthAck">, SessionFailure>(FiberId.none)
-    const requests = new Map<number, Request>()
-    let nextId = 1
     /** How long nothing was heard, in ms, counted by the heartbeat: the wall clock may be set back. */
     let silentMillis = 0
     /** Frames that came. */
@@ -275,11 +201,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const expired = new Signal()
     let isExpired = false
     let durable = true
-    /** The server's run, and the number of the last change that it has told of each map. */
-    let run = ""
-    const told = new Map<string, number>()
-    /** Maps of which something was left out: nothing is said of how far their changes are here. */
-    const partial = new Set<string>()
+    let maps: ReturnType<typeof mapSync.over> | undefined
     /** The clock goes by the server's of this connection. */
     let isCorrected = false
     let over = false
@@ -308,6 +230,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
       outbound.push(Protocol.encode(message))
     }
 
+    const questions = Questions.make(send)
+
     // In.
     let wasUnasked = false
     /** Told of once: a server that does it once does it often. */
@@ -329,17 +253,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const checkTime = (serverMillis: number): void => {
       if (serverMillis < 0 || serverMillis > millisMax - driftMillisMax) outOfPlace(`the time ${serverMillis}`)
     }
-    /** A map's changes are here up to this one, once the map is in step. */
-    const hear = (map: string, sequence: number): void => {
-      const last = Math.max(sequence, told.get(map) ?? 0)
-      told.set(map, last)
-      if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })
-    }
-    const answer = (id: number, message: Protocol.ServerMessage): void => {
-      const request = requests.get(id)
-      requests.delete(id)
-      if (request !== undefined) Deferred.unsafeDone(request, Exit.succeed(message))
-    }
     const receive = (message: Protocol.ServerMessage): void => {
       // What says that it's an answer of this connection would be taken for one to what others have sent.
       if (!isLetIn && message._tag !== "AuthAck" && message._tag !== "Fault") outOfPlace(message._tag)
@@ -349,7 +262,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
           checkTime(message.serverMillis)
           isLetIn = true
           durable = message.durable
-          run = message.run
+          maps = mapSync.over(questions, message.run)
           return Deferred.unsafeDone(authenticated, Exit.succeed(message))
         case "AuthExpired":
           isExpired = true
@@ -360,15 +273,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
         case "SyncRoot":
         case "SyncBucketsAck":
         case "SyncLeaf":
-          return answer(message.id, message)
+          return questions.answered(message.id, message)
         case "ServerEvent": {
-          const crdt = replica.map(message.map)
-          if (crdt === undefined) return unasked(`sends records of map "${message.map}", which isn't open here`)
+          const isWhole = maps!.event(message)
+          if (isWhole === undefined) unasked(`sends records of map "${message.map}", which isn't open here`)
           // The server has just taken it by its own clock. Only the next tree walk brings it again.
-          if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records))) {
-            return mistimed("a record of now is from beyond its bound")
-          }
-          return hear(message.map, message.sequence)
+          else if (!isWhole) mistimed("a record of now is from beyond its bound")
+          return
         }
         case "OpAck":
           if (message.level === "PERSISTED" && !durable) outOfPlace("PERSISTED from a server without a database")
@@ -394,7 +305,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
           return notifyAll(Array.from(replies), message.payload, onFault)
         case "Fault":
           if (message.id === null) fault = faultOf(replica.nodeId(), message)
-          else answer(message.id, message)
+          else questions.answered(message.id, message)
       }
     }
     connection.listen(
@@ -419,132 +330,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
         fail(fault ?? new ConnectionLost({ reason: closed.reason || "closed by the peer", closeCode: closed.code }))
     )
 
-    const ask = <Tag extends Protocol.ServerMessage["_tag"]>(
-      tag: Tag,
-      message: (id: number) => Protocol.ClientMessage
-    ): Effect.Effect<Answer<Tag>, SessionFailure | Refusal> =>
-      Effect.suspend(() => {
-        const id = nextId++
-        const request: Request = Deferred.unsafeMake(FiberId.none)
-        requests.set(id, request)
-        const asked = message(id)
-        send(asked)
-        return Deferred.await(request).pipe(
-          Effect.timeoutFail({
-            duration: requestMillisMax,
-            onTimeout: () => new RequestTimeout({ request: asked._tag, afterMillis: requestMillisMax })
-          }),
-          Effect.flatMap((answered) =>
-            answered._tag === tag
-              ? Effect.succeed(answered as Answer<Tag>)
-              : Effect.fail(
-                answered._tag === "Fault"
-                  ? new Refusal(answered)
-                  : new MalformedMessage({ reason: `${answered._tag} answers ${asked._tag}` })
-              )
-          ),
-          Effect.ensuring(Effect.sync(() => requests.delete(id)))
-        )
-      })
-
-    /**
-     * How a map's roots compare; `undefined` when they are equal. Where this device has a mark, the server may say at once what
-     * has changed since.
-     */
-    const compareRoots = (
-      map: string,
-      crdt: Crdt,
-      mine: Uint8Array,
-      mark: Mark | undefined
-    ): Effect.Effect<Uint8Array | undefined, SessionFailure | Refusal> => {
-      const cursor = mark?.run === run ? [run, mark.sequence] as const : null
-      const question = ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: crdt.kind, root: mine, cursor }))
-      return Effect.flatMap(question, ({ partitions, records, root, sequence }) => {
-        hear(map, sequence)
-        if (partitions !== null) return Effect.succeed(partitions)
-        if (isEqual(mine, root)) return Effect.succeed(undefined)
-        if (cursor === null) return new MalformedMessage({ reason: "SyncRoot says that unequal roots are equal" })
-        return Effect.flatMap(decode(() => decodeRecords(map, crdt, records)), (news) => {
-          receiveRecords(map, news)
-          const merged = packRoot(crdt.cells.tree)
-          return isEqual(merged, root) ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)
-        })
-      })
-    }
-
-    /** Merges what the server has, in answer to this device. What is left out now has to be asked for again. */
-    const receiveRecords = (map: string, records: ReadonlyArray<KeyedRecord>): void => {
-      if (!replica.merge(map, records)) partial.add(map)
-    }
-
-    const peerFor = (map: string, crdt: Crdt, mark?: Mark): SyncPeer<SessionFailure | Refusal> => ({
-      root: (root) => compareRoots(map, crdt, root, mark),
-      buckets: (nodes, lane) =>
-        Effect.map(
-          ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, lane, nodes })),
-          ({ buckets }) => buckets
-        ),
-      fetch: (wants, after) =>
-        Effect.flatMap(
-          ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, wants, after: after ?? null })),
-          (leaf) => pageOf(map, crdt, leaf)
-        ),
-      pull: (node, after) =>
-        Effect.flatMap(
-          ask("SyncLeaf", (id) => ({ _tag: "SyncPull", id, map, node, after: after ?? null })),
-          (leaf) => pageOf(map, crdt, leaf)
-        )
-    })
-
-    /** Takes a map over anew. What the server doesn't have goes at the end, so that no reader sees an empty map meanwhile. */
-    const takeOver = Effect.fnUntraced(function*(map: string, crdt: Crdt) {
-      onFault(new ResyncRequired({ map }))
-      const before = new Map(crdt.cells.confirmed())
-      const has = new Set<string>()
-      yield* sync.reconcile({
-        ...nothing,
-        partitionOf: (cell) => crdt.cells.partitionOf(cell),
-        receive: (records) => {
-          for (const [cell] of records) has.add(cell)
-          receiveRecords(map, records)
-        }
-      }, peerFor(map, crdt))
-      replica.dropLost(map, before, has)
-      replica.moveMark(map, { run, sequence: told.get(map) ?? 0 })
-    })
-
-    const reconcile = Effect.fnUntraced(function*(map: string) {
-      const crdt = replica.map(map)!
-      const { cells } = crdt
-      const walk = Effect.suspend(() =>
-        sync.reconcile({
-          tree: cells.tree,
-          record: (cell) => cells.getConfirmed(cell),
-          partitionOf: (cell) => cells.partitionOf(cell),
-          receive: (records) => receiveRecords(map, records)
-        }, peerFor(map, crdt, replica.mark(map)))
-      )
-      const { offers } = yield* Effect.catchIf(
-        walk,
-        (failure) => failure._tag === "Refusal" && failure.cause === "ResyncRequired",
-        () => Effect.zipRight(takeOver(map, crdt), walk)
-      )
-      outbox.offer(map, crdt.kind, offers)
-      synced.add(map)
-      hear(map, 0)
-      changed()
-      progress.notify()
-    }, (walk, map) =>
-      // One map's matter, not the connection's.
-      Effect.catchTag(walk, "Refusal", ({ reason }) =>
-        Effect.sync(() => {
-          refused.set(map, reason)
-          changed()
-          onFault(new MapRefused({ map, reason }))
-        })))
-
     const ping = (): void => {
-      if (isLetIn) send({ _tag: "Ping", id: nextId++ })
+      if (isLetIn) send({ _tag: "Ping", id: questions.id() })
     }
     const heartbeat = Effect.gen(function*() {
       yield* Effect.sleep(Protocol.pingMillis)
@@ -602,7 +389,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     })
     const renewWith = Effect.fnUntraced(function*(renewed: string | null) {
       if (renewed === null) return
-      const ack = yield* ask("AuthRenewAck", (id) => ({ _tag: "AuthRenew", id, token: renewed }))
+      const ack = yield* questions.ask("AuthRenewAck", (id) => ({ _tag: "AuthRenew", id, token: renewed }))
       expiresAt = ack.expiresAt
       isExpired = false
       needsAuth = false
@@ -673,10 +460,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }).pipe(Effect.forever)
 
     const followMaps = Effect.gen(function*() {
-      const nextMap = () => replica.followed().find((name) => !synced.has(name) && !refused.has(name))
-      yield* mapOpened.until(() => nextMap() !== undefined)
-      const map = nextMap()
-      if (map !== undefined) yield* reconcile(map)
+      yield* mapOpened.until(() => mapSync.next() !== undefined)
+      const map = mapSync.next()
+      if (map !== undefined) yield* maps!.reconcile(map)
     }).pipe(Effect.forever)
 
     const work = Effect.gen(function*() {
@@ -689,8 +475,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
       })
       const hello = yield* Deferred.await(authenticated).pipe(
         Effect.timeoutFail({
-          duration: requestMillisMax,
-          onTimeout: () => new RequestTimeout({ request: "Auth", afterMillis: requestMillisMax })
+          duration: answerMillisMax,
+          onTimeout: () => new RequestTimeout({ request: "Auth", afterMillis: answerMillisMax })
         })
       )
       const user = replica.user()
@@ -723,7 +509,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const synchronise = Effect.gen(function*() {
       const unanswered = outbox.resend()
       const bound = outbox.nextSequence()
-      yield* Effect.forEach(replica.followed(), reconcile, { concurrency: mapsAtOnce, discard: true })
+      yield* Effect.forEach(replica.followed(), maps!.reconcile, { concurrency: mapsAtOnce, discard: true })
       for (const operations of chunksOf(unanswered)) {
         yield* reservedFor(operations)
         yield* transmit(operations)
@@ -752,9 +538,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       Effect.ensuring(Effect.sync(() => {
         over = true
         sendNow = undefined
-        synced.clear()
-        refused.clear()
-        changed()
+        mapSync.end()
       }))
     )
   })
@@ -861,8 +645,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
      */
     synced: Effect.suspend(() => {
       const bound = outbox.nextSequence()
-      const isSynced = () =>
-        state.current === "CONNECTED" && outbox.isDrained(bound) && replica.followed().every((name) => synced.has(name))
+      const isSynced = () => state.current === "CONNECTED" && outbox.isDrained(bound) && mapSync.areAllSynced()
       return Effect.flatMap(
         progress.until(() => closed || isSynced()),
         () => closed ? Effect.interrupt : Effect.void
@@ -870,9 +653,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }),
     skewMillis: () => skewMillis,
     /** Whether a map is in step on the present connection. */
-    isSynced: (map: string): boolean => synced.has(map),
+    isSynced: mapSync.isSynced,
     /** Why the server refuses to open a map on it. */
-    refusalOf: (map: string): string | undefined => refused.get(map),
+    refusalOf: mapSync.refusalOf,
     lastSyncedAt: replica.syncedAt,
     /** Why there is no connection, where there should be one. */
     lastFailure: () => lastFailure,

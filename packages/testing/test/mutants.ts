@@ -333,9 +333,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "OPL-4",
     breaks: "one map that is refused ends the connection each time",
-    ...client("SyncEngine", "SyncEngine"),
-    find: "      Effect.catchTag(walk, \"Refusal\",",
-    replace: "      Effect.catchTag(walk, \"\" as never,",
+    ...client("MapSync", "SyncEngine"),
+    find: "          Effect.catchTag(walk, \"Refusal\", ({ reason }) =>",
+    replace: "          Effect.catchTag(walk, \"\" as never, ({ reason }: { readonly reason: string }) =>",
     fails: "doesn't depend on one map that the server refuses to open"
   },
   {
@@ -691,10 +691,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-5",
     breaks: "what was refused while the clock was wrong for a moment stays away",
-    ...client("SyncEngine", "clocks"),
-    find: "          if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records))) {",
-    replace:
-      "          if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records)) && crdt === undefined) {",
+    ...client("MapSync", "clocks"),
+    find: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false",
+    replace: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return true",
     fails: "makes the device catch up with what it refused meanwhile"
   },
   {
@@ -1189,9 +1188,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "SYNC-4",
     breaks: "a mark moves before its map is in step",
-    ...client("SyncEngine", "marks"),
-    find: "      if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })",
-    replace: "      if (!partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    ...client("MapSync", "marks"),
+    find: "        if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    replace: "        if (!partial.has(map)) replica.moveMark(map, { run, sequence: last })",
     fails: "in storage says nothing that isn't there"
   },
   {
@@ -1205,11 +1204,11 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "SYNC-4",
     breaks: "the changes since a mark are believed without looking at the roots",
-    ...client("SyncEngine", "marks"),
+    ...client("MapSync", "marks"),
     find:
-      "          return isEqual(merged, root) ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)",
+      "            return isEqual(merged, root) ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)",
     replace:
-      "          return merged.length > 0 ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)",
+      "            return merged.length > 0 ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)",
     fails: "is none the worse for a mark that lies"
   },
   {
@@ -1233,9 +1232,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "SYNC-5",
     breaks: "a reset empties the map first",
-    ...client("SyncEngine", "resync"),
-    find: "      const before = new Map(crdt.cells.confirmed())",
-    replace: "      const before = new Map(crdt.cells.confirmed()); replica.dropLost(map, before, new Set())",
+    ...client("MapSync", "resync"),
+    find: "        const before = new Map(crdt.cells.confirmed())",
+    replace: "        const before = new Map(crdt.cells.confirmed()); replica.dropLost(map, before, new Set())",
     fails: "shows no reader an empty map meanwhile"
   }
 ]
