@@ -68,6 +68,9 @@ const pendingOf = (operation: Pending | undefined): Pending | undefined => {
   return each
 }
 
+/** What every operation has come to at once. */
+const handedOver: Either.Either<Outcome, WriteFailure> = Either.right({ level: "FIRE_AND_FORGET", replicas: 0 })
+
 /** A record that the server lacks, by its cell. */
 interface Offer {
   readonly map: string
@@ -276,11 +279,6 @@ export const make = Effect.fnUntraced(function*(options: {
     setRoom()
   }
 
-  const reach = (operation: Pending, level: WriteConcern, replicas: number): void => {
-    operation.outcome = Either.right({ level, replicas })
-    acks.reached(operation.sequence, level, replicas)
-  }
-
   const takeOffers = (
     max: number,
     confirmed: (map: string, cell: string) => LwwRecord | undefined
@@ -359,7 +357,7 @@ export const make = Effect.fnUntraced(function*(options: {
     },
     capacity,
     /** Whether a write to the cell can enter now, be it into the place of an operation that waits to be sent. */
-    hasRoom: (map: string, cell: string): boolean => coalesces(latestOf(map, cell)) || hasPlaces(1),
+    hasRoom: (map: string, cell: string): boolean => hasPlaces(1) || coalesces(latestOf(map, cell)),
     /** Whether a write to the cell would take the place of an operation that waits to be sent. */
     coalesces: (map: string, cell: string): boolean => coalesces(latestOf(map, cell)),
     /** Whether so many operations can enter now. */
@@ -420,7 +418,8 @@ export const make = Effect.fnUntraced(function*(options: {
         listener.onChange()
       }
       journal.stageOperation(operation)
-      reach(operation, "FIRE_AND_FORGET", 0)
+      // Nobody waits for this level: it is reached before anybody can ask.
+      operation.outcome = handedOver
       return operation
     },
 
@@ -473,6 +472,7 @@ export const make = Effect.fnUntraced(function*(options: {
 
     /** The server says that operations have reached a level. */
     acknowledged: (sequences: ReadonlyArray<number>, level: WriteConcern, replicas: number, isFinal: boolean): void => {
+      const outcome = Either.right({ level, replicas })
       for (const sequence of sequences) {
         const operation = flight.get(sequence)
         if (operation === undefined) continue
@@ -480,7 +480,8 @@ export const make = Effect.fnUntraced(function*(options: {
           operation.acked = true
           listener.onAccepted(operation)
         }
-        reach(operation, level, replicas)
+        operation.outcome = outcome
+        acks.reached(sequence, level, replicas)
         if (isFinal || operation.offered) {
           end(operation)
           listener.onEnded(operation)

@@ -502,22 +502,23 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     map: (name: string): Crdt | undefined => maps.get(name)?.crdt,
 
     /**
-     * Writes a key; `undefined` from `next` removes it. `next` gets the present value, at the moment of admission. Visible
-     * when this returns, unless the outbox is full and its policy is to wait. The map is open.
+     * Writes a key; `undefined` from `next` removes it. `next` may ask for the present value, at the moment of admission:
+     * most don't, and then it isn't decoded. Visible when this returns, unless the outbox is full and its policy is to wait. The map is open.
      *
      * @throws WriteRefusal when nothing was changed
      */
     write: <A>(
       declaration: MapDeclaration<A>,
       key: string,
-      next: (current: A | undefined) => A | undefined,
+      next: (current: () => A | undefined) => A | undefined,
       terms: WriteTerms
     ): LocalWrite => {
       if (closed) throw new ClientClosed()
       checkTtl(terms.ttlMs)
       const { name } = declaration
       const cells = cellsOf(name)
-      const bytes = () => check(declaration, key, next(cells.get(key) as A | undefined))
+      const current = () => cells.get(key) as A | undefined
+      const bytes = () => check(declaration, key, next(current))
       // What can be refused is refused now, though the value may be another one when there is room. Before the look for
       // room, as `next` may write too.
       const value = bytes()
