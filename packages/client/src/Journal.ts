@@ -125,7 +125,10 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     const writes: Array<StorageWrite> = []
     for (const row of batch.rows.values()) writes.push(row)
     for (const operation of batch.operations) writes.push(options.operationWrite(operation))
-    for (const [map, cells] of batch.local) for (const cell of cells) writes.push(...options.cellWrites(map, cell))
+    const addWrites = (map: string, cell: string): void => {
+      for (const write of options.cellWrites(map, cell)) writes.push(write)
+    }
+    for (const [map, cells] of batch.local) for (const cell of cells) addWrites(map, cell)
     let merged = 0
     for (const [map, cells] of batch.remote) {
       for (const cell of cells) {
@@ -135,7 +138,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
           continue
         }
         merged++
-        writes.push(...options.cellWrites(map, cell))
+        addWrites(map, cell)
       }
     }
     return { batch, writes }

@@ -109,7 +109,7 @@ const envelopeBytesMax = 8 * 1024
 const storageKey = (sequence: number): string => sequence.toString(16).padStart(14, "0")
 
 const encode = (operation: Pending): Uint8Array =>
-  Value.encode([
+  Value.encodeShared([
     format,
     operation.sequence,
     operation.map,
