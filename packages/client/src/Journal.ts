@@ -86,7 +86,8 @@ export interface Journal<Operation> {
 
 class Staged<Operation> {
   readonly rows = new Map<string, StorageWrite>()
-  readonly operations = new Set<Operation>()
+  /** By their sequence numbers: an object as a key costs several times as much. */
+  readonly operations = new Map<number, Operation>()
   readonly local = new Map<string, Set<string>>()
   readonly remote = new Map<string, Set<string>>()
 }
@@ -98,7 +99,10 @@ const addCell = (to: Map<string, Set<string>>, map: string, cell: string): void 
 }
 
 /** A journal over this node's storage, going on from what is reserved already. Flushes once more when the scope closes. */
-export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation, options: Options<Operation>) {
+export const make = Effect.fnUntraced(function*<Operation extends { readonly sequence: number }>(
+  initial: Reservation,
+  options: Options<Operation>
+) {
   const storage = yield* Storage
   let staged = new Staged<Operation>()
   let flushed = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
@@ -124,7 +128,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     staged = new Staged()
     const writes: Array<StorageWrite> = []
     for (const row of batch.rows.values()) writes.push(row)
-    for (const operation of batch.operations) writes.push(options.operationWrite(operation))
+    for (const operation of batch.operations.values()) writes.push(options.operationWrite(operation))
     const addWrites = (map: string, cell: string): void => {
       for (const write of options.cellWrites(map, cell)) writes.push(write)
     }
@@ -148,7 +152,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     const later = staged
     staged = batch
     for (const [id, row] of later.rows) staged.rows.set(id, row)
-    for (const operation of later.operations) staged.operations.add(operation)
+    for (const [sequence, operation] of later.operations) staged.operations.set(sequence, operation)
     for (const [map, cells] of later.local) for (const cell of cells) addCell(staged.local, map, cell)
     for (const [map, cells] of later.remote) for (const cell of cells) addCell(staged.remote, map, cell)
     work.unsafeOpen()
@@ -213,7 +217,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     },
     stageRow,
     stageOperation: (operation) => {
-      staged.operations.add(operation)
+      staged.operations.set(operation.sequence, operation)
       work.unsafeOpen()
     },
     adopt: (nodeId) => {

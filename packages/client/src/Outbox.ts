@@ -179,9 +179,9 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const latestOf = (map: string, cell: string): Pending | undefined => latest.get(map)?.get(cell)
 
-  const track = (operation: Pending): void => {
+  const track = (operation: Pending, previous = latestOf(operation.map, operation.cell)): void => {
+    operation.earlier = previous
     const cells = latest.get(operation.map)
-    operation.earlier = cells?.get(operation.cell)
     if (cells === undefined) latest.set(operation.map, new Map([[operation.cell, operation]]))
     else cells.set(operation.cell, operation)
   }
@@ -413,7 +413,7 @@ export const make = Effect.fnUntraced(function*(options: {
         operation = issue(map, kind, cell, record, concern, batch)
         live++
         if (batch !== undefined) batches.set(operation.sequence, operation)
-        track(operation)
+        track(operation, previous)
         line.offer(operation)
         listener.onChange()
       }
