@@ -104,7 +104,8 @@ export interface Journal<Operation> {
 
 class Staged<Operation> {
   readonly rows = new Map<string, StorageWrite>()
-  readonly operations = new Set<Operation>()
+  /** By their sequence numbers: an object as a key costs several times as much. */
+  readonly operations = new Map<number, Operation>()
   readonly marks = new Set<string>()
   readonly local = new Map<string, Set<string>>()
   readonly remote = new Map<string, Set<string>>()
@@ -117,7 +118,10 @@ const addCell = (to: Map<string, Set<string>>, map: string, cell: string): void 
 }
 
 /** A journal over this node's storage, going on from what is reserved already. Flushes once more when the scope closes. */
-export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation, options: Options<Operation>) {
+export const make = Effect.fnUntraced(function*<Operation extends { readonly sequence: number }>(
+  initial: Reservation,
+  options: Options<Operation>
+) {
   const storage = yield* Storage
   let staged = new Staged<Operation>()
   let flushed = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
@@ -143,8 +147,11 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     staged = new Staged()
     const writes: Array<StorageWrite> = []
     for (const row of batch.rows.values()) writes.push(row)
-    for (const operation of batch.operations) writes.push(options.operationWrite(operation))
-    for (const [map, cells] of batch.local) for (const cell of cells) writes.push(...options.cellWrites(map, cell))
+    for (const operation of batch.operations.values()) writes.push(options.operationWrite(operation))
+    const addWrites = (map: string, cell: string): void => {
+      for (const write of options.cellWrites(map, cell)) writes.push(write)
+    }
+    for (const [map, cells] of batch.local) for (const cell of cells) addWrites(map, cell)
     let merged = 0
     for (const [map, cells] of batch.remote) {
       for (const cell of cells) {
@@ -154,7 +161,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
           continue
         }
         merged++
-        writes.push(...options.cellWrites(map, cell))
+        addWrites(map, cell)
       }
     }
     for (const map of batch.marks) {
@@ -169,7 +176,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     const later = staged
     staged = batch
     for (const [id, row] of later.rows) staged.rows.set(id, row)
-    for (const operation of later.operations) staged.operations.add(operation)
+    for (const [sequence, operation] of later.operations) staged.operations.set(sequence, operation)
     for (const map of later.marks) staged.marks.add(map)
     for (const [map, cells] of later.local) for (const cell of cells) addCell(staged.local, map, cell)
     for (const [map, cells] of later.remote) for (const cell of cells) addCell(staged.remote, map, cell)
@@ -240,7 +247,7 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
       work.unsafeOpen()
     },
     stageOperation: (operation) => {
-      staged.operations.add(operation)
+      staged.operations.set(operation.sequence, operation)
       work.unsafeOpen()
     },
     adopt: (nodeId) => {

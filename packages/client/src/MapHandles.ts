@@ -154,7 +154,7 @@ export class MapHandle<A, Written> extends Handle<MapDeclaration<A>, "lww", Writ
 
   /** Writes what `next` makes of the present value; `undefined` deletes the key. */
   update(key: string, next: (current: A | undefined) => A | undefined, options?: WriteOptions): Written {
-    return this.#write(key, next, options)
+    return this.#write(key, (current) => next(current()), options)
   }
 
   /** Deletes all keys that this device knows, in one step here: each deletion is an operation of its own. */
@@ -179,7 +179,7 @@ export class MapHandle<A, Written> extends Handle<MapDeclaration<A>, "lww", Writ
 
   #write(
     key: string,
-    next: (current: A | undefined) => A | undefined,
+    next: (current: () => A | undefined) => A | undefined,
     options: WriteOptions | undefined,
     early?: () => void
   ): Written {

@@ -52,6 +52,9 @@ import { check, checkTtl, type Draft, isRefusal, LocalWrite, type Part, type Wri
 interface ReplicaMap {
   readonly crdt: Crdt
   readonly audience: Announcements.Audience
+  /** The spaces of its records and bases: names that are made once, as making one costs as much as storing a row. */
+  readonly records: string
+  readonly bases: string
 }
 
 const format = 1
@@ -170,7 +173,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const remembered = new Map<string, Cell.MapKind>()
   const openMap = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
     const crdt = store.map(name, kind)
-    if (!maps.has(name)) maps.set(name, { crdt, audience: new Announcements.Audience() })
+    if (!maps.has(name)) {
+      const { bases, records } = Journal.spaces
+      maps.set(name, { crdt, audience: new Announcements.Audience(), records: records(name), bases: bases(name) })
+    }
     return crdt
   }
   /** A map that is open. */
@@ -193,6 +199,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     marks.set(name, { run, sequence })
   })
   const ahead: Array<readonly [map: string, cell: string]> = []
+  /** The cells that storage may have a base of, by map: those that were ever ahead. Of the others none has to be deleted. */
+  const withBase = new Map<string, Set<string>>()
   const stillToExpire: Array<Expiry.Expiring> = []
   for (const [name, kind] of remembered) {
     const { cells } = openMap(name, kind)
@@ -212,6 +220,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (record.expiresAt > expireFrom) stillToExpire.push({ at: record.expiresAt, map: name, cell })
       if (bases.has(cell)) ahead.push([name, cell])
     })
+    withBase.set(name, new Set(bases.keys()))
   }
 
   const conformance = yield* Conformance.make({
@@ -221,17 +230,20 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Writing down ---
 
+  const noBytes = new Uint8Array(0)
   const cellWrites = (name: string, cell: string): ReadonlyArray<StorageWrite> => {
-    const cells = cellsOf(name)
+    const { bases, crdt: { cells }, records } = mapOf(name)
+    const row = { space: records, key: cell, value: cells.getRecord(cell)?.row }
     const base = cells.getBase(cell)
-    return [
-      { space: Journal.spaces.records(name), key: cell, value: cells.getRecord(cell)?.row },
-      {
-        space: Journal.spaces.bases(name),
-        key: cell,
-        value: base === undefined ? undefined : base === null ? new Uint8Array(0) : base.row
-      }
-    ]
+    let ofMap = withBase.get(name)
+    if (base === undefined && ofMap?.has(cell) !== true) return [row]
+    if (ofMap === undefined) {
+      ofMap = new Set()
+      withBase.set(name, ofMap)
+    }
+    ofMap.add(cell)
+    const value = base === undefined ? undefined : base === null ? noBytes : base.row
+    return [row, { space: bases, key: cell, value }]
   }
 
   // Declared before the outbox exists, as each needs the other.
@@ -561,22 +573,23 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     map: (name: string): Crdt | undefined => maps.get(name)?.crdt,
 
     /**
-     * Writes a key; `undefined` from `next` removes it. `next` gets the present value, at the moment of admission. Visible
-     * when this returns, unless the outbox is full and its policy is to wait. The map is open.
+     * Writes a key; `undefined` from `next` removes it. `next` may ask for the present value, at the moment of admission:
+     * most don't, and then it isn't decoded. Visible when this returns, unless the outbox is full and its policy is to wait. The map is open.
      *
      * @throws WriteRefusal when nothing was changed
      */
     write: <A>(
       declaration: MapDeclaration<A>,
       key: string,
-      next: (current: A | undefined) => A | undefined,
+      next: (current: () => A | undefined) => A | undefined,
       terms: WriteTerms
     ): LocalWrite => {
       if (closed) throw new ClientClosed()
       checkTtl(terms.ttlMs)
       const { name } = declaration
       const cells = cellsOf(name)
-      const bytes = () => check(declaration, key, next(cells.get(key) as A | undefined))
+      const current = () => cells.get(key) as A | undefined
+      const bytes = () => check(declaration, key, next(current))
       // What can be refused is refused now, though the value may be another one when there is room. Before the look for
       // room, as `next` may write too.
       const value = bytes()

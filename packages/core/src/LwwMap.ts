@@ -93,7 +93,7 @@ export class LwwMap {
     const at = slot << FIELDS_LOG2
     this.#keys.fields[at + (this.#keys.fields[at + ROW] === from ? ROW : BASE)] = to
   })
-  /** The decoded values of live records, by slot; `undefined` until first read. */
+  /** The decoded values of live records, by slot; `undefined` until first read, and no longer than the last that was read. */
   readonly #values: Array<unknown> = []
   #tombstones = 0
   /** The slots of live values that expire one day. */
@@ -387,11 +387,16 @@ export class LwwMap {
     const address = this.#field(slot, ROW)
     const bytes = this.#rows.bytesOf(address)
     const start = startOf(address)
+    while (this.#values.length < slot) this.#values.push(undefined)
     return this.#values[slot] = Value.decodeTrusted(
       bytes,
       LwwRecord.valueAt(bytes, start),
       start + this.#rows.lengthOf(address)
     )
+  }
+
+  #forgetValue(slot: number): void {
+    if (slot < this.#values.length) this.#values[slot] = undefined
   }
 
   /** Counts a row that becomes, or ceases to be, a live one. */
@@ -425,7 +430,7 @@ export class LwwMap {
       this.#keys.remove(slot)
       throw fault
     }
-    this.#values[slot] = undefined
+    this.#forgetValue(slot)
     this.#revision++
     this.#onAdded?.(key)
     return slot
@@ -437,7 +442,7 @@ export class LwwMap {
     this.#count(slot, live, -1)
     this.#onForgotten?.(this.#keys.keys[slot]!)
     this.#keys.remove(slot)
-    this.#values[slot] = undefined
+    this.#forgetValue(slot)
     this.#revision++
     this.#rows.free(live)
   }
@@ -465,7 +470,7 @@ export class LwwMap {
     this.#count(slot, live, -1)
     this.#count(slot, address, 1)
     this.#setField(slot, ROW, address)
-    this.#values[slot] = undefined
+    this.#forgetValue(slot)
     this.#revision++
     if (live !== this.#field(slot, BASE)) this.#rows.free(live)
   }

@@ -684,8 +684,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-1",
     breaks: "memory that keeps a value keeps the whole buffer that it was part of",
     ...core("StorageAdapter", "Storage"),
-    find: "        else rows.set(write.key, ownBytes(write.value))",
-    replace: "        else rows.set(write.key, write.value)",
+    find: "      return { key, value: this.#rows.rowAt(address).slice() }",
+    replace: "      return { key, value: this.#rows.rowAt(address) }",
     fails: "keeps only the part of a larger buffer that a value is"
   },
   {
