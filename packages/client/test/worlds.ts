@@ -125,3 +125,7 @@ export const inStep = ({ id, root }: typeof Protocol.SyncInit.Type): Protocol.Se
   partitions: null,
   records: []
 })
+
+/** What an effect fails or dies with. */
+export const faultOf = (effect: Effect.Effect<unknown, unknown>): Effect.Effect<unknown> =>
+  Effect.merge(Effect.flip(Effect.catchAllDefect(effect, Effect.fail)))
