@@ -1236,5 +1236,29 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        const before = new Map(crdt.cells.confirmed())",
     replace: "        const before = new Map(crdt.cells.confirmed()); replica.dropLost(map, before, new Set())",
     fails: "shows no reader an empty map meanwhile"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a device tries to connect without a network",
+    ...client("SyncEngine", "NetworkEvents"),
+    find: "      if (network.isOnline()) {",
+    replace: "      if (network !== undefined) {",
+    fails: "tries nothing while there is none, and connects as soon as there is one"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a flapping network is a storm of connections",
+    ...client("SyncEngine", "NetworkEvents"),
+    find: "const triesMillisMin = 1_000",
+    replace: "const triesMillisMin = 10",
+    fails: "tries once a second at most, and leaks nothing"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a page that is closed still hears of its network",
+    ...client("NetworkEvents", "NetworkEvents"),
+    find: "        platform.removeEventListener?.(\"online\", onOnline)",
+    replace: "        void platform.removeEventListener",
+    fails: "are heard until nobody wants to"
   }
 ]
