@@ -1,5 +1,7 @@
 import { describe, it } from "@effect/vitest"
+import type * as ClientConfig from "@topgun/client/ClientConfig"
 import * as NetworkEvents from "@topgun/client/NetworkEvents"
+import * as Backoff from "@topgun/core/Backoff"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
@@ -66,11 +68,11 @@ describe("the events of a platform", () => {
   })
 })
 
-const onPage = Effect.gen(function*() {
+const onPage = Effect.fnUntraced(function*(options: ClientConfig.Options = {}) {
   const clock = yield* VirtualClock.VirtualClock
   const network = yield* Network.SimulatedNetwork
   const page = makePage()
-  const client = yield* World.startClient("alice", { network: page.events })
+  const client = yield* World.startClient("alice", { network: page.events, ...options })
   const connections = () => network.traffic("alice", World.serverAddress).connections
   return { clock, network, page, client, connections }
 })
@@ -78,7 +80,7 @@ const onPage = Effect.gen(function*() {
 describe("a device whose platform tells of its network", () => {
   it.live("tries nothing while there is none, and connects as soon as there is one", () =>
     Effect.gen(function*() {
-      const { client, clock, connections, network, page } = yield* onPage
+      const { client, clock, connections, network, page } = yield* onPage()
       yield* World.startServer()
       yield* clock.runUntil(() => isSettled(client))
       page.go(false)
@@ -92,9 +94,24 @@ describe("a device whose platform tells of its network", () => {
       yield* clock.runUntil(() => isSettled(client), { within: "2 seconds" })
     }).pipe(Effect.scoped, inWorld()))
 
+  it.live("spends no tries while there is none, be it from the start", () =>
+    Effect.gen(function*() {
+      const { client, clock, connections, page } = yield* onPage({
+        backoff: Backoff.make({ retries: 2 }),
+        autoConnect: false
+      })
+      yield* World.startServer()
+      page.go(false)
+      yield* client.connect
+      yield* clock.advance("1 hour")
+      expect([client.status.current.state, connections()]).toEqual(["BACKOFF", 0])
+      page.go(true)
+      yield* clock.runUntil(() => isSettled(client), { within: "2 seconds" })
+    }).pipe(Effect.scoped, inWorld()))
+
   it.live("doesn't wait for its backoff when the network is back", () =>
     Effect.gen(function*() {
-      const { client, clock, page } = yield* onPage
+      const { client, clock, page } = yield* onPage()
       // The delays have grown to half a minute by then.
       yield* clock.advance("5 minutes")
       yield* World.startServer()
@@ -105,7 +122,7 @@ describe("a device whose platform tells of its network", () => {
 
   it.live("looks at its connection when the user is back, and replaces a dead one within 5 seconds", () =>
     Effect.gen(function*() {
-      const { client, clock, connections, network, page } = yield* onPage
+      const { client, clock, connections, network, page } = yield* onPage()
       yield* World.startServer()
       yield* clock.runUntil(() => isSettled(client))
       page.show(true)
@@ -121,7 +138,7 @@ describe("a device whose platform tells of its network", () => {
 
   it.live("whose network comes and goes ten times a second tries once a second at most, and leaks nothing", () =>
     Effect.gen(function*() {
-      const { client, clock, connections, network, page } = yield* onPage
+      const { client, clock, connections, network, page } = yield* onPage()
       const server = yield* World.startServer()
       yield* clock.runUntil(() => isSettled(client))
       const sleepers = clock.sleepers()

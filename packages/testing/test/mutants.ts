@@ -1243,7 +1243,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...client("SyncEngine", "NetworkEvents"),
     find: "      if (network.isOnline()) {",
     replace: "      if (network !== undefined) {",
-    fails: "tries nothing while there is none, and connects as soon as there is one"
+    fails: "spends no tries while there is none, be it from the start"
   },
   {
     id: "FLOW-4",
