@@ -19,7 +19,7 @@ import {
   BackpressureError,
   BatchTooLarge,
   ClientClosed,
-  StorageUnavailable,
+  type StorageUnavailable,
   UnsentWrites
 } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
@@ -28,8 +28,7 @@ import * as LwwRecord from "@topgun/core/LwwRecord"
 import type { KeyedRecord } from "@topgun/core/MerkleSync"
 import * as PnCounter from "@topgun/core/PnCounter"
 import * as Protocol from "@topgun/core/Protocol"
-import { Storage, type StorageRow, type StorageWrite } from "@topgun/core/Storage"
-import { isNodeId } from "@topgun/core/Timestamp"
+import { Storage, type StorageWrite } from "@topgun/core/Storage"
 import * as Value from "@topgun/core/Value"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
 import * as Context from "effect/Context"
@@ -45,6 +44,7 @@ import * as Conformance from "./Conformance.ts"
 import * as Expiry from "./Expiry.ts"
 import * as Outbox from "./Outbox.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
+import * as Remembered from "./Remembered.ts"
 import * as Restamping from "./Restamping.ts"
 import { check, checkTtl, type Draft, isRefusal, LocalWrite, type Part, type WriteTerms } from "./Write.ts"
 
@@ -56,9 +56,6 @@ interface ReplicaMap {
   readonly records: string
   readonly bases: string
 }
-
-const format = 1
-const pageRows = 5_000
 
 /** Told of what concerns the whole device, as far as one asks for it. */
 export interface Events {
@@ -98,79 +95,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Opening: what this device remembers ---
 
-  /** Reads a space, page by page. */
-  const scanPages = Effect.fnUntraced(function*(space: string, each: (row: StorageRow) => void) {
-    let after: string | undefined
-    while (true) {
-      const rows = yield* storage.scan(space, after, pageRows)
-      rows.forEach(each)
-      const last = rows.at(-1)
-      if (last === undefined || rows.length < pageRows) return
-      after = last.key
-    }
-  })
-  /** Reads a space. Rows that `each` throws for are left out, and told of together; answers that fault. */
-  const scanAll = Effect.fnUntraced(function*(space: string, each: (key: string, value: Uint8Array) => void) {
-    let unreadable = 0
-    let cause: unknown
-    yield* scanPages(space, ({ key, value }) => {
-      try {
-        each(key, value)
-      } catch (thrown) {
-        unreadable++
-        cause = thrown
-      }
-    })
-    if (unreadable === 0) return undefined
-    const unread = new StorageUnavailable({ reason: `${unreadable} rows of "${space}" are unreadable`, cause })
-    found.push(unread)
-    return unread
-  })
+  const reader = Remembered.reader(storage, (fault) => void found.push(fault))
+  const known = yield* Remembered.read(storage, reader, hlc.nodeId())
+  const { marks, operations: stored, reserved } = known
+  let { secret, syncedAt, user } = known
+  hlc.unsafeAdopt(known.nodeId, reserved.millis)
 
-  const meta = new Map<string, unknown>()
-  const metaFault = yield* scanAll(Journal.spaces.meta, (key, value) => meta.set(key, Value.decode(value)))
-  // Without them this writer could issue stamps and sequence numbers again that it has used.
-  if (metaFault !== undefined) return yield* metaFault
-  const storedFormat = meta.get("format")
-  if (storedFormat !== undefined && storedFormat !== format) {
-    return yield* new StorageUnavailable({
-      reason: `it was written in format ${
-        String(storedFormat)
-      }, this version reads format ${format}: update the application`
-    })
-  }
-  const storedNodeId = meta.get(Journal.nodeIdKey)
-  const nodeId = isNodeId(storedNodeId) ? storedNodeId : hlc.nodeId()
-  if (storedNodeId === undefined) {
-    yield* storage.commit([
-      { space: Journal.spaces.meta, key: "format", value: Value.encode(format) },
-      { space: Journal.spaces.meta, key: Journal.nodeIdKey, value: Value.encode(nodeId) }
-    ])
-  }
-  const reservation = meta.get(Journal.reservationKey)
-  const reserved: Journal.Reservation = Array.isArray(reservation)
-    ? { millis: Number(reservation[0]), sequence: Number(reservation[1]) }
-    : { millis: 0, sequence: 0 }
-  hlc.unsafeAdopt(nodeId, reserved.millis)
-
-  const storedSecret = meta.get(Journal.secretKey)
-  /** The secret that storage has. */
-  let secret = typeof storedSecret === "string" ? storedSecret : null
-  const storedSyncedAt = meta.get(Journal.syncedAtKey)
-  let syncedAt = typeof storedSyncedAt === "number" ? storedSyncedAt : undefined
-
-  const storedUser = meta.get(Journal.userKey)
-  let user = typeof storedUser === "string" ? storedUser : undefined
-
-  const stored: Array<Outbox.StoredOperation> = []
-  yield* scanAll(Journal.spaces.outbox, (key, value) => {
-    const operation = Outbox.decode(value)
-    if (operation === undefined) throw new Error(`${key} is not an operation`)
-    stored.push(operation)
-  })
-
-  /** The maps that this device has opened, and those that it has operations for. */
-  const remembered = new Map<string, Cell.MapKind>()
   const openMap = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
     const crdt = store.map(name, kind)
     if (!maps.has(name)) {
@@ -183,44 +113,24 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const mapOf = (name: string): ReplicaMap => maps.get(name)!
   const cellsOf = (name: string): LwwMap => mapOf(name).crdt.cells
 
-  /** Those of them that this device only writes to. */
-  const unfollowed = new Set<string>()
-  yield* scanAll(Journal.spaces.maps, (name, value) => {
-    const known = Value.decode(value)
-    const [kind, sync] = Array.isArray(known) ? known : [known, "all"]
-    if (sync === "none") unfollowed.add(name)
-    if (!Cell.isMapKind(kind)) throw new Error(`map "${name}" is of a kind that this version doesn't know`)
-    remembered.set(name, kind)
-  })
-  for (const { kind, map } of stored) if (!remembered.has(map)) remembered.set(map, kind)
-  const marks = new Map<string, Journal.Mark>()
-  yield* scanAll(Journal.spaces.marks, (name, value) => {
-    const [run, sequence] = Value.decode(value) as [string, number]
-    marks.set(name, { run, sequence })
-  })
   const ahead: Array<readonly [map: string, cell: string]> = []
   /** The cells that storage may have a base of, by map: those that were ever ahead. Of the others none has to be deleted. */
   const withBase = new Map<string, Set<string>>()
   const stillToExpire: Array<Expiry.Expiring> = []
-  for (const [name, kind] of remembered) {
+  for (const [name, { kind }] of known.maps) {
     const { cells } = openMap(name, kind)
-    const decode = (cell: string, row: Uint8Array): LwwRecord.LwwRecord =>
-      Cell.decodeInPlace(kind, name, Cell.keyOf(kind, cell), row)
+    const bases = new Set<string>()
+    withBase.set(name, bases)
     // Listeners are told of changes; what expired while the device slept never changed under their eyes.
     const expireFrom = now()
-    const bases = new Map<string, LwwRecord.LwwRecord | null>()
-    yield* scanAll(
-      Journal.spaces.bases(name),
-      (cell, value) => bases.set(cell, value.length === 0 ? null : decode(cell, value))
-    )
-    yield* scanAll(Journal.spaces.records(name), (cell, value) => {
-      const record = decode(cell, value)
+    yield* Remembered.readRecords(reader, name, kind, (cell, record, base) => {
       hlc.unsafeRaise(record)
-      cells.restore(cell, record, bases.get(cell))
+      cells.restore(cell, record, base)
       if (record.expiresAt > expireFrom) stillToExpire.push({ at: record.expiresAt, map: name, cell })
-      if (bases.has(cell)) ahead.push([name, cell])
+      if (base === undefined) return
+      ahead.push([name, cell])
+      bases.add(cell)
     })
-    withBase.set(name, new Set(bases.keys()))
   }
 
   const conformance = yield* Conformance.make({
@@ -252,10 +162,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const journal = yield* Journal.make(reserved, {
     cellWrites,
     operationWrite: Outbox.rowOf,
-    markWrite: (name) => {
-      const { run, sequence } = marks.get(name)!
-      return { space: Journal.spaces.marks, key: name, value: Value.encode([run, sequence]) }
-    },
+    markWrite: (name) => Remembered.markRow(name, marks.get(name)!),
     inUse: () => ({ millis: inUse.millis, sequence: nextSequence() }),
     onCommit: (fault) => {
       if (fault === storageFault) return
@@ -266,7 +173,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   })
   const rejected = yield* RejectedWrites.make({
     journal,
-    rows: scanAll,
+    rows: reader.rows,
     onFault,
     onChange
   })
@@ -433,46 +340,18 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     pending: outbox.size() + outbox.waiting(),
     rejected: rejected.list().length
   })
-  /** The deletion of every row; with `isKept` but for what unsent writes, and the rejected ones, are made of. */
-  const deletions = Effect.fnUntraced(function*(isKept: boolean) {
-    const writes: Array<StorageWrite> = []
-    const remove = (space: string, keeps: (key: string) => boolean) =>
-      scanPages(space, ({ key }) => {
-        if (!keeps(key)) writes.push({ space, key, value: undefined })
-      })
-    const {
-      bases,
-      maps: mapsSpace,
-      marks: marksSpace,
-      meta: metaSpace,
-      outbox: outboxSpace,
-      records,
-      rejected: rejectedSpace
-    } = Journal.spaces
-    // Also those of a kind that this version doesn't know.
-    const names = new Set(remembered.keys())
-    yield* scanPages(mapsSpace, ({ key }) => names.add(key))
-    for (const name of names) {
-      const keeps = (cell: string) => isKept && outbox.isPending(name, cell)
-      yield* remove(records(name), keeps)
-      yield* remove(bases(name), keeps)
-    }
-    for (const space of [metaSpace, outboxSpace, rejectedSpace]) yield* remove(space, () => isKept)
-    for (const space of [mapsSpace, marksSpace]) yield* remove(space, () => false)
-    return writes
-  })
+  const deletions = (what?: "flush" | "keep" | "discard") =>
+    Remembered.deletions(reader, known.maps.keys(), what === "keep" ? outbox.isPending : undefined)
 
   /** Opens a map and remembers how it was, or leaves it as it is remembered. @throws MapKindMismatch */
   const opened = <Kind extends Cell.MapKind>(name: string, kind: Kind, sync?: "all" | "none"): CrdtOf<Kind> => {
     if (gone) throw new ClientClosed()
     const crdt = openMap(name, kind)
-    const isFollowed = sync === undefined ? !unfollowed.has(name) : sync === "all"
-    if (!remembered.has(name) || isFollowed === unfollowed.has(name)) {
-      remembered.set(name, kind)
-      if (isFollowed) unfollowed.delete(name)
-      else unfollowed.add(name)
-      const value = Value.encode(isFollowed ? kind : [kind, "none"])
-      journal.stageRow({ space: Journal.spaces.maps, key: name, value })
+    const before = known.maps.get(name)
+    const isFollowed = sync === undefined ? before?.isFollowed ?? true : sync === "all"
+    if (before?.isFollowed !== isFollowed) {
+      known.maps.set(name, { kind, isFollowed })
+      journal.stageRow(Remembered.mapRow(name, { kind, isFollowed }))
       for (const each of subscribers) each.onMapOpened?.()
     }
     return crdt
@@ -509,8 +388,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     mark: (name: string): Journal.Mark | undefined => marks.get(name),
     /** A map's changes are here up to this one. */
     moveMark: (name: string, mark: Journal.Mark): void => {
-      const known = marks.get(name)
-      if (known?.run === mark.run && known.sequence >= mark.sequence) return
+      const before = marks.get(name)
+      if (before?.run === mark.run && before.sequence >= mark.sequence) return
       marks.set(name, mark)
       journal.stageMark(name)
     },
@@ -530,7 +409,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         if (what !== "keep" && what !== "discard" && left.pending + left.rejected > 0) return new UnsentWrites(left)
         closed = true
         // What is kept has to be there first.
-        return Effect.zipRight(journal.flush, journal.end(deletions(what === "keep"))).pipe(
+        return Effect.zipRight(journal.flush, journal.end(deletions(what))).pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
               closed = Exit.isSuccess(exit)
@@ -569,7 +448,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       return crdt
     },
     /** The open maps that are to be in step with the server's. */
-    followed: (): ReadonlyArray<string> => Array.from(remembered.keys()).filter((name) => !unfollowed.has(name)),
+    followed: (): ReadonlyArray<string> =>
+      Array.from(known.maps).filter(([, { isFollowed }]) => isFollowed).map(([name]) => name),
     map: (name: string): Crdt | undefined => maps.get(name)?.crdt,
 
     /**

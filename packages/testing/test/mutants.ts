@@ -294,8 +294,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-1",
     breaks: "a writer that starts again forgets how far its stamps may have come",
     ...client("Replica", "Journal"),
-    find: "  hlc.unsafeAdopt(nodeId, reserved.millis)",
-    replace: "  hlc.unsafeAdopt(nodeId, 0)",
+    find: "  hlc.unsafeAdopt(known.nodeId, reserved.millis)",
+    replace: "  hlc.unsafeAdopt(known.nodeId, 0)",
     fails: "never issues a stamp again, be there nothing left of it but the reservation"
   },
   {
