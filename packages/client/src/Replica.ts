@@ -338,7 +338,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   const unsent = () => ({
     pending: outbox.size() + outbox.waiting(),
-    rejected: rejected.list().length
+    rejected: rejected.list.current.length
   })
   const deletions = (what?: "flush" | "keep" | "discard") =>
     Remembered.deletions(reader, known.maps.keys(), what === "keep" ? outbox.isPending : undefined)
@@ -414,7 +414,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
             Effect.sync(() => {
               closed = Exit.isSuccess(exit)
               gone = closed
-              if (closed) outbox.close(new ClientClosed())
+              if (closed) {
+                outbox.close(new ClientClosed())
+                rejected.clear()
+              }
               onChange()
             })
           )

@@ -24,7 +24,7 @@ const make = Effect.gen(function*() {
   const read = (): SyncStatus => ({
     state: engine.state.current,
     pending: replica.isGone() ? 0 : replica.outbox.size(),
-    rejected: replica.isGone() ? 0 : replica.rejected.list().length,
+    rejected: replica.rejected.list.current.length,
     oldestPendingAt: replica.isGone() ? undefined : replica.outbox.oldest(),
     backlog,
     hasSynced: engine.lastSyncedAt() !== undefined,

@@ -406,12 +406,13 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
   const status = new Observable<SyncStatus>(notOpen, onError)
   /** The status shown before the client is open: the same object until it changes, as later. */
   let early = { of: notOpen, shown: notOpen }
-  const rejected = new Observable<ReadonlyArray<RejectedWrite>>([], onError)
+  const rejected = Lives.make<ReadonlyArray<RejectedWrite>>(
+    () => facade.opened?.replica.rejected.list.current ?? [],
+    (listener, signal) =>
+      listenIn(facade, signal, ({ replica }, own) => void replica.rejected.list.subscribe(listener, { signal: own }))
+  )
   facade.whenOpen((open) => {
-    const refresh = () => {
-      status.set(open.status.current)
-      rejected.set(open.replica.rejected.list())
-    }
+    const refresh = () => status.set(open.status.current)
     refresh()
     open.status.subscribe(refresh)
   })
@@ -451,22 +452,17 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
       subscribe: status.live.subscribe,
       [Symbol.asyncIterator]: status.live[Symbol.asyncIterator]
     },
-    rejectedWrites: {
-      get current() {
-        return facade.current?.replica.rejected.list() ?? rejected.current
-      },
-      subscribe: rejected.live.subscribe,
-      [Symbol.asyncIterator]: rejected.live[Symbol.asyncIterator],
-      retry: (id) => {
+    rejectedWrites: Lives.extend(rejected, {
+      retry: (id: string) => {
         const write = facade.current?.replica.rejected.get(id)
         if (write === undefined) throw new RangeError(`There is no rejected write "${id}"`)
         const retried = facade.write(again(write))
         retried.local.then(() => facade.current?.replica.rejected.take(id), () => {})
         return retried
       },
-      discard: (id) => void facade.current?.replica.rejected.take(id),
-      export: () => toJsonLines(facade.opened?.replica.rejected.list() ?? [])
-    },
+      discard: (id: string) => void facade.current?.replica.rejected.take(id),
+      export: () => toJsonLines(rejected.current)
+    }),
     connect: () => engine(({ connect }) => connect),
     disconnect: () => engine(({ disconnect }) => disconnect),
     resetConnection: () => engine(({ resetConnection }) => resetConnection),

@@ -174,7 +174,7 @@ describe("a batch", () => {
       expect([...accounts]).toEqual([["a", 1]])
       expect((yield* bob.orMap(Labels)).size).toBe(0)
       expect((yield* bob.counter("other")).current).toBe(0)
-      expect(bob.rejectedWrites.list().map(({ change, map, value }) => [map, change, value])).toEqual([
+      expect(bob.rejectedWrites.current.map(({ change, map, value }) => [map, change, value])).toEqual([
         ["accounts", "set", 2],
         ["accounts", "set", 3],
         ["labels", "add", "x"],

@@ -216,10 +216,10 @@ describe("rejected writes", () => {
       yield* clock.runUntil(() => client.status.current.rejected === 1)
       yield* client.disconnect
       yield* map.set("full", 1)
-      const [rejected] = client.rejectedWrites.list()
+      const [rejected] = client.rejectedWrites.current
       const outcome = yield* Effect.either(client.rejectedWrites.retry(rejected!.id))
       expect(Either.isLeft(outcome)).toBe(true)
-      expect(client.rejectedWrites.list()).toMatchObject([{ key: "k", value: 1 }])
+      expect(client.rejectedWrites.current).toMatchObject([{ key: "k", value: 1 }])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("are bounded whatever their values are", () =>

@@ -46,7 +46,7 @@ describe("a device whose clock is wrong", () => {
         expect(wrong.status.current).toMatchObject({ rejected: 0 })
         expect(Math.abs(wrong.status.current.clockSkewMillis + millis)).toBeLessThan(second)
         expect(wrong.faults).toEqual([])
-        expect(wrong.rejectedWrites.list()).toEqual([])
+        expect(wrong.rejectedWrites.current).toEqual([])
         // Its own writes stayed as they were all along.
         expect(seen).toEqual([])
         yield* clock.advance("1 second")
@@ -541,7 +541,7 @@ describe("a server that refuses stamps", () => {
       yield* clock.advance("5 minutes")
       expect(received).toHaveLength(4)
       expect(client.status.current).toMatchObject({ state: "CONNECTED", pending: 0, rejected: 2 })
-      expect(client.rejectedWrites.list()).toMatchObject([{ cause: "ClockSkewTooLarge" }, {
+      expect(client.rejectedWrites.current).toMatchObject([{ cause: "ClockSkewTooLarge" }, {
         cause: "ClockSkewTooLarge"
       }])
     }).pipe(Effect.scoped, inWorld()))

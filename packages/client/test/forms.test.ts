@@ -67,7 +67,7 @@ const effectForm: Open = (name, options = {}, device = Storage.memory()) =>
     counter: client.counter,
     batch: client.batch,
     status: () => client.status.current,
-    rejected: client.rejectedWrites.list,
+    rejected: () => client.rejectedWrites.current,
     retry: client.rejectedWrites.retry,
     discard: client.rejectedWrites.discard,
     exported: client.rejectedWrites.export,
