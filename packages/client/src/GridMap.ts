@@ -8,6 +8,8 @@ import type { Config } from "./ClientConfig.ts"
 import type { Live } from "./Live.ts"
 import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
 import type { Replica } from "./Replica.ts"
+import type { SyncEngine } from "./SyncEngine.ts"
+import * as SyncStatus from "./SyncStatus.ts"
 import { acknowledgement, awaitLocal, isRefusal, type LocalWrite, type WriteOptions } from "./Write.ts"
 
 /** A write that is durable on this device. */
@@ -36,6 +38,7 @@ export const writer = (replica: Replica["Type"], config: Config): Writer => (wri
 export const access = <D extends Declaration>(
   declaration: D,
   replica: Replica["Type"],
+  engine: SyncEngine["Type"],
   write: Writer
 ): Access<KindOf<D>, Effect.Effect<Write, WriteRefusal>> => {
   const crdt = replica.openDeclared(declaration)
@@ -45,7 +48,8 @@ export const access = <D extends Declaration>(
       return crdt
     },
     listen: (attach, signal) => attach(replica.audience(declaration.name), signal),
-    write
+    write,
+    status: SyncStatus.ofMap(replica, engine, declaration.name)
   }
 }
 

@@ -19,6 +19,8 @@ export const spaces = {
   maps: "maps",
   outbox: "outbox",
   rejected: "rejected",
+  /** Up to where this device has a map's changes: see {@link Mark}. */
+  marks: "marks",
   /** A map's live records: rows by cell. */
   records: (map: string) => `records/${map}`,
   /** The confirmed bases of cells that are ahead of the server: a row, or no bytes where the server has nothing. */
@@ -28,6 +30,12 @@ export const spaces = {
 /** How far stamps and sequence numbers may go without another durable note of it. */
 export interface Reservation {
   readonly millis: number
+  readonly sequence: number
+}
+
+/** Up to where this device has a map's changes: the run of the server, and the number of the last that it counted then. */
+export interface Mark {
+  readonly run: string
   readonly sequence: number
 }
 
@@ -43,6 +51,12 @@ const retryMillis = 1_000
 /** The name of the row in `meta` that says whose stamps this device issues. */
 export const nodeIdKey = "nodeId"
 
+/** The name of the row in `meta` that tells this storage from its copies. */
+export const secretKey = "secret"
+
+/** The name of the row in `meta` that says when this device was in step with its server last. */
+export const syncedAtKey = "syncedAt"
+
 /** The name of the row in `meta` that says whose data this is. */
 export const userKey = "user"
 
@@ -54,6 +68,8 @@ export interface Options<Operation> {
   readonly cellWrites: (map: string, cell: string) => ReadonlyArray<StorageWrite>
   /** The row that an operation's present state asks for. */
   readonly operationWrite: (operation: Operation) => StorageWrite
+  /** The row that says up to where a map's changes are here. */
+  readonly markWrite: (map: string) => StorageWrite
   /** The greatest stamp and sequence number in use now. */
   readonly inUse: () => Reservation
   /** Called after each transaction with its fault, if it had one. */
@@ -65,6 +81,8 @@ export interface Journal<Operation> {
   /** This cell changed. Rows that belong to one local write are staged in one tick. */
   readonly stageCell: (map: string, cell: string, origin: "local" | "remote") => void
   readonly stageRow: (write: StorageWrite) => void
+  /** Up to where a map's changes are here has moved. It is written when all that is staged so far is, and no sooner. */
+  readonly stageMark: (map: string) => void
   /** This operation was made, changed or ended. */
   readonly stageOperation: (operation: Operation) => void
   /** The next transaction: it will hold every row and every local cell that has been staged so far. */
@@ -86,7 +104,9 @@ export interface Journal<Operation> {
 
 class Staged<Operation> {
   readonly rows = new Map<string, StorageWrite>()
-  readonly operations = new Set<Operation>()
+  /** By their sequence numbers: an object as a key costs several times as much. */
+  readonly operations = new Map<number, Operation>()
+  readonly marks = new Set<string>()
   readonly local = new Map<string, Set<string>>()
   readonly remote = new Map<string, Set<string>>()
 }
@@ -98,7 +118,10 @@ const addCell = (to: Map<string, Set<string>>, map: string, cell: string): void 
 }
 
 /** A journal over this node's storage, going on from what is reserved already. Flushes once more when the scope closes. */
-export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation, options: Options<Operation>) {
+export const make = Effect.fnUntraced(function*<Operation extends { readonly sequence: number }>(
+  initial: Reservation,
+  options: Options<Operation>
+) {
   const storage = yield* Storage
   let staged = new Staged<Operation>()
   let flushed = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
@@ -124,8 +147,11 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     staged = new Staged()
     const writes: Array<StorageWrite> = []
     for (const row of batch.rows.values()) writes.push(row)
-    for (const operation of batch.operations) writes.push(options.operationWrite(operation))
-    for (const [map, cells] of batch.local) for (const cell of cells) writes.push(...options.cellWrites(map, cell))
+    for (const operation of batch.operations.values()) writes.push(options.operationWrite(operation))
+    const addWrites = (map: string, cell: string): void => {
+      for (const write of options.cellWrites(map, cell)) writes.push(write)
+    }
+    for (const [map, cells] of batch.local) for (const cell of cells) addWrites(map, cell)
     let merged = 0
     for (const [map, cells] of batch.remote) {
       for (const cell of cells) {
@@ -135,8 +161,13 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
           continue
         }
         merged++
-        writes.push(...options.cellWrites(map, cell))
+        addWrites(map, cell)
       }
+    }
+    for (const map of batch.marks) {
+      // What it covers is parted: the mark goes with the last part.
+      if (staged.remote.size > 0) staged.marks.add(map)
+      else writes.push(options.markWrite(map))
     }
     return { batch, writes }
   }
@@ -145,7 +176,8 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
     const later = staged
     staged = batch
     for (const [id, row] of later.rows) staged.rows.set(id, row)
-    for (const operation of later.operations) staged.operations.add(operation)
+    for (const [sequence, operation] of later.operations) staged.operations.set(sequence, operation)
+    for (const map of later.marks) staged.marks.add(map)
     for (const [map, cells] of later.local) for (const cell of cells) addCell(staged.local, map, cell)
     for (const [map, cells] of later.remote) for (const cell of cells) addCell(staged.remote, map, cell)
     work.unsafeOpen()
@@ -189,7 +221,8 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
   // Registered before the worker starts, so that it runs after the worker has stopped.
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
-      const more = (): boolean => staged.rows.size + staged.operations.size + staged.local.size + staged.remote.size > 0
+      const more = (): boolean =>
+        staged.rows.size + staged.operations.size + staged.marks.size + staged.local.size + staged.remote.size > 0
       return Effect.iterate(true, {
         while: (went) => went && more(),
         body: () => commit
@@ -209,8 +242,12 @@ export const make = Effect.fnUntraced(function*<Operation>(initial: Reservation,
       work.unsafeOpen()
     },
     stageRow,
+    stageMark: (map) => {
+      staged.marks.add(map)
+      work.unsafeOpen()
+    },
     stageOperation: (operation) => {
-      staged.operations.add(operation)
+      staged.operations.set(operation.sequence, operation)
       work.unsafeOpen()
     },
     adopt: (nodeId) => {

@@ -77,6 +77,16 @@ export const make = <A>(
   }
 })
 
+/** A {@link Live} with more that can be done with it. */
+export const extend = <A, More extends object>(live: Live<A>, more: More): Live<A> & More => ({
+  get current() {
+    return live.current
+  },
+  subscribe: live.subscribe,
+  [Symbol.asyncIterator]: live[Symbol.asyncIterator],
+  ...more
+})
+
 /** A {@link Live} that is set. */
 export class Observable<A> {
   readonly #listeners = new Set<(value: A) => void>()

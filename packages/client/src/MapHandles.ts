@@ -10,7 +10,7 @@ import { checkAmount } from "@topgun/core/PnCounter"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
 import type { Audience } from "./Announcements.ts"
 import * as Live from "./Live.ts"
-import type { Change } from "./Reports.ts"
+import type { Change, MapStatus } from "./Reports.ts"
 import type { Replica } from "./Replica.ts"
 import { check, checkTtl, type LocalWrite, type UntimedOptions, type WriteOptions } from "./Write.ts"
 
@@ -32,6 +32,8 @@ export interface Access<Kind extends MapKind, Written> extends Listening {
   readonly crdt: () => CrdtOf<Kind>
   /** Hands a write in; `early` is what of it can be checked before the device is open. */
   readonly write: (writing: Writing, options: WriteOptions | undefined, early?: () => void) => Written
+  /** How the map stands with the server; reading it throws as {@link crdt} does. */
+  readonly status: Live.Live<MapStatus>
 }
 
 /** How a listener is added. */
@@ -73,6 +75,11 @@ abstract class Handle<Declared extends Declaration, Kind extends MapKind, Writte
   /** The Merkle root of the confirmed records, 16 hex digits: equal on two devices whose confirmed records are. */
   get digest(): string {
     return this.access.crdt().cells.digest
+  }
+
+  /** Whether the map is in step with the server, or ever was. */
+  get status(): Live.Live<MapStatus> {
+    return this.access.status
   }
 }
 
@@ -120,6 +127,18 @@ export class MapHandle<A, Written> extends Handle<MapDeclaration<A>, "lww", Writ
     return this.access.crdt().cells.getRecord(key)
   }
 
+  /**
+   * Joins a record that was made elsewhere, given as its row, under its own stamp: it's written where nothing later is here, and
+   * sent as any write. Refused where it comes from too far in the future.
+   */
+  merge(key: string, record: { readonly row: Uint8Array }, options?: UntimedOptions): Written {
+    const { declaration } = this
+    return this.access.write(
+      (replica, concern) => replica.writeAll(() => [replica.draftRecord(declaration, key, record.row)], concern, false),
+      options
+    )
+  }
+
   /** Writes a value. Refused at once, with nothing changed, where it can't be stored. */
   set(key: string, value: A, options?: WriteOptions): Written {
     return this.#write(key, () => value, options, () => {
@@ -135,7 +154,7 @@ export class MapHandle<A, Written> extends Handle<MapDeclaration<A>, "lww", Writ
 
   /** Writes what `next` makes of the present value; `undefined` deletes the key. */
   update(key: string, next: (current: A | undefined) => A | undefined, options?: WriteOptions): Written {
-    return this.#write(key, next, options)
+    return this.#write(key, (current) => next(current()), options)
   }
 
   /** Deletes all keys that this device knows, in one step here: each deletion is an operation of its own. */
@@ -160,11 +179,11 @@ export class MapHandle<A, Written> extends Handle<MapDeclaration<A>, "lww", Writ
 
   #write(
     key: string,
-    next: (current: A | undefined) => A | undefined,
+    next: (current: () => A | undefined) => A | undefined,
     options: WriteOptions | undefined,
     early?: () => void
   ): Written {
-    const ttlMs = options?.ttlMs
+    const ttlMs = options?.ttlMs ?? this.declaration.ttlMs
     return this.access.write(
       (replica, concern) => replica.write(this.declaration, key, next, { concern, ttlMs }),
       options,

@@ -68,6 +68,9 @@ const pendingOf = (operation: Pending | undefined): Pending | undefined => {
   return each
 }
 
+/** What every operation has come to at once. */
+const handedOver: Either.Either<Outcome, WriteFailure> = Either.right({ level: "FIRE_AND_FORGET", replicas: 0 })
+
 /** A record that the server lacks, by its cell. */
 interface Offer {
   readonly map: string
@@ -106,7 +109,7 @@ const envelopeBytesMax = 8 * 1024
 const storageKey = (sequence: number): string => sequence.toString(16).padStart(14, "0")
 
 const encode = (operation: Pending): Uint8Array =>
-  Value.encode([
+  Value.encodeShared([
     format,
     operation.sequence,
     operation.map,
@@ -176,9 +179,9 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const latestOf = (map: string, cell: string): Pending | undefined => latest.get(map)?.get(cell)
 
-  const track = (operation: Pending): void => {
+  const track = (operation: Pending, previous = latestOf(operation.map, operation.cell)): void => {
+    operation.earlier = previous
     const cells = latest.get(operation.map)
-    operation.earlier = cells?.get(operation.cell)
     if (cells === undefined) latest.set(operation.map, new Map([[operation.cell, operation]]))
     else cells.set(operation.cell, operation)
   }
@@ -276,11 +279,6 @@ export const make = Effect.fnUntraced(function*(options: {
     setRoom()
   }
 
-  const reach = (operation: Pending, level: WriteConcern, replicas: number): void => {
-    operation.outcome = Either.right({ level, replicas })
-    acks.reached(operation.sequence, level, replicas)
-  }
-
   const takeOffers = (
     max: number,
     confirmed: (map: string, cell: string) => LwwRecord | undefined
@@ -359,7 +357,7 @@ export const make = Effect.fnUntraced(function*(options: {
     },
     capacity,
     /** Whether a write to the cell can enter now, be it into the place of an operation that waits to be sent. */
-    hasRoom: (map: string, cell: string): boolean => coalesces(latestOf(map, cell)) || hasPlaces(1),
+    hasRoom: (map: string, cell: string): boolean => hasPlaces(1) || coalesces(latestOf(map, cell)),
     /** Whether a write to the cell would take the place of an operation that waits to be sent. */
     coalesces: (map: string, cell: string): boolean => coalesces(latestOf(map, cell)),
     /** Whether so many operations can enter now. */
@@ -389,6 +387,9 @@ export const make = Effect.fnUntraced(function*(options: {
       journal.stageOperation(operation)
     },
 
+    /** What the latest operation of the cell that has not ended writes. */
+    pendingRecord: (map: string, cell: string): LwwRecord | undefined => latestOf(map, cell)?.record,
+
     /** Whether an operation of the cell has not ended. */
     isPending: (map: string, cell: string): boolean => latestOf(map, cell) !== undefined,
 
@@ -415,12 +416,13 @@ export const make = Effect.fnUntraced(function*(options: {
         operation = issue(map, kind, cell, record, concern, batch)
         live++
         if (batch !== undefined) batches.set(operation.sequence, operation)
-        track(operation)
+        track(operation, previous)
         line.offer(operation)
         listener.onChange()
       }
       journal.stageOperation(operation)
-      reach(operation, "FIRE_AND_FORGET", 0)
+      // Nobody waits for this level: it is reached before anybody can ask.
+      operation.outcome = handedOver
       return operation
     },
 
@@ -473,6 +475,7 @@ export const make = Effect.fnUntraced(function*(options: {
 
     /** The server says that operations have reached a level. */
     acknowledged: (sequences: ReadonlyArray<number>, level: WriteConcern, replicas: number, isFinal: boolean): void => {
+      const outcome = Either.right({ level, replicas })
       for (const sequence of sequences) {
         const operation = flight.get(sequence)
         if (operation === undefined) continue
@@ -480,7 +483,8 @@ export const make = Effect.fnUntraced(function*(options: {
           operation.acked = true
           listener.onAccepted(operation)
         }
-        reach(operation, level, replicas)
+        operation.outcome = outcome
+        acks.reached(sequence, level, replicas)
         if (isFinal || operation.offered) {
           end(operation)
           listener.onEnded(operation)

@@ -12,7 +12,7 @@ import type { StorageAdapter } from "@topgun/core/StorageAdapter"
 import type { Batch } from "./Batch.ts"
 import type { Live } from "./Live.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
-import type { Change, LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
+import type { Change, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 
 export type WriteConcern = "FIRE_AND_FORGET" | "MEMORY" | "APPLIED" | "REPLICATED" | "PERSISTED"
 
@@ -47,6 +47,20 @@ export interface WriteOptions {
 /** What a write without a lifetime of its own may ask for. */
 export type UntimedOptions = Omit<WriteOptions, "ttlMs">
 
+/** One version of a key, as it is stored and sent. */
+export interface MapRecord {
+  /** When it was written, by the hybrid logical clock of the node that did: ms and a counter. */
+  readonly millis: number
+  readonly counter: number
+  readonly nodeId: string
+  /** Whether it says that the key is deleted. */
+  readonly isTombstone: boolean
+  /** When its value expires, in ms; 0 for never. */
+  readonly expiresAt: number
+  /** All of it, in bytes that order as records do. */
+  readonly row: Uint8Array
+}
+
 /**
  * A map. Reads are synchronous, from memory; values are frozen, and the same object until they change. Before the client
  * is ready a read throws NotLoaded, while writes wait for it.
@@ -65,6 +79,13 @@ export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
   readonly digest: string
   /** What doesn't fit the map's schema in a key's value, which others have written; `undefined` when it fits. */
   issues(key: string): string | undefined
+  /** The record behind a key, tombstones too: its stamp and its canonical bytes. */
+  getRecord(key: string): MapRecord | undefined
+  /**
+   * Joins a record that was made elsewhere, under its own stamp: it's written where nothing later is here, and sent as any
+   * write. Refused where it comes from too far in the future.
+   */
+  merge(key: string, record: Pick<MapRecord, "row">, options?: UntimedOptions): Write
   /** Writes a value. @throws at once, with nothing changed, when the value is refused */
   set(key: string, value: A, options?: WriteOptions): Write
   /** Writes what `next` makes of the present value; `undefined` deletes the key. */
@@ -79,6 +100,8 @@ export interface GridMap<A> extends Iterable<readonly [key: string, value: A]> {
     listener: (changes: ReadonlyArray<Change<A>>) => void,
     options?: { readonly signal?: AbortSignal }
   ): () => void
+  /** Whether the map is in step with the server, or ever was. Reading it throws NotLoaded before the client is ready. */
+  readonly status: Live<MapStatus>
   /** Resolves when the map can be read. */
   ready(): Promise<void>
 }
@@ -116,6 +139,8 @@ export interface GridOrMap<A> extends Iterable<readonly [key: string, values: Re
     listener: (changes: ReadonlyArray<Change<ReadonlyArray<A>>>) => void,
     options?: { readonly signal?: AbortSignal }
   ): () => void
+  /** Whether the map is in step with the server, or ever was. Reading it throws NotLoaded before the client is ready. */
+  readonly status: Live<MapStatus>
   /** Resolves when the map can be read. */
   ready(): Promise<void>
 }
@@ -129,6 +154,8 @@ export interface GridCounter extends Live<number> {
   increment(by?: number, options?: UntimedOptions): Write
   /** Takes `by`, a safe integer of 0 or more, away. */
   decrement(by?: number, options?: UntimedOptions): Write
+  /** Whether the counter is in step with the server, or ever was. Reading it throws NotLoaded before the client is ready. */
+  readonly status: Live<MapStatus>
   /** Resolves when the counter can be read. */
   ready(): Promise<void>
 }

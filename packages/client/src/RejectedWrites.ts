@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
 import type { Journal } from "./Journal.ts"
 import { spaces } from "./Journal.ts"
+import { Observable } from "./Live.ts"
 import { keyOf, type Pending } from "./Outbox.ts"
 import type { RejectedWrite } from "./Reports.ts"
 
@@ -46,10 +47,10 @@ export const make = Effect.fnUntraced(function*<E>(options: {
 }) {
   const { journal } = options
   const rejected = new Map<string, RejectedWrite>()
-  let list: ReadonlyArray<RejectedWrite> = []
+  const list = new Observable<ReadonlyArray<RejectedWrite>>([], options.onFault)
 
   const refresh = (): void => {
-    list = Array.from(rejected.values())
+    list.set(Array.from(rejected.values()))
     options.onChange()
   }
 
@@ -72,7 +73,7 @@ export const make = Effect.fnUntraced(function*<E>(options: {
     const content = { change, value: value === null ? undefined : Value.decode(value), ttlMs: ttlMs ?? undefined }
     rejected.set(id, { id, map, kind, key, ...content, cause, reason, since })
   })
-  list = Array.from(rejected.values())
+  list.set(Array.from(rejected.values()))
 
   const remove = (id: string): RejectedWrite | undefined => {
     const write = rejected.get(id)
@@ -84,7 +85,12 @@ export const make = Effect.fnUntraced(function*<E>(options: {
 
   return {
     /** All of them, oldest first; another array after each change. */
-    list: () => list,
+    list: list.live,
+    /** Forgets them, as storage has. */
+    clear: (): void => {
+      rejected.clear()
+      refresh()
+    },
 
     /** Keeps what was refused of an operation; `current` is its cell's record now, without it. */
     add: (operation: Pending, current: LwwRecord | undefined, failure: WriteFailure): void => {

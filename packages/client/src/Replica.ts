@@ -19,7 +19,7 @@ import {
   BackpressureError,
   BatchTooLarge,
   ClientClosed,
-  StorageUnavailable,
+  type StorageUnavailable,
   UnsentWrites
 } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
@@ -28,8 +28,7 @@ import * as LwwRecord from "@topgun/core/LwwRecord"
 import type { KeyedRecord } from "@topgun/core/MerkleSync"
 import * as PnCounter from "@topgun/core/PnCounter"
 import * as Protocol from "@topgun/core/Protocol"
-import { Storage, type StorageRow, type StorageWrite } from "@topgun/core/Storage"
-import { isNodeId } from "@topgun/core/Timestamp"
+import { Storage, type StorageWrite } from "@topgun/core/Storage"
 import * as Value from "@topgun/core/Value"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
 import * as Context from "effect/Context"
@@ -45,6 +44,7 @@ import * as Conformance from "./Conformance.ts"
 import * as Expiry from "./Expiry.ts"
 import * as Outbox from "./Outbox.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
+import * as Remembered from "./Remembered.ts"
 import * as Restamping from "./Restamping.ts"
 import { check, checkTtl, type Draft, isRefusal, LocalWrite, type Part, type WriteTerms } from "./Write.ts"
 
@@ -52,10 +52,10 @@ import { check, checkTtl, type Draft, isRefusal, LocalWrite, type Part, type Wri
 interface ReplicaMap {
   readonly crdt: Crdt
   readonly audience: Announcements.Audience
+  /** The spaces of its records and bases: names that are made once, as making one costs as much as storing a row. */
+  readonly records: string
+  readonly bases: string
 }
-
-const format = 1
-const pageRows = 5_000
 
 /** Told of what concerns the whole device, as far as one asks for it. */
 export interface Events {
@@ -95,107 +95,41 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Opening: what this device remembers ---
 
-  /** Reads a space, page by page. */
-  const scanPages = Effect.fnUntraced(function*(space: string, each: (row: StorageRow) => void) {
-    let after: string | undefined
-    while (true) {
-      const rows = yield* storage.scan(space, after, pageRows)
-      rows.forEach(each)
-      const last = rows.at(-1)
-      if (last === undefined || rows.length < pageRows) return
-      after = last.key
-    }
-  })
-  /** Reads a space. Rows that `each` throws for are left out, and told of together; answers that fault. */
-  const scanAll = Effect.fnUntraced(function*(space: string, each: (key: string, value: Uint8Array) => void) {
-    let unreadable = 0
-    let cause: unknown
-    yield* scanPages(space, ({ key, value }) => {
-      try {
-        each(key, value)
-      } catch (thrown) {
-        unreadable++
-        cause = thrown
-      }
-    })
-    if (unreadable === 0) return undefined
-    const unread = new StorageUnavailable({ reason: `${unreadable} rows of "${space}" are unreadable`, cause })
-    found.push(unread)
-    return unread
-  })
+  const reader = Remembered.reader(storage, (fault) => void found.push(fault))
+  const known = yield* Remembered.read(storage, reader, hlc.nodeId())
+  const { marks, operations: stored, reserved } = known
+  let { secret, syncedAt, user } = known
+  hlc.unsafeAdopt(known.nodeId, reserved.millis)
 
-  const meta = new Map<string, unknown>()
-  const metaFault = yield* scanAll(Journal.spaces.meta, (key, value) => meta.set(key, Value.decode(value)))
-  // Without them this writer could issue stamps and sequence numbers again that it has used.
-  if (metaFault !== undefined) return yield* metaFault
-  const storedFormat = meta.get("format")
-  if (storedFormat !== undefined && storedFormat !== format) {
-    return yield* new StorageUnavailable({
-      reason: `it was written in format ${
-        String(storedFormat)
-      }, this version reads format ${format}: update the application`
-    })
-  }
-  const storedNodeId = meta.get(Journal.nodeIdKey)
-  const nodeId = isNodeId(storedNodeId) ? storedNodeId : hlc.nodeId()
-  if (storedNodeId === undefined) {
-    yield* storage.commit([
-      { space: Journal.spaces.meta, key: "format", value: Value.encode(format) },
-      { space: Journal.spaces.meta, key: Journal.nodeIdKey, value: Value.encode(nodeId) }
-    ])
-  }
-  const reservation = meta.get(Journal.reservationKey)
-  const reserved: Journal.Reservation = Array.isArray(reservation)
-    ? { millis: Number(reservation[0]), sequence: Number(reservation[1]) }
-    : { millis: 0, sequence: 0 }
-  hlc.unsafeAdopt(nodeId, reserved.millis)
-
-  const storedUser = meta.get(Journal.userKey)
-  let user = typeof storedUser === "string" ? storedUser : undefined
-
-  const stored: Array<Outbox.StoredOperation> = []
-  yield* scanAll(Journal.spaces.outbox, (key, value) => {
-    const operation = Outbox.decode(value)
-    if (operation === undefined) throw new Error(`${key} is not an operation`)
-    stored.push(operation)
-  })
-
-  /** The maps that this device has opened, and those that it has operations for. */
-  const remembered = new Map<string, Cell.MapKind>()
   const openMap = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
     const crdt = store.map(name, kind)
-    if (!maps.has(name)) maps.set(name, { crdt, audience: new Announcements.Audience() })
+    if (!maps.has(name)) {
+      const { bases, records } = Journal.spaces
+      maps.set(name, { crdt, audience: new Announcements.Audience(), records: records(name), bases: bases(name) })
+    }
     return crdt
   }
   /** A map that is open. */
   const mapOf = (name: string): ReplicaMap => maps.get(name)!
   const cellsOf = (name: string): LwwMap => mapOf(name).crdt.cells
 
-  yield* scanAll(Journal.spaces.maps, (name, value) => {
-    const kind = Value.decode(value)
-    if (!Cell.isMapKind(kind)) throw new Error(`map "${name}" is of a kind that this version doesn't know`)
-    remembered.set(name, kind)
-  })
-  for (const { kind, map } of stored) if (!remembered.has(map)) remembered.set(map, kind)
   const ahead: Array<readonly [map: string, cell: string]> = []
+  /** The cells that storage may have a base of, by map: those that were ever ahead. Of the others none has to be deleted. */
+  const withBase = new Map<string, Set<string>>()
   const stillToExpire: Array<Expiry.Expiring> = []
-  for (const [name, kind] of remembered) {
+  for (const [name, { kind }] of known.maps) {
     const { cells } = openMap(name, kind)
-    const decode = (cell: string, row: Uint8Array): LwwRecord.LwwRecord =>
-      Cell.decodeInPlace(kind, name, Cell.keyOf(kind, cell), row)
+    const bases = new Set<string>()
+    withBase.set(name, bases)
     // Listeners are told of changes; what expired while the device slept never changed under their eyes.
     const expireFrom = now()
-    const bases = new Map<string, LwwRecord.LwwRecord | null>()
-    yield* scanAll(
-      Journal.spaces.bases(name),
-      (cell, value) => bases.set(cell, value.length === 0 ? null : decode(cell, value))
-    )
-    yield* scanAll(Journal.spaces.records(name), (cell, value) => {
-      const record = decode(cell, value)
+    yield* Remembered.readRecords(reader, name, kind, (cell, record, base) => {
       hlc.unsafeRaise(record)
-      cells.restore(cell, record, bases.get(cell))
+      cells.restore(cell, record, base)
       if (record.expiresAt > expireFrom) stillToExpire.push({ at: record.expiresAt, map: name, cell })
-      if (bases.has(cell)) ahead.push([name, cell])
+      if (base === undefined) return
+      ahead.push([name, cell])
+      bases.add(cell)
     })
   }
 
@@ -206,17 +140,20 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Writing down ---
 
+  const noBytes = new Uint8Array(0)
   const cellWrites = (name: string, cell: string): ReadonlyArray<StorageWrite> => {
-    const cells = cellsOf(name)
+    const { bases, crdt: { cells }, records } = mapOf(name)
+    const row = { space: records, key: cell, value: cells.getRecord(cell)?.row }
     const base = cells.getBase(cell)
-    return [
-      { space: Journal.spaces.records(name), key: cell, value: cells.getRecord(cell)?.row },
-      {
-        space: Journal.spaces.bases(name),
-        key: cell,
-        value: base === undefined ? undefined : base === null ? new Uint8Array(0) : base.row
-      }
-    ]
+    let ofMap = withBase.get(name)
+    if (base === undefined && ofMap?.has(cell) !== true) return [row]
+    if (ofMap === undefined) {
+      ofMap = new Set()
+      withBase.set(name, ofMap)
+    }
+    ofMap.add(cell)
+    const value = base === undefined ? undefined : base === null ? noBytes : base.row
+    return [row, { space: bases, key: cell, value }]
   }
 
   // Declared before the outbox exists, as each needs the other.
@@ -225,6 +162,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const journal = yield* Journal.make(reserved, {
     cellWrites,
     operationWrite: Outbox.rowOf,
+    markWrite: (name) => Remembered.markRow(name, marks.get(name)!),
     inUse: () => ({ millis: inUse.millis, sequence: nextSequence() }),
     onCommit: (fault) => {
       if (fault === storageFault) return
@@ -235,7 +173,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   })
   const rejected = yield* RejectedWrites.make({
     journal,
-    rows: scanAll,
+    rows: reader.rows,
     onFault,
     onChange
   })
@@ -358,10 +296,11 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     const batch = isBatch && drafts.length > 1 ? outbox.batchOf(drafts.length) : undefined
     const parts: Array<Part> = []
     const changes = new Map<string, Array<RecordChange>>()
-    drafts.forEach(({ key, kind, map }, i) => {
+    drafts.forEach(({ key, kind, map, mayLose }, i) => {
       const record = records[i]!
       const cell = Cell.cellOf(kind, key, record)
       const change = cellsOf(map).write(cell, record)
+      if (change === undefined && mayLose === true) return
       parts.push({ operation: outbox.append(map, kind, cell, record, concern, batch), record })
       journal.stageCell(map, cell, "local")
       if (change === undefined) return
@@ -399,37 +338,20 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   const unsent = () => ({
     pending: outbox.size() + outbox.waiting(),
-    rejected: rejected.list().length
+    rejected: rejected.list.current.length
   })
-  /** The deletion of every row; with `isKept` but for what unsent writes, and the rejected ones, are made of. */
-  const deletions = Effect.fnUntraced(function*(isKept: boolean) {
-    const writes: Array<StorageWrite> = []
-    const remove = (space: string, keeps: (key: string) => boolean) =>
-      scanPages(space, ({ key }) => {
-        if (!keeps(key)) writes.push({ space, key, value: undefined })
-      })
-    const { bases, maps: mapsSpace, meta: metaSpace, outbox: outboxSpace, records, rejected: rejectedSpace } =
-      Journal.spaces
-    // Also those of a kind that this version doesn't know.
-    const names = new Set(remembered.keys())
-    yield* scanPages(mapsSpace, ({ key }) => names.add(key))
-    for (const name of names) {
-      const keeps = (cell: string) => isKept && outbox.isPending(name, cell)
-      yield* remove(records(name), keeps)
-      yield* remove(bases(name), keeps)
-    }
-    for (const space of [metaSpace, outboxSpace, rejectedSpace]) yield* remove(space, () => isKept)
-    yield* remove(mapsSpace, () => false)
-    return writes
-  })
+  const deletions = (what?: "flush" | "keep" | "discard") =>
+    Remembered.deletions(reader, known.maps.keys(), what === "keep" ? outbox.isPending : undefined)
 
-  /** Opens a map and remembers that it was. @throws MapKindMismatch */
-  const opened = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
+  /** Opens a map and remembers how it was, or leaves it as it is remembered. @throws MapKindMismatch */
+  const opened = <Kind extends Cell.MapKind>(name: string, kind: Kind, sync?: "all" | "none"): CrdtOf<Kind> => {
     if (gone) throw new ClientClosed()
     const crdt = openMap(name, kind)
-    if (!remembered.has(name)) {
-      remembered.set(name, kind)
-      journal.stageRow({ space: Journal.spaces.maps, key: name, value: Value.encode(kind) })
+    const before = known.maps.get(name)
+    const isFollowed = sync === undefined ? before?.isFollowed ?? true : sync === "all"
+    if (before?.isFollowed !== isFollowed) {
+      known.maps.set(name, { kind, isFollowed })
+      journal.stageRow(Remembered.mapRow(name, { kind, isFollowed }))
       for (const each of subscribers) each.onMapOpened?.()
     }
     return crdt
@@ -444,6 +366,32 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (userId === user) return
       user = userId
       journal.stageRow({ space: Journal.spaces.meta, key: Journal.userKey, value: Value.encode(userId) })
+    },
+    /** What tells this storage from its copies: the secret that was given last, as far as it is stored; null before the first. */
+    secret: () => secret,
+    /** Stores another secret, to be shown from then on. */
+    keepSecret: (given: string): Effect.Effect<void, StorageUnavailable> =>
+      Effect.suspend(() => {
+        journal.stageRow({ space: Journal.spaces.meta, key: Journal.secretKey, value: Value.encode(given) })
+        return Effect.map(journal.flush, () => {
+          secret = given
+        })
+      }),
+    /** When this device was in step with its server last, in ms. */
+    syncedAt: () => syncedAt,
+    /** It is in step now. */
+    isInStep: (): void => {
+      syncedAt = now()
+      journal.stageRow({ space: Journal.spaces.meta, key: Journal.syncedAtKey, value: Value.encode(syncedAt) })
+    },
+    /** Up to where a map's changes are here, once it has been in step. */
+    mark: (name: string): Journal.Mark | undefined => marks.get(name),
+    /** A map's changes are here up to this one. */
+    moveMark: (name: string, mark: Journal.Mark): void => {
+      const before = marks.get(name)
+      if (before?.run === mark.run && before.sequence >= mark.sequence) return
+      marks.set(name, mark)
+      journal.stageMark(name)
     },
     /** Writes that the server doesn't have. */
     unsent,
@@ -461,12 +409,15 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         if (what !== "keep" && what !== "discard" && left.pending + left.rejected > 0) return new UnsentWrites(left)
         closed = true
         // What is kept has to be there first.
-        return Effect.zipRight(journal.flush, journal.end(deletions(what === "keep"))).pipe(
+        return Effect.zipRight(journal.flush, journal.end(deletions(what))).pipe(
           Effect.onExit((exit) =>
             Effect.sync(() => {
               closed = Exit.isSuccess(exit)
               gone = closed
-              if (closed) outbox.close(new ClientClosed())
+              if (closed) {
+                outbox.close(new ClientClosed())
+                rejected.clear()
+              }
               onChange()
             })
           )
@@ -491,33 +442,37 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       }
     },
 
-    openMap: opened,
+    openMap: <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => opened(name, kind),
     /** Opens a map, what comes of which is held against its declaration from now on. @throws MapKindMismatch */
     openDeclared: <D extends Declaration>(declaration: D): CrdtOf<KindOf<D>> => {
-      const crdt = opened(declaration.name, kindOf(declaration))
+      const sync = declaration._tag === "Counter" ? undefined : declaration.sync
+      const crdt = opened(declaration.name, kindOf(declaration), sync)
       if (declaration._tag !== "Counter") conformance.declare(crdt.kind, declaration)
       return crdt
     },
-    mapNames: (): ReadonlyArray<string> => Array.from(remembered.keys()),
+    /** The open maps that are to be in step with the server's. */
+    followed: (): ReadonlyArray<string> =>
+      Array.from(known.maps).filter(([, { isFollowed }]) => isFollowed).map(([name]) => name),
     map: (name: string): Crdt | undefined => maps.get(name)?.crdt,
 
     /**
-     * Writes a key; `undefined` from `next` removes it. `next` gets the present value, at the moment of admission. Visible
-     * when this returns, unless the outbox is full and its policy is to wait. The map is open.
+     * Writes a key; `undefined` from `next` removes it. `next` may ask for the present value, at the moment of admission:
+     * most don't, and then it isn't decoded. Visible when this returns, unless the outbox is full and its policy is to wait. The map is open.
      *
      * @throws WriteRefusal when nothing was changed
      */
     write: <A>(
       declaration: MapDeclaration<A>,
       key: string,
-      next: (current: A | undefined) => A | undefined,
+      next: (current: () => A | undefined) => A | undefined,
       terms: WriteTerms
     ): LocalWrite => {
       if (closed) throw new ClientClosed()
       checkTtl(terms.ttlMs)
       const { name } = declaration
       const cells = cellsOf(name)
-      const bytes = () => check(declaration, key, next(cells.get(key) as A | undefined))
+      const current = () => cells.get(key) as A | undefined
+      const bytes = () => check(declaration, key, next(current))
       // What can be refused is refused now, though the value may be another one when there is room. Before the look for
       // room, as `next` may write too.
       const value = bytes()
@@ -543,7 +498,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
 
     /** A key's next value; `undefined` removes it. @throws WriteRefusal */
-    draft: <A>(declaration: MapDeclaration<A>, key: string, value: A | undefined, ttlMs?: number): Draft => {
+    draft: <A>(
+      declaration: MapDeclaration<A>,
+      key: string,
+      value: A | undefined,
+      ttlMs = declaration.ttlMs
+    ): Draft => {
       checkTtl(ttlMs)
       // Of its own, as more is encoded before it is written.
       const bytes = check(declaration, key, value)?.slice()
@@ -552,8 +512,32 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       return { map: name, kind: "lww", key, cell: key, bytes: keyBytesOf(key) + (bytes?.length ?? 0), stamp }
     },
 
+    /** A key's record, as another device has made it, under its own stamp. @throws WriteRefusal */
+    draftRecord: <A>(declaration: MapDeclaration<A>, key: string, row: Uint8Array): Draft => {
+      Value.checkKey(key)
+      const record = LwwRecord.decode(row)
+      if (!record.isTombstone) check(declaration, key, Value.decode(record.valueBytes) as A)
+      const received = hlc.unsafeReceive(record)
+      if (Either.isLeft(received)) throw received.left
+      const { name } = declaration
+      return {
+        map: name,
+        kind: "lww",
+        key,
+        cell: key,
+        bytes: keyBytesOf(key) + row.length,
+        mayLose: true,
+        stamp: () => record
+      }
+    },
+
     /** A value that a key of a map of sets is to have. @throws WriteRefusal */
-    draftAddition: <A>(declaration: OrMapDeclaration<A>, key: string, value: A, ttlMs?: number): Draft => {
+    draftAddition: <A>(
+      declaration: OrMapDeclaration<A>,
+      key: string,
+      value: A,
+      ttlMs = declaration.ttlMs
+    ): Draft => {
       checkTtl(ttlMs)
       const bytes = check(declaration, key, value)!.slice()
       const { name } = declaration
@@ -636,6 +620,33 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
           return true
         })
       }),
+
+    /**
+     * Another device writes as this one's node: goes on as another, whose writes are all that the server isn't known to have,
+     * with their times. On storage it is one transaction. Only while nothing is sent.
+     */
+    renounce: Effect.map(Hlc.makeNodeId, (writer): void => {
+      Restamping.rename(outbox.entries(), { writer, hlc, outbox, journal, cellsOf })
+      inUse.millis = hlc.unsafeLatest().millis
+    }),
+
+    /**
+     * Drops what the server doesn't have of a map, but for what is on its way there: all confirmed records of `before` that
+     * are still the same and not among the cells that it `has`.
+     */
+    dropLost: (name: string, before: ReadonlyMap<string, LwwRecord.LwwRecord>, has: ReadonlySet<string>): void => {
+      const cells = cellsOf(name)
+      const changes: Array<RecordChange> = []
+      for (const [cell, record] of before) {
+        const confirmed = cells.getConfirmed(cell)
+        if (has.has(cell) || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue
+        cells.unconfirm(cell)
+        const change = cells.revert(cell, outbox.pendingRecord(name, cell))
+        journal.stageCell(name, cell, "remote")
+        if (change !== undefined) changes.push(change)
+      }
+      if (changes.length > 0) emit(name, changes, "remote")
+    },
 
     /** What a handle of an open map listens to. */
     audience: (name: string): Announcements.Audience => mapOf(name).audience

@@ -42,8 +42,9 @@ export interface SyncStatus {
    * to write less, before writes have to wait, are refused or drop others, as the client's backpressure says.
    */
   readonly backlog: "low" | "high"
-  /** Whether everything was in step with the server at some time since the client was opened. */
+  /** Whether this device was ever in step with the server, in earlier runs too. */
   readonly hasSynced: boolean
+  /** When it came into step last, in ms. */
   readonly lastSyncedAt: number | undefined
   readonly storage: {
     readonly kind: string
@@ -60,6 +61,16 @@ export interface SyncStatus {
   readonly needsAuth: boolean
   /** Whether the server takes operations and has left one unanswered for longer than the client's patience. */
   readonly stalled: boolean
+}
+
+/** How a map stands with the server. What is on this device can be read in any case. */
+export interface MapStatus {
+  /** Whether the server's records are all here, and come as they change. */
+  readonly isSynced: boolean
+  /** Whether that was ever so, in earlier runs too: if not, an empty map says nothing. */
+  readonly hasSynced: boolean
+  /** Why the server refuses to open it; tried again on the next connection. */
+  readonly refusal: string | undefined
 }
 
 /** What becomes of writes that the server doesn't durably have, and of those that it rejected. */

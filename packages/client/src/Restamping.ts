@@ -1,11 +1,15 @@
 /**
- * A device whose clock was wrong becomes another writer: the operations that the server hasn't got, and wouldn't take or
- * would take too early, get new stamps in the order in which they were written.
+ * How a device becomes another writer, with the operations that the server hasn't got.
+ *
+ * One whose clock was wrong gives those that the server wouldn't take, or would take too early, new stamps in the order in
+ * which they were written ({@link restamp}). One whose node id another device writes under as well gives its own to the new
+ * node, with their times, which were right ({@link rename}).
  */
 import * as Cell from "@topgun/core/Cell"
 import type { Hlc } from "@topgun/core/Hlc"
 import type { Change, LwwMap } from "@topgun/core/LwwMap"
 import * as LwwRecord from "@topgun/core/LwwRecord"
+import * as PnCounter from "@topgun/core/PnCounter"
 import type { Timestamp } from "@topgun/core/Timestamp"
 import type { Journal } from "./Journal.ts"
 import { keyOf, type Outbox, type Pending } from "./Outbox.ts"
@@ -17,25 +21,31 @@ export const dueOf = (
   boundMillis: number,
   isAll: boolean
 ): ReadonlyArray<Pending> =>
-  Array.from(operations).filter((operation) => {
-    const { cell, kind, map, record } = operation
+  Array.from(operations).filter((operation) =>
     // No clock has a part in a counter.
-    if (kind === "counter" || !(isAll || record.millis > boundMillis)) return false
-    const confirmed = cellsOf(map).getConfirmed(cell)
-    // A tag is its addition's stamp: once the server has that, it can't be another one.
-    return confirmed === undefined || (kind === "lww" && LwwRecord.compare(confirmed, record) < 0)
-  })
+    operation.kind !== "counter" && (isAll || operation.record.millis > boundMillis) &&
+    mayChange(operation, cellsOf(operation.map).getConfirmed(operation.cell))
+  )
+
+/** Whether an operation may be written in another way: the server is known to have neither it nor what it goes by. */
+const mayChange = ({ kind, record }: Pending, confirmed: LwwRecord.LwwRecord | undefined): boolean =>
+  // A tag is its addition's stamp: once the server has that, it can't be another one.
+  confirmed === undefined || (kind !== "or" && LwwRecord.compare(confirmed, record) < 0)
 
 /** What is changed. */
 export interface Device {
   /** The node id that the new stamps get. */
   readonly writer: string
-  readonly boundMillis: number
   readonly hlc: Hlc["Type"]
   readonly outbox: Outbox
   readonly journal: Pick<Journal<Pending>, "adopt" | "stageCell">
-  readonly maps: ReadonlyArray<LwwMap>
   readonly cellsOf: (map: string) => LwwMap
+}
+
+/** A device whose clock was wrong. */
+export interface WrongDevice extends Device {
+  readonly boundMillis: number
+  readonly maps: ReadonlyArray<LwwMap>
 }
 
 /** The same write under another stamp: a value lives as long as it was to live. */
@@ -51,8 +61,9 @@ const restamped = (stamp: Timestamp, record: LwwRecord.LwwRecord): LwwRecord.Lww
 /** Stamps the operations anew, of which none is on a connection. Answers the changes that can be seen. */
 export const restamp = (
   operations: ReadonlyArray<Pending>,
-  { boundMillis, cellsOf, hlc, journal, maps, outbox, writer }: Device
+  device: WrongDevice
 ): ReadonlyArray<readonly [map: string, change: Change]> => {
+  const { boundMillis, hlc, journal, maps, outbox, writer } = device
   hlc.unsafeAdopt(writer, 0)
   // Its own stamps from beyond the bound are what the clock has to forget.
   const raise = (record: LwwRecord.LwwRecord): void => {
@@ -64,22 +75,63 @@ export const restamp = (
     if (!due.has(operation) || operation.stage === "flight") raise(operation.record)
   }
   for (const cells of maps) {
-    for (const [cell] of cells.records()) {
-      const confirmed = cells.getConfirmed(cell)
-      if (confirmed !== undefined) raise(confirmed)
-    }
+    for (const [, confirmed] of cells.confirmed()) raise(confirmed)
   }
   journal.adopt(writer)
+  const inOrder = operations.slice().sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)
+  return stampAll(inOrder, () => hlc.unsafeTick(), device)
+}
+
+/**
+ * Gives a node's operations, of which none is on a connection, to another node. Nothing changes that can be seen: only who
+ * counts, or has written. What the node's copy has sent too is written twice then, and a counter may count it twice.
+ */
+export const rename = (operations: Iterable<Pending>, device: Device): void => {
+  const { cellsOf, hlc, journal, outbox, writer } = device
+  const former = hlc.nodeId()
+  const due = Array.from(operations).filter((operation) =>
+    operation.record.nodeId === former && mayChange(operation, cellsOf(operation.map).getConfirmed(operation.cell))
+  )
+  // Above all that goes on under its name.
+  hlc.unsafeAdopt(writer, hlc.unsafeLatest().millis)
+  journal.adopt(writer)
+  const counts = due.filter(({ kind }) => kind === "counter").sort((a, b) => a.sequence - b.sequence)
+  for (const operation of counts) {
+    const { cell, map, record } = operation
+    const cells = cellsOf(map)
+    const confirmed = cells.getConfirmed(cell)
+    const before = confirmed === undefined ? { increments: 0, decrements: 0 } : PnCounter.fromTrusted(confirmed.row)
+    const { decrements, increments } = PnCounter.fromTrusted(record.row)
+    const next = PnCounter.totals(writer, increments - before.increments, decrements - before.decrements)
+    const nextCell = Cell.cellOf("counter", keyOf(operation), next)
+    outbox.restamp(operation, next, nextCell)
+    cells.revert(cell)
+    cells.write(nextCell, next)
+    journal.stageCell(map, cell, "local")
+    journal.stageCell(map, nextCell, "local")
+  }
+  stampAll(
+    due.filter(({ kind }) => kind !== "counter"),
+    ({ counter, millis }) => ({ millis, counter, nodeId: writer }),
+    device
+  )
+}
+
+/** Gives operations other stamps, one after the other. Answers the changes that can be seen. */
+const stampAll = (
+  operations: ReadonlyArray<Pending>,
+  stampOf: (record: LwwRecord.LwwRecord) => Timestamp,
+  { cellsOf, journal, outbox }: Device
+): ReadonlyArray<readonly [map: string, change: Change]> => {
   const changed: Array<readonly [map: string, change: Change]> = []
   /** The tags of additions that have got another one. */
   const tags = new Map<string, Timestamp>()
-  const inOrder = operations.slice().sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)
-  for (const operation of inOrder) {
+  for (const operation of operations) {
     const { cell, map, record } = operation
     const cells = cellsOf(map)
     if (operation.kind === "or") {
       const tag = `${map}\0${cell}`
-      const stamp = tags.get(tag) ?? hlc.unsafeTick()
+      const stamp = tags.get(tag) ?? stampOf(record)
       const next = restamped(stamp, record)
       const nextCell = Cell.cellOf("or", keyOf(operation), next)
       if (!tags.has(tag)) cells.revert(cell)
@@ -90,7 +142,7 @@ export const restamp = (
       journal.stageCell(map, nextCell, "local")
       continue
     }
-    outbox.restamp(operation, restamped(hlc.unsafeTick(), record))
+    outbox.restamp(operation, restamped(stampOf(record), record))
     const live = cells.getRecord(cell)
     if (live === undefined || LwwRecord.compare(live, record) !== 0) continue
     const change = cells.revert(cell, operation.record)

@@ -5,8 +5,6 @@
  * What arrives is handled synchronously, frame by frame, without a fiber; what goes out in one tick goes in one frame.
  */
 import type { Backoff } from "@topgun/core/Backoff"
-import * as Cell from "@topgun/core/Cell"
-import type { Crdt } from "@topgun/core/CrdtStore"
 import {
   AuthExpired,
   AuthRequired,
@@ -14,21 +12,20 @@ import {
   AuthUserChanged,
   ConnectionLost,
   MalformedMessage,
-  MapRefused,
+  NodeIdConflict,
   ProtocolVersionUnsupported,
   RequestTimeout,
   Stalled
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
-import { type KeyedRecord, MerkleSync, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
+import { MerkleSync } from "@topgun/core/MerkleSync"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import * as Protocol from "@topgun/core/Protocol"
 import { driftMillisMax, millisMax } from "@topgun/core/Timestamp"
 import { type Connection, Transport } from "@topgun/core/Transport"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
-import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -38,10 +35,15 @@ import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
 import * as Credentials from "./Credentials.ts"
 import { notifyAll, Observable } from "./Live.ts"
+import * as MapSync from "./MapSync.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
-import { keyOf, type Pending } from "./Outbox.ts"
+import { chunksOf, messagesOf } from "./OpBatches.ts"
+import type { Pending } from "./Outbox.ts"
+import { type Answer, answerMillisMax } from "./Questions.ts"
+import * as Questions from "./Questions.ts"
 import { Replica } from "./Replica.ts"
 import { Signal } from "./Signal.ts"
 import * as SyncState from "./SyncState.ts"
@@ -55,6 +57,7 @@ export type SessionFailure =
   | AuthExpired
   | AuthUserChanged
   | AuthUnavailable
+  | NodeIdConflict
   | Stalled
   | ProtocolVersionUnsupported
 
@@ -62,8 +65,6 @@ export type SessionFailure =
 const isForToken = ({ _tag }: SessionFailure): boolean =>
   _tag === "AuthRequired" || _tag === "AuthExpired" || _tag === "AuthUserChanged"
 
-/** How long the server may take to answer one question, in ms. */
-const requestMillisMax = 10_000
 /** How long it may take after an event of the network until something is heard, in ms. */
 const checkMillis = 5_000
 /** What the network's events bring forward isn't tried more often than this, in ms: they may come many a second. */
@@ -86,9 +87,6 @@ const skewMillisMin = 500
 const bufferedBytesMax = 1024 * 1024
 const bufferPollMillis = 5
 
-type Request = Deferred.Deferred<Protocol.ServerMessage, SessionFailure>
-type Answer<Tag> = Extract<Protocol.ServerMessage, { readonly _tag: Tag }>
-
 export interface Options {
   /** When to try again. */
   readonly backoff: Backoff
@@ -102,64 +100,14 @@ export interface Options {
 }
 
 /** All at once, until the first of them ends; the others are interrupted. */
-const untilFirst = <A, E>(effects: ReadonlyArray<Effect.Effect<A, E>>): Effect.Effect<A, E> =>
+const untilFirst = <A, E, R>(effects: ReadonlyArray<Effect.Effect<A, E, R>>): Effect.Effect<A, E, R> =>
   effects.reduce((all, each) => Effect.raceFirst(all, each))
 
 /** When to renew a token that expires then. */
 const renewalOf = (expiresAt: number, nowMillis: number): number =>
   expiresAt - Math.min(renewalMillis, (expiresAt - nowMillis) / 2)
 
-/** Whether two operations are of one atomic batch. */
-const isOneBatch = (a: Pending, b: Pending): boolean => a.batch !== undefined && a.batch.first === b.batch?.first
-
-const sizeOf = (operation: Pending): number => operation.record.row.length + keyOf(operation).length
-
-const messagesOf = function*(operations: ReadonlyArray<Pending>): Iterable<Protocol.ClientMessage> {
-  let ops: Array<Protocol.OpTuple> = []
-  let bytes = 0
-  for (const [i, operation] of operations.entries()) {
-    const { batch, concern, kind, map } = operation
-    ops.push([operation.sequence, keyOf(operation), operation.record.row])
-    bytes += sizeOf(operation)
-    const next = operations[i + 1]
-    const goesOn = next !== undefined && isOneBatch(operation, next)
-    if (
-      next === undefined || next.map !== map || next.concern !== concern ||
-      (!goesOn && (batch !== undefined || next.batch !== undefined)) ||
-      ops.length >= Protocol.batchOperationsMax || bytes + sizeOf(next) > Protocol.batchBytesMax
-    ) {
-      const atomic = goesOn ? "more" : batch === undefined ? "no" : "end"
-      yield { _tag: "OpBatch", map, kind, concern, atomic, ops }
-      ops = []
-      bytes = 0
-    }
-  }
-}
-
-/** Parts operations into chunks of about `Protocol.batchOperationsMax`, and no atomic batch. */
-const chunksOf = function*(operations: ReadonlyArray<Pending>): Iterable<ReadonlyArray<Pending>> {
-  let from = 0
-  for (let at = 1; at <= operations.length; at++) {
-    const isLast = at === operations.length
-    if (!isLast && (at - from < Protocol.batchOperationsMax || isOneBatch(operations[at - 1]!, operations[at]!))) {
-      continue
-    }
-    yield operations.slice(from, at)
-    from = at
-  }
-}
-
-const decodeRecords = (
-  map: string,
-  { kind }: Crdt,
-  records: ReadonlyArray<Protocol.RecordTuple>
-): ReadonlyArray<KeyedRecord> =>
-  records.map(([key, row]) => {
-    const record = Cell.decodeInPlace(kind, map, key, row)
-    return [Cell.cellOf(kind, key, record), record]
-  })
-
-const faultOf = (fault: { readonly cause: string; readonly reason: string }): SessionFailure => {
+const faultOf = (nodeId: string, fault: { readonly cause: string; readonly reason: string }): SessionFailure => {
   switch (fault.cause) {
     case "AuthRequired":
       return new AuthRequired({ reason: fault.reason })
@@ -167,21 +115,14 @@ const faultOf = (fault: { readonly cause: string; readonly reason: string }): Se
       return new AuthExpired({ reason: fault.reason })
     case "AuthUnavailable":
       return new AuthUnavailable({ reason: fault.reason })
+    case "NodeIdConflict":
+      return new NodeIdConflict({ nodeId })
     case "ProtocolVersionUnsupported":
       return new ProtocolVersionUnsupported({ offered: Protocol.version, supported: [] })
     default:
       return new ConnectionLost({ reason: `${fault.cause}: ${fault.reason}` })
   }
 }
-
-const pageOf = (map: string, crdt: Crdt, leaf: Answer<"SyncLeaf">): Effect.Effect<Page, MalformedMessage> =>
-  Effect.try({
-    try: () => ({ records: decodeRecords(map, crdt, leaf.records), after: leaf.after ?? undefined }),
-    catch: (cause) => cause instanceof MalformedMessage ? cause : new MalformedMessage({ reason: String(cause) })
-  })
-
-/** The server's refusal of one request, on a connection that goes on. */
-class Refusal extends Data.TaggedError("Refusal")<{ readonly cause: string; readonly reason: string }> {}
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const transport = yield* Transport
@@ -202,14 +143,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
   }
   const state = new Observable<SyncState.SyncState>("DISCONNECTED", onFault)
   const replies = new Set<(payload: Uint8Array) => void>()
-  /** Maps that are reconciled on the present connection. */
-  const synced = new Set<string>()
-  /** Maps that the server refused to open on it. */
-  const refused = new Set<string>()
   const progress = new Signal()
   const mapOpened = new Signal()
   let skewMillis = 0
-  let lastSyncedAt: number | undefined
   let lastFailure: unknown
   /** The server wants a token, or another one. */
   let needsAuth = false
@@ -227,6 +163,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const changed = (): void => {
     for (const listener of listeners) listener()
   }
+
+  const mapSync = MapSync.make(replica, sync, {
+    onFault,
+    onChange: () => {
+      changed()
+      progress.notify()
+    }
+  })
 
   const move = (event: SyncState.SyncEvent): void => {
     const next = SyncState.next(state.current, event)
@@ -246,8 +190,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
     move("opened")
     const ended = Deferred.unsafeMake<never, SessionFailure>(FiberId.none)
     const authenticated = Deferred.unsafeMake<Answer<"AuthAck">, SessionFailure>(FiberId.none)
-    const requests = new Map<number, Request>()
-    let nextId = 1
     /** How long nothing was heard, in ms, counted by the heartbeat: the wall clock may be set back. */
     let silentMillis = 0
     /** Frames that came. */
@@ -259,6 +201,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const expired = new Signal()
     let isExpired = false
     let durable = true
+    let maps: ReturnType<typeof mapSync.over> | undefined
     /** The clock goes by the server's of this connection. */
     let isCorrected = false
     let over = false
@@ -287,6 +230,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
       outbound.push(Protocol.encode(message))
     }
 
+    const questions = Questions.make(send)
+
     // In.
     let wasUnasked = false
     /** Told of once: a server that does it once does it often. */
@@ -308,11 +253,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
     const checkTime = (serverMillis: number): void => {
       if (serverMillis < 0 || serverMillis > millisMax - driftMillisMax) outOfPlace(`the time ${serverMillis}`)
     }
-    const answer = (id: number, message: Protocol.ServerMessage): void => {
-      const request = requests.get(id)
-      requests.delete(id)
-      if (request !== undefined) Deferred.unsafeDone(request, Exit.succeed(message))
-    }
     const receive = (message: Protocol.ServerMessage): void => {
       // What says that it's an answer of this connection would be taken for one to what others have sent.
       if (!isLetIn && message._tag !== "AuthAck" && message._tag !== "Fault") outOfPlace(message._tag)
@@ -322,6 +262,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
           checkTime(message.serverMillis)
           isLetIn = true
           durable = message.durable
+          maps = mapSync.over(questions, message.run)
           return Deferred.unsafeDone(authenticated, Exit.succeed(message))
         case "AuthExpired":
           isExpired = true
@@ -332,14 +273,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
         case "SyncRoot":
         case "SyncBucketsAck":
         case "SyncLeaf":
-          return answer(message.id, message)
+          return questions.answered(message.id, message)
         case "ServerEvent": {
-          const crdt = replica.map(message.map)
-          if (crdt === undefined) return unasked(`sends records of map "${message.map}", which isn't open here`)
+          const isWhole = maps!.event(message)
+          if (isWhole === undefined) unasked(`sends records of map "${message.map}", which isn't open here`)
           // The server has just taken it by its own clock. Only the next tree walk brings it again.
-          if (!replica.merge(message.map, decodeRecords(message.map, crdt, message.records))) {
-            mistimed("a record of now is from beyond its bound")
-          }
+          else if (!isWhole) mistimed("a record of now is from beyond its bound")
           return
         }
         case "OpAck":
@@ -365,8 +304,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
         case "Reply":
           return notifyAll(Array.from(replies), message.payload, onFault)
         case "Fault":
-          if (message.id === null) fault = faultOf(message)
-          else answer(message.id, message)
+          if (message.id === null) fault = faultOf(replica.nodeId(), message)
+          else questions.answered(message.id, message)
       }
     }
     connection.listen(
@@ -391,79 +330,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
         fail(fault ?? new ConnectionLost({ reason: closed.reason || "closed by the peer", closeCode: closed.code }))
     )
 
-    const ask = <Tag extends Protocol.ServerMessage["_tag"]>(
-      tag: Tag,
-      message: (id: number) => Protocol.ClientMessage
-    ): Effect.Effect<Answer<Tag>, SessionFailure | Refusal> =>
-      Effect.suspend(() => {
-        const id = nextId++
-        const request: Request = Deferred.unsafeMake(FiberId.none)
-        requests.set(id, request)
-        const asked = message(id)
-        send(asked)
-        return Deferred.await(request).pipe(
-          Effect.timeoutFail({
-            duration: requestMillisMax,
-            onTimeout: () => new RequestTimeout({ request: asked._tag, afterMillis: requestMillisMax })
-          }),
-          Effect.flatMap((answered) =>
-            answered._tag === tag
-              ? Effect.succeed(answered as Answer<Tag>)
-              : Effect.fail(
-                answered._tag === "Fault"
-                  ? new Refusal(answered)
-                  : new MalformedMessage({ reason: `${answered._tag} answers ${asked._tag}` })
-              )
-          ),
-          Effect.ensuring(Effect.sync(() => requests.delete(id)))
-        )
-      })
-
-    const peerFor = (map: string, crdt: Crdt): SyncPeer<SessionFailure | Refusal> => ({
-      root: (root) =>
-        Effect.map(
-          ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: crdt.kind, root })),
-          ({ partitions }) => partitions ?? undefined
-        ),
-      buckets: (nodes, lane) =>
-        Effect.map(
-          ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, lane, nodes })),
-          ({ buckets }) => buckets
-        ),
-      fetch: (wants, after) =>
-        Effect.flatMap(
-          ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, wants, after: after ?? null })),
-          (leaf) => pageOf(map, crdt, leaf)
-        ),
-      pull: (node, after) =>
-        Effect.flatMap(
-          ask("SyncLeaf", (id) => ({ _tag: "SyncPull", id, map, node, after: after ?? null })),
-          (leaf) => pageOf(map, crdt, leaf)
-        )
-    })
-
-    const reconcile = Effect.fnUntraced(function*(map: string) {
-      const crdt = replica.map(map)!
-      const { cells } = crdt
-      const { offers } = yield* sync.reconcile({
-        tree: cells.tree,
-        record: (cell) => cells.getConfirmed(cell),
-        partitionOf: (cell) => cells.partitionOf(cell),
-        receive: (records) => replica.merge(map, records)
-      }, peerFor(map, crdt))
-      outbox.offer(map, crdt.kind, offers)
-      synced.add(map)
-      progress.notify()
-    }, (walk, map) =>
-      // One map's matter, not the connection's.
-      Effect.catchTag(walk, "Refusal", ({ reason }) =>
-        Effect.sync(() => {
-          refused.add(map)
-          onFault(new MapRefused({ map, reason }))
-        })))
-
     const ping = (): void => {
-      if (isLetIn) send({ _tag: "Ping", id: nextId++ })
+      if (isLetIn) send({ _tag: "Ping", id: questions.id() })
     }
     const heartbeat = Effect.gen(function*() {
       yield* Effect.sleep(Protocol.pingMillis)
@@ -521,7 +389,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     })
     const renewWith = Effect.fnUntraced(function*(renewed: string | null) {
       if (renewed === null) return
-      const ack = yield* ask("AuthRenewAck", (id) => ({ _tag: "AuthRenew", id, token: renewed }))
+      const ack = yield* questions.ask("AuthRenewAck", (id) => ({ _tag: "AuthRenew", id, token: renewed }))
       expiresAt = ack.expiresAt
       isExpired = false
       needsAuth = false
@@ -555,7 +423,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
           return yield* new AuthUserChanged({ expected: replica.user() ?? "" })
         }
         if (failure._tag === "MalformedMessage") return yield* failure
-        const refusal = failure._tag === "Refusal" ? faultOf(failure) : failure
+        const refusal = failure._tag === "Refusal" ? faultOf(replica.nodeId(), failure) : failure
         if (isForToken(refusal)) needsAuth = true
         lastFailure = refusal
         onFault(refusal)
@@ -592,18 +460,23 @@ const make = Effect.fnUntraced(function*(options: Options) {
     }).pipe(Effect.forever)
 
     const followMaps = Effect.gen(function*() {
-      const nextMap = () => replica.mapNames().find((name) => !synced.has(name) && !refused.has(name))
-      yield* mapOpened.until(() => nextMap() !== undefined)
-      const map = nextMap()
-      if (map !== undefined) yield* reconcile(map)
+      yield* mapOpened.until(() => mapSync.next() !== undefined)
+      const map = mapSync.next()
+      if (map !== undefined) yield* maps!.reconcile(map)
     }).pipe(Effect.forever)
 
     const work = Effect.gen(function*() {
-      send({ _tag: "Auth", protocol: Protocol.version, nodeId: replica.nodeId(), token })
+      send({
+        _tag: "Auth",
+        protocol: Protocol.version,
+        nodeId: replica.nodeId(),
+        secret: replica.secret(),
+        token
+      })
       const hello = yield* Deferred.await(authenticated).pipe(
         Effect.timeoutFail({
-          duration: requestMillisMax,
-          onTimeout: () => new RequestTimeout({ request: "Auth", afterMillis: requestMillisMax })
+          duration: answerMillisMax,
+          onTimeout: () => new RequestTimeout({ request: "Auth", afterMillis: answerMillisMax })
         })
       )
       const user = replica.user()
@@ -611,6 +484,11 @@ const make = Effect.fnUntraced(function*(options: Options) {
         return yield* new AuthUserChanged({ expected: user, actual: hello.userId })
       }
       if (hello.userId !== null) replica.adoptUser(hello.userId)
+      // What can't be stored is told by the journal; the secret before goes on letting this device in.
+      yield* Effect.forkScoped(Effect.match(replica.keepSecret(hello.secret), {
+        onFailure: () => {},
+        onSuccess: () => send({ _tag: "AuthKept", secret: hello.secret })
+      }))
       expiresAt = hello.expiresAt
       needsAuth = false
       const error = errorOf(hello.serverMillis)
@@ -629,11 +507,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
     })
 
     const synchronise = Effect.gen(function*() {
-      synced.clear()
-      refused.clear()
       const unanswered = outbox.resend()
       const bound = outbox.nextSequence()
-      yield* Effect.forEach(replica.mapNames(), reconcile, { concurrency: mapsAtOnce, discard: true })
+      yield* Effect.forEach(replica.followed(), maps!.reconcile, { concurrency: mapsAtOnce, discard: true })
       for (const operations of chunksOf(unanswered)) {
         yield* reservedFor(operations)
         yield* transmit(operations)
@@ -642,7 +518,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         sendOperations,
         Effect.gen(function*() {
           yield* progress.until(() => outbox.isDrained(bound))
-          lastSyncedAt = now()
+          replica.isInStep()
           lastFailure = undefined
           sendNow = send
           move("synced")
@@ -652,10 +528,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
       )
     })
 
-    return yield* untilFirst<never, SessionFailure>([Deferred.await(ended), heartbeat, check, watchdog, work]).pipe(
+    return yield* untilFirst<never, SessionFailure, Scope.Scope>([
+      Deferred.await(ended),
+      heartbeat,
+      check,
+      watchdog,
+      work
+    ]).pipe(
       Effect.ensuring(Effect.sync(() => {
         over = true
         sendNow = undefined
+        mapSync.end()
       }))
     )
   })
@@ -684,6 +567,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
       if (Cause.isInterruptedOnly(exit.cause)) return yield* Effect.interrupt
       const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
       if (failure === undefined) return stopOf(Cause.squash(exit.cause))
+      if (failure._tag === "NodeIdConflict") {
+        yield* replica.renounce
+        onFault(failure)
+      }
       if (isForToken(failure)) needsAuth = true
       if (isFatal(failure)) {
         stopOf(failure)
@@ -758,15 +645,18 @@ const make = Effect.fnUntraced(function*(options: Options) {
      */
     synced: Effect.suspend(() => {
       const bound = outbox.nextSequence()
-      const isSynced = () =>
-        state.current === "CONNECTED" && outbox.isDrained(bound) && replica.mapNames().every((name) => synced.has(name))
+      const isSynced = () => state.current === "CONNECTED" && outbox.isDrained(bound) && mapSync.areAllSynced()
       return Effect.flatMap(
         progress.until(() => closed || isSynced()),
         () => closed ? Effect.interrupt : Effect.void
       )
     }),
     skewMillis: () => skewMillis,
-    lastSyncedAt: () => lastSyncedAt,
+    /** Whether a map is in step on the present connection. */
+    isSynced: mapSync.isSynced,
+    /** Why the server refuses to open a map on it. */
+    refusalOf: mapSync.refusalOf,
+    lastSyncedAt: replica.syncedAt,
     /** Why there is no connection, where there should be one. */
     lastFailure: () => lastFailure,
     /** Whether the server wants a token, or another one. */

@@ -3,8 +3,9 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { ClientConfig } from "./ClientConfig.ts"
+import * as Lives from "./Live.ts"
 import { type Live, Observable } from "./Live.ts"
-import type { SyncStatus } from "./Reports.ts"
+import type { MapStatus, SyncStatus } from "./Reports.ts"
 import { Replica } from "./Replica.ts"
 import { SyncEngine } from "./SyncEngine.ts"
 
@@ -23,7 +24,7 @@ const make = Effect.gen(function*() {
   const read = (): SyncStatus => ({
     state: engine.state.current,
     pending: replica.isGone() ? 0 : replica.outbox.size(),
-    rejected: replica.isGone() ? 0 : replica.rejected.list().length,
+    rejected: replica.rejected.list.current.length,
     oldestPendingAt: replica.isGone() ? undefined : replica.outbox.oldest(),
     backlog,
     hasSynced: engine.lastSyncedAt() !== undefined,
@@ -81,6 +82,33 @@ const make = Effect.gen(function*() {
   }
   return live
 })
+
+/** How a map stands with the server, as it changes. */
+export const ofMap = (replica: Replica["Type"], engine: SyncEngine["Type"], map: string): Live<MapStatus> => {
+  let latest: MapStatus | undefined
+  const read = (): MapStatus => {
+    const next = {
+      isSynced: engine.isSynced(map),
+      hasSynced: replica.mark(map) !== undefined,
+      refusal: engine.refusalOf(map)
+    }
+    const isAsBefore = latest?.isSynced === next.isSynced && latest.hasSynced === next.hasSynced &&
+      latest.refusal === next.refusal
+    return isAsBefore ? latest! : latest = next
+  }
+  return Lives.make(read, (listener, signal) => {
+    let shown = read()
+    const look = (): void => {
+      const next = read()
+      if (next === shown) return
+      shown = next
+      listener(next)
+    }
+    const stop = engine.observe(look, () => {})
+    signal?.addEventListener("abort", stop)
+    return stop
+  })
+}
 
 /** The status as it changes; several changes in one tick are one. Tells `onError` of faults that nobody waits for. */
 export class Status extends Context.Tag("@topgun/client/SyncStatus")<Status, Live<SyncStatus>>() {}

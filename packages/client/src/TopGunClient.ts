@@ -13,7 +13,7 @@ import * as ClientConfig from "./ClientConfig.ts"
 import * as Device from "./Device.ts"
 import { again, draftsOf } from "./Drafts.ts"
 import * as GridMap from "./GridMap.ts"
-import type { Live } from "./Live.ts"
+import { extend, type Live } from "./Live.ts"
 import type { LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
 import { logout, type LogoutFailure } from "./Logout.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
@@ -39,8 +39,7 @@ export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<Top
     options?: UntimedOptions
   ) => Effect.Effect<GridMap.Write, WriteRefusal>
   readonly status: Live<SyncStatus>
-  readonly rejectedWrites: {
-    readonly list: () => ReadonlyArray<RejectedWrite>
+  readonly rejectedWrites: Live<ReadonlyArray<RejectedWrite>> & {
     /** Writes the value again, as of now. It stays in the list until that is durable on this device. */
     readonly retry: (id: string) => Effect.Effect<void, WriteRefusal>
     readonly discard: (id: string) => Effect.Effect<void>
@@ -75,32 +74,31 @@ const make = Effect.gen(function*() {
     map: (map) =>
       Effect.sync(() => {
         const declaration = Grid.resolveMap(map)
-        return new GridMap.GridMap(declaration, GridMap.access(declaration, replica, write))
+        return new GridMap.GridMap(declaration, GridMap.access(declaration, replica, engine, write))
       }),
     orMap: (map) =>
       Effect.sync(() => {
         const declaration = Grid.resolveOrMap(map)
-        return new GridMap.GridOrMap(declaration, GridMap.access(declaration, replica, write))
+        return new GridMap.GridOrMap(declaration, GridMap.access(declaration, replica, engine, write))
       }),
     counter: (counter) =>
       Effect.sync(() => {
         const declaration = Grid.resolveCounter(counter)
-        return new GridMap.GridCounter(declaration, GridMap.access(declaration, replica, write))
+        return new GridMap.GridCounter(declaration, GridMap.access(declaration, replica, engine, write))
       }),
     batch: (build, options) =>
       write((_, concern) => replica.writeAll(() => draftsOf(replica, build), concern, true), options),
     status,
-    rejectedWrites: {
-      list: replica.rejected.list,
-      retry: (id) =>
+    rejectedWrites: extend(replica.rejected.list, {
+      retry: (id: string) =>
         Effect.suspend(() => {
           const rejected = replica.rejected.get(id)
           if (rejected === undefined) return Effect.void
           return Effect.asVoid(Effect.zipLeft(write(again(rejected)), discard(id)))
         }),
       discard,
-      export: () => RejectedWrites.toJsonLines(replica.rejected.list())
-    },
+      export: () => RejectedWrites.toJsonLines(replica.rejected.list.current)
+    }),
     connect: engine.connect,
     disconnect: engine.disconnect,
     resetConnection: engine.resetConnection,

@@ -75,6 +75,8 @@ export interface Draft {
   readonly cell: string | undefined
   /** Bytes of its value. */
   readonly bytes: number
+  /** It was stamped elsewhere: where there is a later record, there is nothing to write. */
+  readonly mayLose?: boolean
   /** @throws CounterOverflow */
   readonly stamp: () => LwwRecord.LwwRecord
 }
@@ -118,13 +120,16 @@ export class LocalWrite {
     this.#admission = Deferred.unsafeMake(FiberId.none)
   }
 
-  readonly admitted: Effect.Effect<Admitted, WriteRefusal> = Effect.suspend(() =>
-    this.#admitted !== undefined
-      ? Effect.succeed(this.#admitted)
-      : this.#admission !== undefined
-      ? Deferred.await(this.#admission)
-      : Effect.dieMessage("a write is admitted or postponed")
-  )
+  /** Made when somebody asks: most writes are never waited for. */
+  get admitted(): Effect.Effect<Admitted, WriteRefusal> {
+    return Effect.suspend(() =>
+      this.#admitted !== undefined
+        ? Effect.succeed(this.#admitted)
+        : this.#admission !== undefined
+        ? Deferred.await(this.#admission)
+        : Effect.dieMessage("a write is admitted or postponed")
+    )
+  }
 }
 
 /** Waits until the write is durable on this device. */
@@ -138,6 +143,8 @@ const refusals = new Set([
   "BackpressureError",
   "BatchTooLarge",
   "CounterOverflow",
+  "MalformedMessage",
+  "ClockSkewTooLarge",
   "ClientClosed"
 ])
 

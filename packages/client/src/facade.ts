@@ -14,6 +14,7 @@ import { again, draftsOf } from "./Drafts.ts"
 import * as ClientConfig from "./ClientConfig.ts"
 import type { Auth } from "./Credentials.ts"
 import * as Device from "./Device.ts"
+import * as Lives from "./Live.ts"
 import { type Live, Observable } from "./Live.ts"
 import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
 import { logout } from "./Logout.ts"
@@ -30,10 +31,10 @@ import type {
   WriteOptions
 } from "./PromiseClient.ts"
 import { toJsonLines } from "./RejectedWrites.ts"
-import type { RejectedWrite, SyncStatus } from "./Reports.ts"
+import type { MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 import { Replica } from "./Replica.ts"
 import { SyncEngine } from "./SyncEngine.ts"
-import { Status } from "./SyncStatus.ts"
+import { ofMap, Status } from "./SyncStatus.ts"
 import { acknowledgement, awaitLocal, type LocalWrite } from "./Write.ts"
 
 type Services = Replica | SyncEngine | Status
@@ -308,29 +309,46 @@ class FacadeWrite implements Write {
   }
 }
 
+/** Attaches a listener as soon as the client is open, unless it was stopped before. Answers what stops it. */
+const listenIn = (
+  facade: Facade,
+  signal: AbortSignal | undefined,
+  attach: (open: Open, signal: AbortSignal) => void
+): () => void => {
+  const stop = new AbortController()
+  signal?.addEventListener("abort", () => stop.abort(), { signal: stop.signal })
+  const forget = facade.whenOpen((open) => {
+    if (!stop.signal.aborted && signal?.aborted !== true) attach(open, stop.signal)
+  })
+  stop.signal.addEventListener("abort", forget)
+  return () => stop.abort()
+}
+
 /** The way to a map that is there as soon as the client is open. @throws MapKindMismatch */
 const accessOf = <D extends Grid.Declaration>(facade: Facade, declaration: D): Access<Grid.KindOf<D>, Write> => {
   const { name } = declaration
   facade.openMap(declaration)
   let crdt: CrdtOf<Grid.KindOf<D>> | undefined
+  let status: Live<MapStatus> | undefined
+  const opened = (): Open => {
+    if (facade.isClosed) throw new ClientClosed()
+    if (facade.current === undefined) throw new NotLoaded({ map: name })
+    return facade.current
+  }
+  const statusIn = ({ engine, replica }: Open) => status ??= ofMap(replica, engine, name)
   return {
     crdt: () => {
-      if (facade.isClosed) throw new ClientClosed()
-      if (crdt !== undefined) return crdt
-      if (facade.current === undefined) throw new NotLoaded({ map: name })
-      crdt = facade.current.replica.openDeclared(declaration)
-      return crdt
+      const { replica } = opened()
+      return crdt ??= replica.openDeclared(declaration)
     },
-    listen: (attach, signal) => {
-      const stop = new AbortController()
-      signal?.addEventListener("abort", () => stop.abort(), { signal: stop.signal })
-      const forget = facade.whenOpen(({ replica }) => {
-        if (!stop.signal.aborted && signal?.aborted !== true) attach(replica.audience(name), stop.signal)
-      })
-      stop.signal.addEventListener("abort", forget)
-      return () => stop.abort()
-    },
-    write: (writing, options, early) => facade.write(writing, options, early)
+    listen: (attach, signal) =>
+      listenIn(facade, signal, ({ replica }, own) => void attach(replica.audience(name), own)),
+    write: (writing, options, early) => facade.write(writing, options, early),
+    status: Lives.make(
+      () => statusIn(opened()).current,
+      (listener, signal) =>
+        listenIn(facade, signal, (open, own) => void statusIn(open).subscribe(listener, { signal: own }))
+    )
   }
 }
 
@@ -388,12 +406,13 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
   const status = new Observable<SyncStatus>(notOpen, onError)
   /** The status shown before the client is open: the same object until it changes, as later. */
   let early = { of: notOpen, shown: notOpen }
-  const rejected = new Observable<ReadonlyArray<RejectedWrite>>([], onError)
+  const rejected = Lives.make<ReadonlyArray<RejectedWrite>>(
+    () => facade.opened?.replica.rejected.list.current ?? [],
+    (listener, signal) =>
+      listenIn(facade, signal, ({ replica }, own) => void replica.rejected.list.subscribe(listener, { signal: own }))
+  )
   facade.whenOpen((open) => {
-    const refresh = () => {
-      status.set(open.status.current)
-      rejected.set(open.replica.rejected.list())
-    }
+    const refresh = () => status.set(open.status.current)
     refresh()
     open.status.subscribe(refresh)
   })
@@ -433,22 +452,17 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
       subscribe: status.live.subscribe,
       [Symbol.asyncIterator]: status.live[Symbol.asyncIterator]
     },
-    rejectedWrites: {
-      get current() {
-        return facade.current?.replica.rejected.list() ?? rejected.current
-      },
-      subscribe: rejected.live.subscribe,
-      [Symbol.asyncIterator]: rejected.live[Symbol.asyncIterator],
-      retry: (id) => {
+    rejectedWrites: Lives.extend(rejected, {
+      retry: (id: string) => {
         const write = facade.current?.replica.rejected.get(id)
         if (write === undefined) throw new RangeError(`There is no rejected write "${id}"`)
         const retried = facade.write(again(write))
         retried.local.then(() => facade.current?.replica.rejected.take(id), () => {})
         return retried
       },
-      discard: (id) => void facade.current?.replica.rejected.take(id),
-      export: () => toJsonLines(facade.opened?.replica.rejected.list() ?? [])
-    },
+      discard: (id: string) => void facade.current?.replica.rejected.take(id),
+      export: () => toJsonLines(rejected.current)
+    }),
     connect: () => engine(({ connect }) => connect),
     disconnect: () => engine(({ disconnect }) => disconnect),
     resetConnection: () => engine(({ resetConnection }) => resetConnection),

@@ -12,7 +12,7 @@ export type { Batch } from "./Batch.ts"
 export type { Live } from "./Live.ts"
 export type { NetworkEvent, NetworkEvents } from "./NetworkEvents.ts"
 export type * from "./PromiseClient.ts"
-export type { Change, LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
+export type { Change, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 export type { SyncState } from "./SyncState.ts"
 
 /** Opens a client. It can be written to at once, and read when it is {@link Client.ready}. */
@@ -39,6 +39,8 @@ const plain = <Tag extends string>(errorClass: { readonly prototype: { readonly 
   errorClass as unknown as ErrorClass<Tag>
 
 export const StorageUnavailable: ErrorClass<"StorageUnavailable"> = plain(Errors.StorageUnavailable)
+export const NodeIdConflict: ErrorClass<"NodeIdConflict"> = plain(Errors.NodeIdConflict)
+export const ResyncRequired: ErrorClass<"ResyncRequired"> = plain(Errors.ResyncRequired)
 export const NotLoaded: ErrorClass<"NotLoaded"> = plain(Errors.NotLoaded)
 export const ConnectionLost: ErrorClass<"ConnectionLost"> = plain(Errors.ConnectionLost)
 export const AuthRequired: ErrorClass<"AuthRequired"> = plain(Errors.AuthRequired)

@@ -11,7 +11,7 @@ import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import { expect } from "vitest"
-import { connected, inWorld } from "./worlds.ts"
+import { connected, inStep, inWorld, welcome } from "./worlds.ts"
 
 const Accounts = Grid.map("accounts", Schema.Number)
 const Labels = Grid.orMap("labels", Schema.String)
@@ -174,7 +174,7 @@ describe("a batch", () => {
       expect([...accounts]).toEqual([["a", 1]])
       expect((yield* bob.orMap(Labels)).size).toBe(0)
       expect((yield* bob.counter("other")).current).toBe(0)
-      expect(bob.rejectedWrites.list().map(({ change, map, value }) => [map, change, value])).toEqual([
+      expect(bob.rejectedWrites.current.map(({ change, map, value }) => [map, change, value])).toEqual([
         ["accounts", "set", 2],
         ["accounts", "set", 3],
         ["labels", "add", "x"],
@@ -296,18 +296,8 @@ describe("a batch on the wire", () => {
         const say = (message: Protocol.ServerMessage) => connection.send(Protocol.frame([Protocol.encode(message)]))
         connection.listen((frame) => {
           for (const message of Protocol.decodeFromClient(frame)) {
-            if (message._tag === "Auth") {
-              const serverMillis = clock.unsafeCurrentTimeMillis()
-              const anonymous = { userId: null, expiresAt: null }
-              say({
-                _tag: "AuthAck",
-                protocol: Protocol.version,
-                serverMillis,
-                generation: "1",
-                durable: true,
-                ...anonymous
-              })
-            } else if (message._tag === "SyncInit") say({ _tag: "SyncRoot", id: message.id, partitions: null })
+            if (message._tag === "Auth") say(welcome(clock.unsafeCurrentTimeMillis()))
+            else if (message._tag === "SyncInit") say(inStep(message))
             else if (message._tag === "OpBatch") received.push([message.map, message.atomic, message.ops.length])
           }
         }, () => {})

@@ -122,9 +122,14 @@ describe("a counter", () => {
       yield* client.close
       const again = yield* World.startClient("alice", {}, client.device)
       const same = yield* again.counter(Likes)
-      expect(again.rejectedWrites.list()).toMatchObject([{ kind: "counter", key: "likes", change: "count", value: -4 }])
+      expect(again.rejectedWrites.current).toMatchObject([{
+        kind: "counter",
+        key: "likes",
+        change: "count",
+        value: -4
+      }])
       expect(same.current).toBe(10)
-      yield* again.rejectedWrites.retry(again.rejectedWrites.list()[0]!.id)
+      yield* again.rejectedWrites.retry(again.rejectedWrites.current[0]!.id)
       yield* clock.runUntil(() => again.status.current.state === "CONNECTED" && again.status.current.pending === 0)
       expect([same.current, again.status.current.rejected]).toEqual([6, 0])
       expect((yield* server.status).maps).toMatchObject([{ root: same.digest }])

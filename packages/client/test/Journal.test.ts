@@ -10,6 +10,8 @@ import * as Journal from "../src/Journal.ts"
 import * as Outbox from "../src/Outbox.ts"
 import { connected, fragile, inWorld } from "./worlds.ts"
 
+const markWrite = (map: string): Storage.StorageWrite => ({ space: "marks", key: map, value: new Uint8Array(1) })
+
 describe("the journal", () => {
   it.live("never issues a stamp again, be there nothing left of it but the reservation", () =>
     Effect.gen(function*() {
@@ -68,6 +70,7 @@ describe("the journal", () => {
       const journal = yield* Journal.make({ millis: 0, sequence: 0 }, {
         cellWrites: () => [],
         operationWrite: Outbox.rowOf,
+        markWrite,
         inUse: () => ({ millis, sequence: 7 }),
         onCommit: () => {}
       }).pipe(Effect.provideService(Storage.Storage, storage))
@@ -91,6 +94,7 @@ describe("the journal", () => {
     Effect.gen(function*() {
       const clock = yield* VirtualClock.VirtualClock
       const memory = Storage.memory()
+      const marked: Array<number> = []
       let commits = 0
       let open = () => {}
       const gate = new Promise<void>((resolve) => {
@@ -100,17 +104,20 @@ describe("the journal", () => {
         ...memory,
         commit: async (writes) => {
           if (++commits > 1) await gate
+          if (writes.some(({ space }) => space === "marks")) marked.push(commits)
           await memory.commit(writes)
         }
       }, "m")
       const journal = yield* Journal.make({ millis: 1e15, sequence: 1e9 }, {
         cellWrites: (space, key) => [{ space, key, value: new Uint8Array(1) }],
         operationWrite: Outbox.rowOf,
+        markWrite,
         inUse: () => ({ millis: 0, sequence: 0 }),
         onCommit: () => {}
       }).pipe(Effect.provideService(Storage.Storage, storage))
       for (let n = 0; n < 12_000; n++) journal.stageCell("m", `k${n}`, "remote")
       journal.stageCell("m", "mine", "local")
+      journal.stageMark("m")
       const local = journal.flushed()
       yield* clock.settle
       const told = yield* Deferred.isDone(local)
@@ -118,6 +125,8 @@ describe("the journal", () => {
       open()
       yield* clock.settle
       expect({ told, begun, commits }).toEqual({ told: true, begun: 2, commits: 3 })
+      // With the last of what it says is here.
+      expect(marked).toEqual([3])
     }).pipe(Effect.scoped, inWorld()))
 })
 

@@ -155,7 +155,7 @@ describe("a map of sets", () => {
       expect(tags.getValues("k")).toEqual(["b"])
       yield* clock.runUntil(() => client.status.current.rejected === 2)
       expect(tags.getValues("k")).toEqual(["a"])
-      expect(client.rejectedWrites.list()).toMatchObject([
+      expect(client.rejectedWrites.current).toMatchObject([
         { map: "tags", kind: "or", key: "k", change: "add", value: "b", ttlMs: 60_000 },
         { map: "tags", kind: "or", key: "k", change: "remove", value: "a" }
       ])
@@ -163,7 +163,7 @@ describe("a map of sets", () => {
       const again = yield* World.startClient("alice", {}, client.device)
       const same = yield* again.orMap(Tags)
       expect(same.getValues("k")).toEqual(["a"])
-      for (const { id } of again.rejectedWrites.list()) yield* again.rejectedWrites.retry(id)
+      for (const { id } of again.rejectedWrites.current) yield* again.rejectedWrites.retry(id)
       expect(same.getValues("k")).toEqual(["b"])
       yield* clock.runUntil(() => again.status.current.state === "CONNECTED" && again.status.current.pending === 0)
       expect(again.status.current.rejected).toBe(0)

@@ -10,7 +10,7 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { expect } from "vitest"
-import { connected, inWorld } from "./worlds.ts"
+import { connected, inStep, inWorld, welcome } from "./worlds.ts"
 
 /** A server that answers nothing by itself beyond opening maps; what it says of operations is for the test to say. */
 const scripted = Effect.gen(function*() {
@@ -23,17 +23,8 @@ const scripted = Effect.gen(function*() {
     current = connection
     connection.listen((frame) => {
       for (const message of Protocol.decodeFromClient(frame)) {
-        if (message._tag === "Auth") {
-          say({
-            _tag: "AuthAck",
-            protocol: Protocol.version,
-            serverMillis: clock.unsafeCurrentTimeMillis(),
-            generation: "1",
-            durable: true,
-            userId: null,
-            expiresAt: null
-          })
-        } else if (message._tag === "SyncInit") say({ _tag: "SyncRoot", id: message.id, partitions: null })
+        if (message._tag === "Auth") say(welcome(clock.unsafeCurrentTimeMillis()))
+        else if (message._tag === "SyncInit") say(inStep(message))
         else if (message._tag === "OpBatch") received.push(...message.ops)
         else if (message._tag === "Ping") {
           say({ _tag: "Pong", id: message.id, serverMillis: clock.unsafeCurrentTimeMillis() })
@@ -225,10 +216,10 @@ describe("rejected writes", () => {
       yield* clock.runUntil(() => client.status.current.rejected === 1)
       yield* client.disconnect
       yield* map.set("full", 1)
-      const [rejected] = client.rejectedWrites.list()
+      const [rejected] = client.rejectedWrites.current
       const outcome = yield* Effect.either(client.rejectedWrites.retry(rejected!.id))
       expect(Either.isLeft(outcome)).toBe(true)
-      expect(client.rejectedWrites.list()).toMatchObject([{ key: "k", value: 1 }])
+      expect(client.rejectedWrites.current).toMatchObject([{ key: "k", value: 1 }])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("are bounded whatever their values are", () =>

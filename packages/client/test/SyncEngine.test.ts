@@ -1,11 +1,13 @@
 import { describe, it } from "@effect/vitest"
+import * as Storage from "@topgun/core/Storage"
+import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Effect from "effect/Effect"
 import { PCGRandom } from "effect/Utils"
 import { expect } from "vitest"
 import * as SyncState from "../src/SyncState.ts"
-import { connected, inWorld } from "./worlds.ts"
+import { connected, inWorld, isSettled } from "./worlds.ts"
 
 describe("the table of states", () => {
   const states = Object.keys(SyncState.transitions) as ReadonlyArray<SyncState.SyncState>
@@ -70,6 +72,48 @@ describe("the connection", () => {
       expect(client.status.current).toMatchObject({ state: "CONNECTED", pending: 0 })
       expect((yield* server.status).maps).toHaveLength(3)
       expect(faults).toHaveLength(1)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("that is cut again and again downloads no record much more than once", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const network = yield* Network.SimulatedNetwork
+      const server = yield* World.startServer()
+      const bob = yield* World.startClient("bob")
+      const his = yield* bob.map<unknown>("m")
+      const count = 10_000
+      const all = Array.from({ length: count }, (_, n) => n)
+      const random = new PCGRandom(1)
+      const noise = () => Array.from({ length: 20 }, () => random.integer(2 ** 31).toString(36)).join("")
+      yield* Effect.forEach(all, (n) => his.set(`k${n}`, noise()), { concurrency: 5_000 })
+      yield* clock.runUntil(() => isSettled(bob), { within: "10 minutes" })
+
+      const carol = yield* World.startClient("carol")
+      const hers = yield* carol.map<unknown>("m")
+      yield* clock.runUntil(() => isSettled(carol))
+      const whole = network.traffic("carol", World.serverAddress).toClient.bytesDelivered
+
+      const device = Storage.memory()
+      let cuts = 0
+      const bytes = () => network.traffic("alice", World.serverAddress).toClient.bytesDelivered
+      let alice = yield* World.startClient("alice", {}, device)
+      let map = yield* alice.map<unknown>("m")
+      for (let next = whole / 8; !isSettled(alice); next = bytes() + whole / 8) {
+        yield* clock.runUntil(() => bytes() >= next || isSettled(alice))
+        if (isSettled(alice)) break
+        cuts++
+        // Every other time the whole device goes, and comes back with what it has stored.
+        if (cuts % 2 === 0) yield* alice.close
+        network.reset("alice")
+        if (cuts % 2 !== 0) continue
+        alice = yield* World.startClient("alice", {}, device)
+        map = yield* alice.map<unknown>("m")
+      }
+      expect(cuts).toBeGreaterThan(4)
+      expect(map.size).toBe(count)
+      expect([hers.digest, map.digest]).toEqual([his.digest, his.digest])
+      expect((yield* server.status).maps[0]?.root).toBe(map.digest)
+      expect(bytes()).toBeLessThan(1.5 * whole)
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("makes only moves of the table, leaks nothing, and comes back from whatever happens, in 30 seeded runs", () =>

@@ -175,13 +175,13 @@ describe("acknowledgements", () => {
       yield* clock.runUntil(() => client.status.current.rejected === 1)
       expect(Either.getLeft(yield* Fiber.join(outcome))).toMatchObject({ value: { _tag: "WriteRejected", key: "k" } })
       expect(map.get("k")).toBe(1)
-      expect(client.rejectedWrites.list()).toMatchObject([{ map: "m", key: "k", value: 2 }])
+      expect(client.rejectedWrites.current).toMatchObject([{ map: "m", key: "k", value: 2 }])
       yield* client.close
 
       const again = yield* World.startClient("alice", {}, client.device)
       const same = yield* again.map<number>("m")
       expect(same.get("k")).toBe(1)
-      const [rejected] = again.rejectedWrites.list()
+      const [rejected] = again.rejectedWrites.current
       expect(rejected).toMatchObject({ map: "m", key: "k", value: 2, ttlMs: 600_000 })
       yield* again.rejectedWrites.retry(rejected!.id)
       expect(same.get("k")).toBe(2)

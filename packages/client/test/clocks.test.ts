@@ -3,7 +3,6 @@ import * as Protocol from "@topgun/core/Protocol"
 import * as Storage from "@topgun/core/Storage"
 import type { Connection } from "@topgun/core/Transport"
 import * as Timestamp from "@topgun/core/Timestamp"
-import * as Value from "@topgun/core/Value"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
@@ -11,21 +10,11 @@ import * as Effect from "effect/Effect"
 import { PCGRandom } from "effect/Utils"
 import { expect } from "vitest"
 import * as Outbox from "../src/Outbox.ts"
-import { inWorld, startWrong } from "./worlds.ts"
+import { type Client, inStep, inWorld, isSettled, nodeIdOf, startWrong, welcome } from "./worlds.ts"
 
 const second = 1_000
 const hour = 3_600_000
 const year = 365 * 24 * hour
-
-type Client = Effect.Effect.Success<ReturnType<typeof World.startClient>>
-
-const isSettled = ({ status: { current } }: Client): boolean => current.state === "CONNECTED" && current.pending === 0
-
-const nodeIdOf = (device: Storage.StorageAdapter) =>
-  Effect.map(
-    Effect.promise(() => device.scan("meta", undefined, 10)),
-    (rows) => rows.filter(({ key }) => key === "nodeId").map(({ value }) => Value.decode(value))[0]
-  )
 
 describe("a device whose clock is wrong", () => {
   for (
@@ -57,7 +46,7 @@ describe("a device whose clock is wrong", () => {
         expect(wrong.status.current).toMatchObject({ rejected: 0 })
         expect(Math.abs(wrong.status.current.clockSkewMillis + millis)).toBeLessThan(second)
         expect(wrong.faults).toEqual([])
-        expect(wrong.rejectedWrites.list()).toEqual([])
+        expect(wrong.rejectedWrites.current).toEqual([])
         // Its own writes stayed as they were all along.
         expect(seen).toEqual([])
         yield* clock.advance("1 second")
@@ -480,17 +469,8 @@ const scripted = Effect.fnUntraced(function*(answer: (op: Protocol.OpTuple) => P
     connection.listen((frame) => {
       for (const message of Protocol.decodeFromClient(frame)) {
         const serverMillis = clock.unsafeCurrentTimeMillis()
-        if (message._tag === "Auth") {
-          say({
-            _tag: "AuthAck",
-            protocol: Protocol.version,
-            serverMillis,
-            generation: "1",
-            durable: true,
-            userId: null,
-            expiresAt: null
-          })
-        } else if (message._tag === "SyncInit") say({ _tag: "SyncRoot", id: message.id, partitions: null })
+        if (message._tag === "Auth") say(welcome(serverMillis))
+        else if (message._tag === "SyncInit") say(inStep(message))
         else if (message._tag === "Ping") say({ _tag: "Pong", id: message.id, serverMillis })
         else if (message._tag === "OpBatch") { for (const op of message.ops) say(answer(op)) }
       }
@@ -525,6 +505,26 @@ describe("what the server has acknowledged", () => {
     }).pipe(Effect.scoped, inWorld()))
 })
 
+describe("a removal", () => {
+  it.live("of what a device has added whose clock was ahead, within bounds, is sent at once", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      yield* World.startServer()
+      const ahead = yield* startWrong("ahead", { millis: 50 * second }, { autoConnect: false })
+      const theirs = yield* ahead.orMap<string>("tags")
+      yield* theirs.add("k", "v")
+      yield* ahead.connect
+      const client = yield* World.startClient("honest")
+      const tags = yield* client.orMap<string>("tags")
+      yield* clock.runUntil(() => tags.has("k"))
+      const { server } = yield* tags.remove("k", "v", { timeoutMs: 2 * second })
+      const ack = yield* Effect.fork(server)
+      yield* clock.advance("3 seconds")
+      expect((yield* ack).level).toBe("APPLIED")
+      expect(theirs.has("k")).toBe(false)
+    }).pipe(Effect.scoped, inWorld()))
+})
+
 describe("a server that refuses stamps", () => {
   it.live("whatever they are, gets each write twice, and then it is a rejected one", () =>
     Effect.gen(function*() {
@@ -541,7 +541,7 @@ describe("a server that refuses stamps", () => {
       yield* clock.advance("5 minutes")
       expect(received).toHaveLength(4)
       expect(client.status.current).toMatchObject({ state: "CONNECTED", pending: 0, rejected: 2 })
-      expect(client.rejectedWrites.list()).toMatchObject([{ cause: "ClockSkewTooLarge" }, {
+      expect(client.rejectedWrites.current).toMatchObject([{ cause: "ClockSkewTooLarge" }, {
         cause: "ClockSkewTooLarge"
       }])
     }).pipe(Effect.scoped, inWorld()))

@@ -4,6 +4,7 @@ import type { Batch } from "@topgun/client/Batch"
 import type { RejectedWrite, SyncStatus } from "@topgun/client/Reports"
 import type { Ack } from "@topgun/core/WriteConcern"
 import * as Grid from "@topgun/core/Grid"
+import * as LwwRecord from "@topgun/core/LwwRecord"
 import * as Storage from "@topgun/core/Storage"
 import * as Value from "@topgun/core/Value"
 import * as Network from "@topgun/testing/SimulatedNetwork"
@@ -66,7 +67,7 @@ const effectForm: Open = (name, options = {}, device = Storage.memory()) =>
     counter: client.counter,
     batch: client.batch,
     status: () => client.status.current,
-    rejected: client.rejectedWrites.list,
+    rejected: () => client.rejectedWrites.current,
     retry: client.rejectedWrites.retry,
     discard: client.rejectedWrites.discard,
     exported: client.rejectedWrites.export,
@@ -90,7 +91,7 @@ const written = (make: () => PromiseWrite): Written =>
     (write) => Effect.as(promised(() => write.local), { server: promised(() => write.server) })
   )
 
-const writes = new Set(["set", "update", "remove", "clear", "add", "removeAll", "increment", "decrement"])
+const writes = new Set(["merge", "set", "update", "remove", "clear", "add", "removeAll", "increment", "decrement"])
 
 /** A handle of the Promise form whose writes answer Effects. */
 const lifted = <Handle>(handle: object): Handle =>
@@ -383,6 +384,123 @@ for (const [form, open] of [["Effect", effectForm], ["Promise", promiseForm]] as
         yield* alice.disconnect
         expect(alice.status().state).toBe("DISCONNECTED")
         expect(Either.isLeft(yield* Effect.either(alice.serverStatus))).toBe(true)
+      }).pipe(Effect.scoped, inWorld()))
+
+    it.live("says of each map whether it's in step, or ever was", () =>
+      Effect.gen(function*() {
+        const clock = yield* VirtualClock.VirtualClock
+        const server = yield* World.startServer({ subscriptionsMax: 2 })
+        const device = Storage.memory()
+        const alice = yield* open("alice", { autoConnect: false }, device)
+        const todos = yield* alice.map(Todos)
+        const likes = yield* alice.counter(Likes)
+        const seen: Array<unknown> = []
+        todos.status.subscribe(({ isSynced }) => void seen.push(isSynced))
+        const before = todos.status.current
+        expect(before).toEqual({ isSynced: false, hasSynced: false, refusal: undefined })
+        expect(todos.status.current).toBe(before)
+        yield* alice.connect
+        yield* clock.runUntil(() => alice.status().state === "CONNECTED")
+        expect([todos.status.current, likes.status.current].map(({ isSynced }) => isSynced)).toEqual([true, true])
+        // Of what is opened later the connection's state says nothing.
+        const late = yield* alice.map("late")
+        expect([alice.status().state, late.status.current.isSynced]).toEqual(["CONNECTED", false])
+        yield* clock.advance("1 second")
+        expect(late.status.current).toMatchObject({ isSynced: false, hasSynced: false })
+        expect(late.status.current.refusal).toContain("maps open")
+        yield* server.stop
+        yield* clock.runUntil(() => !todos.status.current.isSynced)
+        expect(todos.status.current).toEqual({ isSynced: false, hasSynced: true, refusal: undefined })
+        expect(seen).toEqual([true, false])
+        yield* alice.close
+        const again = yield* open("alice", { autoConnect: false }, device)
+        const map = yield* again.map(Todos)
+        expect(map.status.current).toMatchObject({ isSynced: false, hasSynced: true })
+        expect(again.status()).toMatchObject({ hasSynced: true, lastSyncedAt: alice.status().lastSyncedAt })
+        expect(again.status().lastSyncedAt).toBeTypeOf("number")
+      }).pipe(Effect.scoped, inWorld()))
+
+    it.live("sends what is written to a map that is only written to, and downloads nothing of it", () =>
+      Effect.gen(function*() {
+        const clock = yield* VirtualClock.VirtualClock
+        yield* World.startServer()
+        const bob = yield* open("bob")
+        const his = yield* bob.map<string>("log")
+        yield* his.set("bob", "1")
+        const Log = Grid.map("log", Schema.String, { sync: "none" })
+        const device = Storage.memory()
+        const alice = yield* open("alice", { grid: [Log] }, device)
+        const hers = yield* alice.map(Log)
+        yield* hers.set("alice", "1")
+        yield* clock.runUntil(() => his.has("alice") && alice.status().pending === 0)
+        yield* his.set("bob", "2")
+        yield* clock.advance("1 minute")
+        expect(alice.status().state).toBe("CONNECTED")
+        expect(Object.fromEntries(hers)).toEqual({ alice: "1" })
+        expect(hers.status.current.isSynced).toBe(false)
+        yield* alice.close
+        // A name says nothing of how a map is kept; another declaration does.
+        const again = yield* open("alice", {}, device)
+        const named = yield* again.map<string>("log")
+        yield* clock.runUntil(() => again.status().state === "CONNECTED")
+        yield* clock.advance("1 second")
+        expect(named.size).toBe(1)
+        const whole = yield* again.map(Grid.map("log", Schema.String))
+        yield* clock.runUntil(() => whole.size === 2, { within: "5 seconds" })
+        expect(whole.status.current.isSynced).toBe(true)
+      }).pipe(Effect.scoped, inWorld()))
+
+    it.live("gives values the lifetime of their map, unless the write says another", () =>
+      Effect.gen(function*() {
+        const clock = yield* VirtualClock.VirtualClock
+        const alice = yield* open("alice", { autoConnect: false })
+        const codes = yield* alice.map(Grid.map("codes", Schema.String, { ttlMs: 10_000 }))
+        const tags = yield* alice.orMap(Grid.orMap("marks", Schema.String, { ttlMs: 10_000 }))
+        yield* codes.set("short", "1")
+        yield* codes.set("long", "1", { ttlMs: 20_000 })
+        yield* codes.update("updated", () => "1")
+        yield* tags.add("k", "1")
+        yield* alice.batch((tx) => tx.set(codes, "batched", "1"))
+        yield* clock.advance("9 seconds")
+        expect([codes.size, tags.getValues("k")]).toEqual([4, ["1"]])
+        yield* clock.advance("2 seconds")
+        expect([[...codes.keys()], tags.getValues("k")]).toEqual([["long"], []])
+        const wrong = yield* alice.map(Grid.map("codes", Schema.String, { ttlMs: -1 }))
+        expect(yield* faultOf(wrong.set("k", "1"))).toMatchObject({ _tag: "ValueNotSupported", path: "ttlMs" })
+      }).pipe(Effect.scoped, inWorld()))
+
+    it.live("joins records that were made elsewhere, under their own stamps", () =>
+      Effect.gen(function*() {
+        const clock = yield* VirtualClock.VirtualClock
+        const server = yield* World.startServer()
+        const elsewhere = yield* open("elsewhere", { autoConnect: false })
+        const theirs = yield* elsewhere.map(Todos)
+        yield* theirs.set("1", { text: "early" })
+        yield* theirs.set("2", { text: "early" })
+        const early = theirs.getRecord("1")!
+        yield* clock.advance("1 minute")
+        const alice = yield* open("alice", { autoConnect: false })
+        const todos = yield* alice.map(Todos)
+        yield* todos.set("1", { text: "late" })
+        yield* todos.merge("1", early)
+        yield* todos.merge("2", theirs.getRecord("2")!)
+        expect(alice.status().pending).toBe(2)
+        expect([todos.get("1"), todos.get("2")]).toEqual([{ text: "late" }, { text: "early" }])
+        expect(todos.getRecord("2")!.row).toEqual(theirs.getRecord("2")!.row)
+        yield* alice.connect
+        yield* clock.runUntil(() => alice.status().state === "CONNECTED")
+        expect((yield* server.status).maps[0]).toMatchObject({ size: 2, root: todos.digest })
+
+        yield* clock.advance("1 second")
+        const row = LwwRecord.put(
+          { ...early.stamp, millis: clock.unsafeCurrentTimeMillis() + 61_000 },
+          Value.encode({ text: "x" })
+        ).row
+        expect(yield* faultOf(todos.merge("3", { row }))).toMatchObject({ _tag: "ClockSkewTooLarge" })
+        expect(yield* faultOf(todos.merge("3", { row: row.slice(0, 9) }))).toMatchObject({ _tag: "MalformedMessage" })
+        const misfit = LwwRecord.put(early.stamp, Value.encode(1)).row
+        expect(yield* faultOf(todos.merge("3", { row: misfit }))).toMatchObject({ _tag: "SchemaMismatch" })
+        expect(todos.has("3")).toBe(false)
       }).pipe(Effect.scoped, inWorld()))
   })
 }

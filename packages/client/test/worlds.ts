@@ -1,10 +1,14 @@
 /** What the client's tests begin with. */
 import type * as ClientConfig from "@topgun/client/ClientConfig"
+import * as Protocol from "@topgun/core/Protocol"
 import * as Storage from "@topgun/core/Storage"
+import * as Value from "@topgun/core/Value"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Effect from "effect/Effect"
+
+export type Client = Effect.Effect.Success<ReturnType<typeof World.startClient>>
 
 export const inWorld = (seed = 1) => World.provide({ seed })
 
@@ -32,6 +36,54 @@ export const fragile = () => {
   return { memory, device, state }
 }
 
+/** See {@link remembering}. */
+export interface Remembering {
+  readonly device: Storage.StorageAdapter
+  readonly commits: () => number
+  readonly copy: (count?: number) => Effect.Effect<Remembering>
+}
+
+/** Memory whose content at each of its transactions can be had again, as after a crash then, or in a copy. */
+export const remembering = (): Remembering => {
+  const memory = Storage.memory()
+  const commits: Array<ReadonlyArray<Storage.StorageWrite>> = []
+  let opened = ""
+  const device: Storage.StorageAdapter = {
+    ...memory,
+    open: (name) => {
+      opened = name
+      return memory.open(name)
+    },
+    commit: async (writes) => {
+      await memory.commit(writes)
+      commits.push(writes.map((write) => ({ ...write })))
+    }
+  }
+  return {
+    device,
+    commits: () => commits.length,
+    /** Storage as it was after so many transactions: now, unless told otherwise. */
+    copy: (count = commits.length) =>
+      Effect.promise(async () => {
+        const copied = remembering()
+        await copied.device.open(opened)
+        for (const writes of commits.slice(0, count)) await copied.device.commit(writes)
+        return copied
+      })
+  }
+}
+
+/** Whose name a device's storage gives to what it writes. */
+export const nodeIdOf = (device: Storage.StorageAdapter) =>
+  Effect.map(
+    Effect.promise(() => device.scan("meta", undefined, 10)),
+    (rows) => rows.filter(({ key }) => key === "nodeId").map(({ value }) => Value.decode(value))[0]
+  )
+
+/** Whether all that was written on a device is the server's, and all that is the server's is on the device. */
+export const isSettled = ({ status: { current } }: Client): boolean =>
+  current.state === "CONNECTED" && current.pending === 0
+
 /** A device whose wall clock shows another time than the world's: by `error.millis`, which may change at any moment. */
 export const startWrong = Effect.fnUntraced(function*(
   name: string,
@@ -50,3 +102,30 @@ export const startWrong = Effect.fnUntraced(function*(
     .pipe(Effect.withClock(wrong))
   return { ...client, faults }
 })
+
+/** What a server lets everybody in with, that keeps its data and asks nobody who he is. */
+export const welcome = (serverMillis: number): Protocol.ServerMessage => ({
+  _tag: "AuthAck",
+  protocol: Protocol.version,
+  secret: "secret",
+  run: "1",
+  serverMillis,
+  generation: "1",
+  durable: true,
+  userId: null,
+  expiresAt: null
+})
+
+/** What a server answers that has just what the client has. */
+export const inStep = ({ id, root }: typeof Protocol.SyncInit.Type): Protocol.ServerMessage => ({
+  _tag: "SyncRoot",
+  id,
+  root,
+  sequence: 0,
+  partitions: null,
+  records: []
+})
+
+/** What an effect fails or dies with. */
+export const faultOf = (effect: Effect.Effect<unknown, unknown>): Effect.Effect<unknown> =>
+  Effect.merge(Effect.flip(Effect.catchAllDefect(effect, Effect.fail)))

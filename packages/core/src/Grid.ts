@@ -26,8 +26,19 @@ export interface EffectSchema<A> {
   readonly ast: object
 }
 
+/** How a map of values is kept. */
+export interface MapOptions {
+  /**
+   * `all`: this device gets every record. `none`: it only writes, as to a log; what it hasn't written isn't sent to it.
+   * @default "all"
+   */
+  readonly sync?: "all" | "none" | undefined
+  /** How long a value lives, in ms from the write, where the write doesn't say. @default for ever */
+  readonly ttlMs?: number | undefined
+}
+
 /** What all maps of values have. */
-export interface ValuesDeclaration<A> {
+export interface ValuesDeclaration<A> extends MapOptions {
   readonly name: string
   /** Whether {@link ValuesDeclaration.validate} can find any. */
   readonly hasSchema: boolean
@@ -109,36 +120,46 @@ const validator = (name: string, schema: object): (value: unknown) => string | u
   throw new TypeError(`The schema of map "${name}" is neither an Effect Schema nor a Standard Schema`)
 }
 
-const values = (name: string, schema: object | undefined) => ({
+const values = (name: string, schema: object | undefined, { sync, ttlMs }: MapOptions) => ({
   name,
+  sync,
+  ttlMs,
   hasSchema: schema !== undefined,
   validate: schema === undefined ? () => undefined : validator(name, schema)
 })
 
 /** Declares a map. Without a schema its values are untyped and any storable value is accepted. */
-export function map<A>(name: string, schema: EffectSchema<A> | StandardSchema<A>): MapDeclaration<A>
-export function map(name: string): MapDeclaration<unknown>
-export function map(name: string, schema?: object): MapDeclaration<unknown> {
-  return { _tag: "Map", ...values(name, schema) }
+export function map<A>(
+  name: string,
+  schema: EffectSchema<A> | StandardSchema<A>,
+  options?: MapOptions
+): MapDeclaration<A>
+export function map(name: string, schema?: undefined, options?: MapOptions): MapDeclaration<unknown>
+export function map(name: string, schema?: object, options?: MapOptions): MapDeclaration<unknown> {
+  return { _tag: "Map", ...values(name, schema, { sync: "all", ...options }) }
 }
 
 /** Declares a map of sets of values. Without a schema they are untyped and any storable value is accepted. */
-export function orMap<A>(name: string, schema: EffectSchema<A> | StandardSchema<A>): OrMapDeclaration<A>
-export function orMap(name: string): OrMapDeclaration<unknown>
-export function orMap(name: string, schema?: object): OrMapDeclaration<unknown> {
-  return { _tag: "OrMap", ...values(name, schema) }
+export function orMap<A>(
+  name: string,
+  schema: EffectSchema<A> | StandardSchema<A>,
+  options?: MapOptions
+): OrMapDeclaration<A>
+export function orMap(name: string, schema?: undefined, options?: MapOptions): OrMapDeclaration<unknown>
+export function orMap(name: string, schema?: object, options?: MapOptions): OrMapDeclaration<unknown> {
+  return { _tag: "OrMap", ...values(name, schema, { sync: "all", ...options }) }
 }
 
 /** Declares a counter. */
 export const counter = (name: string): CounterDeclaration => ({ _tag: "Counter", name })
 
-/** The declaration of a map given either way. */
+/** The declaration of a map given either way. A name says nothing of how the map is kept. */
 export const resolveMap = <A>(mapLike: MapLike<A>): MapDeclaration<A> =>
-  typeof mapLike === "string" ? map(mapLike) as MapDeclaration<A> : mapLike
+  typeof mapLike === "string" ? map(mapLike, undefined, { sync: undefined }) as MapDeclaration<A> : mapLike
 
 /** The declaration of a map of sets given either way. */
 export const resolveOrMap = <A>(mapLike: OrMapLike<A>): OrMapDeclaration<A> =>
-  typeof mapLike === "string" ? orMap(mapLike) as OrMapDeclaration<A> : mapLike
+  typeof mapLike === "string" ? orMap(mapLike, undefined, { sync: undefined }) as OrMapDeclaration<A> : mapLike
 
 /** The declaration of a counter given either way. */
 export const resolveCounter = (counterLike: CounterLike): CounterDeclaration =>

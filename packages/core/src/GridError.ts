@@ -71,6 +71,26 @@ export class AuthExpired extends Schema.TaggedError<AuthExpired>()("AuthExpired"
   }
 }
 
+/** Another device writes under this device's node id: its storage was copied, or put back to what it was. */
+export class NodeIdConflict extends Schema.TaggedError<NodeIdConflict>()("NodeIdConflict", { nodeId: Schema.String }) {
+  readonly code = "TG_NODE_ID_CONFLICT"
+  readonly retryable = true
+  override get message(): string {
+    return `Another device writes as node ${this.nodeId}: this one's storage was copied or restored from a backup. ` +
+      "It goes on as another node, and loses nothing that it had not sent"
+  }
+}
+
+/** The device was away for longer than the server remembers deletions: a map has to be taken over anew. */
+export class ResyncRequired extends Schema.TaggedError<ResyncRequired>()("ResyncRequired", { map: Schema.String }) {
+  readonly code = "TG_RESYNC_REQUIRED"
+  readonly retryable = true
+  override get message(): string {
+    return `Map "${this.map}" was away for longer than deletions are remembered: it is taken over from the server anew, ` +
+      "and what was not sent is kept"
+  }
+}
+
 /** The token is another user's than the one whose data this is. Nothing was sent, and nothing is lost. */
 export class AuthUserChanged extends Schema.TaggedError<AuthUserChanged>()("AuthUserChanged", {
   expected: Schema.String,
@@ -395,6 +415,8 @@ export type WriteRefusal =
   | BackpressureError
   | BatchTooLarge
   | CounterOverflow
+  | MalformedMessage
+  | ClockSkewTooLarge
   | NotLoaded
   | ClientClosed
   | StorageUnavailable

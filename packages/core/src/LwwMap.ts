@@ -93,7 +93,7 @@ export class LwwMap {
     const at = slot << FIELDS_LOG2
     this.#keys.fields[at + (this.#keys.fields[at + ROW] === from ? ROW : BASE)] = to
   })
-  /** The decoded values of live records, by slot; `undefined` until first read. */
+  /** The decoded values of live records, by slot; `undefined` until first read, and no longer than the last that was read. */
   readonly #values: Array<unknown> = []
   #tombstones = 0
   /** The slots of live values that expire one day. */
@@ -190,6 +190,14 @@ export class LwwMap {
   /** Every live record with its key, tombstones and expired ones included. The map may change meanwhile. */
   *records(): IterableIterator<[key: string, record: Row]> {
     for (const [key, slot] of this.#keys.slots) yield [key, this.#recordAt(this.#field(slot, ROW))]
+  }
+
+  /** Every confirmed record with its key, tombstones and expired ones included. The map may change meanwhile. */
+  *confirmed(): IterableIterator<[key: string, record: Row]> {
+    for (const key of this.#keys.slots.keys()) {
+      const record = this.getConfirmed(key)
+      if (record !== undefined) yield [key, record]
+    }
   }
 
   /**
@@ -296,6 +304,18 @@ export class LwwMap {
     return change
   }
 
+  /** The server doesn't have what it was known to have of a key: the live record is only this replica's now, and can be reverted. */
+  unconfirm(key: string): void {
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) return
+    const base = this.#field(slot, BASE)
+    if (base === NOTHING) return
+    this.tree.remove(this.#field(slot, PARTITION), slot)
+    this.#setField(slot, BASE, NOTHING)
+    this.#revision++
+    if (base !== SAME) this.#rows.free(base)
+  }
+
   /**
    * Puts back what this node's storage kept of a key: its live record and, where it was ahead, its confirmed base. Once for
    * each key, before anything else is done with it.
@@ -367,11 +387,16 @@ export class LwwMap {
     const address = this.#field(slot, ROW)
     const bytes = this.#rows.bytesOf(address)
     const start = startOf(address)
+    while (this.#values.length < slot) this.#values.push(undefined)
     return this.#values[slot] = Value.decodeTrusted(
       bytes,
       LwwRecord.valueAt(bytes, start),
       start + this.#rows.lengthOf(address)
     )
+  }
+
+  #forgetValue(slot: number): void {
+    if (slot < this.#values.length) this.#values[slot] = undefined
   }
 
   /** Counts a row that becomes, or ceases to be, a live one. */
@@ -405,7 +430,7 @@ export class LwwMap {
       this.#keys.remove(slot)
       throw fault
     }
-    this.#values[slot] = undefined
+    this.#forgetValue(slot)
     this.#revision++
     this.#onAdded?.(key)
     return slot
@@ -417,7 +442,7 @@ export class LwwMap {
     this.#count(slot, live, -1)
     this.#onForgotten?.(this.#keys.keys[slot]!)
     this.#keys.remove(slot)
-    this.#values[slot] = undefined
+    this.#forgetValue(slot)
     this.#revision++
     this.#rows.free(live)
   }
@@ -445,7 +470,7 @@ export class LwwMap {
     this.#count(slot, live, -1)
     this.#count(slot, address, 1)
     this.#setField(slot, ROW, address)
-    this.#values[slot] = undefined
+    this.#forgetValue(slot)
     this.#revision++
     if (live !== this.#field(slot, BASE)) this.#rows.free(live)
   }

@@ -19,6 +19,7 @@
  * stamps will be kinds of their own) and are refused, never rewritten.
  */
 import { MalformedMessage } from "./GridError.ts"
+import { smallBytes } from "./internal/smallBytes.ts"
 import * as Timestamp from "./Timestamp.ts"
 import * as Value from "./Value.ts"
 
@@ -125,14 +126,14 @@ export const writePut = (
 
 /** A record that holds a value, given as canonical bytes; `expiresAt` in ms, 0 for never. */
 export const put = (stamp: Timestamp.Timestamp, valueBytes: Uint8Array, expiresAt = 0): LwwRecord => {
-  const row = new Uint8Array(putBytes(valueBytes.length, expiresAt))
+  const row = smallBytes(putBytes(valueBytes.length, expiresAt))
   writePut(row, 0, stamp, valueBytes, expiresAt)
   return new LwwRecord(stamp.millis, stamp.counter, row)
 }
 
 /** A record that deletes its key: a tombstone. */
 export const remove = (stamp: Timestamp.Timestamp): LwwRecord => {
-  const row = new Uint8Array(HEADER)
+  const row = smallBytes(HEADER)
   writeHeader(row, 0, stamp, DELETE)
   return new LwwRecord(stamp.millis, stamp.counter, row)
 }

@@ -26,9 +26,10 @@
  *
  * | from the client | answered by | |
  * |---|---|---|
- * | `Auth` | `AuthAck` or `Fault` | first, and the only one before it is answered |
+ * | `Auth` | `AuthAck` or `Fault` | first, and the only one before it is answered; see *Devices* |
  * | `AuthRenew` | `AuthRenewAck` or `Fault` | a new token of the same user, one at a time; nothing else is interrupted |
- * | `SyncInit` | `SyncRoot` | opens a map: its events follow from here on; compares roots |
+ * | `AuthKept` | | the device has stored its secret |
+ * | `SyncInit` | `SyncRoot` or `Fault` | opens a map: its events follow from here on; compares roots; see *Cursors* |
  * | `SyncBuckets` | `SyncBucketsAck` | nodes of the tree walk and what is below them, as `MerkleSync` packs them |
  * | `SyncFetch` | `SyncLeaf` | records of keys, by partition and hash, from a cursor |
  * | `SyncPull` | `SyncLeaf` | records below a node, from a cursor |
@@ -50,8 +51,21 @@
  * An operation's life: `OpAck` says the level that it has reached, once or, for PERSISTED, again later; `OpReject` ends it;
  * otherwise `Durable` ends it. A client sends again, on its next connection, what has not ended. Merging is idempotent.
  *
+ * **Devices.** A device shows the secret that it was given last, as far as it has stored it, is given another, and says when it has
+ * stored that. A node id whose secret is another one gets `Fault` `NodeIdConflict`: its storage is a copy, or was put back. The client goes on under a new node
+ * id. A second connection of a device ends the first.
+ *
+ * **Cursors.** Changes on a server have numbers, which rise during one `run` of it. `SyncRoot` and `ServerEvent` say up to which
+ * number a map's records are with the client then. `SyncInit` shows the last of these; where the server still knows what has
+ * changed since, and roots differ, `SyncRoot` brings just these records, without what the device itself wrote. The client
+ * compares roots once more and, where they differ still, asks again without a cursor: then the tree is walked.
+ *
+ * **Reset.** `Fault` `ResyncRequired` in answer to `SyncInit`: the client has been away for longer than deletions are remembered.
+ * It pulls the whole map, drops what the server doesn't have, keeps what it hasn't sent, and opens the map again.
+ *
  * Close codes: 1000 done, 1001 server going away, 1002 message out of place, 1007 malformed frame, 1009 frame too large,
- * 1013 overloaded or too slow a reader, 4401 authentication failed, 4408 no `Auth` in time, 4426 protocol version.
+ * 1013 overloaded or too slow a reader, 4401 authentication failed, 4408 no `Auth` in time, 4409 another device has the node
+ * id, 4410 the device has another connection, 4426 protocol version.
  *
  * Versions: the client offers one, the server accepts its own and the one before, else `Fault` and 4426. Messages and
  * fields that a version doesn't know are refused.
@@ -104,6 +118,8 @@ export const closeCodes = {
   overloaded: 1013,
   authFailed: 4401,
   authTimeout: 4408,
+  nodeIdConflict: 4409,
+  replaced: 4410,
   versionUnsupported: 4426
 } as const
 
@@ -164,6 +180,14 @@ const Node = field(
     Array.isArray(node) && node.length === 2 && isSequence(node[0]) && node[0] < partitionCount && isText(node[1]) &&
     pathGrammar.test(node[1])
 )
+/** Up to where a client has a map's changes: the server's run, and the number of the last. */
+const Cursor = field(
+  "Cursor",
+  (cursor): cursor is readonly [run: string, sequence: number] | null =>
+    cursor === null ||
+    (Array.isArray(cursor) && cursor.length === 2 && isText(cursor[0]) && cursor[0].length <= 64 &&
+      isSequence(cursor[1]))
+)
 const Lane = field("Lane", (value): value is 0 | 1 => Object.is(value, 0) || value === 1)
 const MapName = field("MapName", (value): value is string => isText(value) && value.length > 0 && value.length <= 256)
 const NodeIdText = field("NodeId", isNodeId)
@@ -197,6 +221,8 @@ const Records = rows("Records", Rows.records)
 export const Auth = Schema.TaggedStruct("Auth", {
   protocol: Sequence,
   nodeId: NodeIdText,
+  /** The secret that the device has stored; null where it has none. */
+  secret: TextOrNull,
   token: TextOrNull
 })
 /** Opens a map, and compares the roots of both sides. */
@@ -204,7 +230,9 @@ export const SyncInit = Schema.TaggedStruct("SyncInit", {
   id: Sequence,
   map: MapName,
   kind: Kind,
-  root: Hash
+  root: Hash,
+  /** Up to where the client has the map's changes; null where it can't say. */
+  cursor: Cursor
 })
 /** Asks for nodes of the tree walk: see `MerkleSync`. */
 export const SyncBuckets = Schema.TaggedStruct("SyncBuckets", {
@@ -247,10 +275,14 @@ export const Call = Schema.TaggedStruct("Call", { payload: Bytes })
 /** A new token, before the one that let the connection in expires. */
 export const AuthRenew = Schema.TaggedStruct("AuthRenew", { id: Sequence, token: Text })
 
+/** The secret that this connection's `AuthAck` gave is stored. */
+export const AuthKept = Schema.TaggedStruct("AuthKept", { secret: Text })
+
 /** What a client may send. */
 export const ClientMessage = Schema.Union(
   Auth,
   AuthRenew,
+  AuthKept,
   SyncInit,
   SyncBuckets,
   SyncFetch,
@@ -267,6 +299,10 @@ export type ClientMessage = typeof ClientMessage.Type
 /** The client is let in. */
 export const AuthAck = Schema.TaggedStruct("AuthAck", {
   protocol: Sequence,
+  /** The secret to store, and to show next time. */
+  secret: Text,
+  /** Which run of the server it is, whose changes have numbers of their own. */
+  run: Text,
   /** The server's clock, in ms. */
   serverMillis: Millis,
   /** Which store the server serves: another one after a restore from a backup. */
@@ -286,18 +322,29 @@ export const AuthRenewAck = Schema.TaggedStruct("AuthRenewAck", {
 })
 /** The token has expired. The connection ends when this many ms have passed without another one. */
 export const AuthExpired = Schema.TaggedStruct("AuthExpired", { graceMillis: Sequence })
-/** Whether the roots are equal and, where not, those of the partitions. */
+/** How the map's roots compare. With records, or where the roots are equal, there are no partitions. */
 export const SyncRoot = Schema.TaggedStruct("SyncRoot", {
   id: Sequence,
-  /** The partitions' roots; null when the map's roots are equal. */
-  partitions: BytesOrNull
+  /** The server's root of the map. */
+  root: Hash,
+  /** The number of the last change that is in it. */
+  sequence: Sequence,
+  /** The partitions' roots, where the tree is to be walked. */
+  partitions: BytesOrNull,
+  /** What has changed since the client's cursor. */
+  records: Records
 })
 /** The nodes' hashes: see `MerkleSync`. */
 export const SyncBucketsAck = Schema.TaggedStruct("SyncBucketsAck", { id: Sequence, buckets: Bytes })
 /** Records that were asked for; `after` is where the next page begins. */
 export const SyncLeaf = Schema.TaggedStruct("SyncLeaf", { id: Sequence, records: Records, after: TextOrNull })
 /** Records that others have written. */
-export const ServerEvent = Schema.TaggedStruct("ServerEvent", { map: MapName, records: Records })
+export const ServerEvent = Schema.TaggedStruct("ServerEvent", {
+  map: MapName,
+  /** The number of the last change that is in it. */
+  sequence: Sequence,
+  records: Records
+})
 /** Operations that have reached a level. */
 export const OpAck = Schema.TaggedStruct("OpAck", {
   level: Concern,
@@ -383,8 +430,12 @@ export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
       return withRows(packr.pack({ _tag, map, kind, concern, atomic, ops: PLACEHOLDER }), Rows.operations, ops)
     }
     case "ServerEvent": {
-      const { _tag, map, records } = message
-      return withRows(packr.pack({ _tag, map, records: PLACEHOLDER }), Rows.records, records)
+      const { _tag, map, records, sequence } = message
+      return withRows(packr.pack({ _tag, map, sequence, records: PLACEHOLDER }), Rows.records, records)
+    }
+    case "SyncRoot": {
+      const { _tag, id, partitions, records, root, sequence } = message
+      return withRows(packr.pack({ _tag, id, root, sequence, partitions, records: PLACEHOLDER }), Rows.records, records)
     }
     case "SyncLeaf": {
       const { _tag, after, id, records } = message
@@ -478,7 +529,7 @@ const makeDecode = <A>(structs: { readonly [tag: string]: { readonly fields: Sch
 
 /** The messages of a frame from a client. @throws MalformedMessage */
 export const decodeFromClient: (bytes: Uint8Array) => ReadonlyArray<ClientMessage> = makeDecode(
-  { Auth, AuthRenew, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call }
+  { Auth, AuthRenew, AuthKept, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call }
 )
 /** The messages of a frame from a server. @throws MalformedMessage */
 export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessage> = makeDecode(

@@ -2,6 +2,7 @@
  * What a storage driver does: rows of bytes in named spaces, read in pages, written in transactions. A plain interface, so
  * that a driver can be written, and handed to the Promise form of the client, without Effect.
  */
+import { type Address, RowSlabs } from "./internal/RowSlabs.ts"
 
 /** One row: its key is unique within its space. */
 export interface StorageRow {
@@ -37,28 +38,69 @@ export interface StorageAdapter {
   readonly close: () => Promise<void>
 }
 
-/** The bytes, without a larger buffer that they may be part of: kept for long, they would keep that too. */
-const ownBytes = (value: Uint8Array): Uint8Array =>
-  value.byteLength === value.buffer.byteLength ? value : new Uint8Array(value)
+/** The rows of one space: their bytes side by side, which takes half of what an array for each does and leaves the collector nothing. */
+class Space {
+  /** Numbers of rows by key. */
+  readonly #slots = new Map<string, number>()
+  readonly #addresses: Array<Address> = []
+  readonly #vacant: Array<number> = []
+  readonly #rows = new RowSlabs((slot, _, to) => {
+    this.#addresses[slot] = to
+  })
+  /** The keys in order, for the pages of a scan: made anew when keys have come or gone. */
+  #ordered: ReadonlyArray<string> | undefined
 
-const compareKeys = (a: StorageRow, b: StorageRow): number => a.key < b.key ? -1 : a.key > b.key ? 1 : 0
+  put(key: string, value: Uint8Array): void {
+    const known = this.#slots.get(key)
+    const slot = known ?? this.#vacant.pop() ?? this.#addresses.length
+    const address = this.#rows.add(slot, value, 0, value.length)
+    const before = this.#addresses[slot]
+    this.#addresses[slot] = address
+    if (known !== undefined) return this.#rows.free(before!)
+    this.#slots.set(key, slot)
+    this.#ordered = undefined
+  }
+
+  delete(key: string): void {
+    const slot = this.#slots.get(key)
+    if (slot === undefined) return
+    this.#slots.delete(key)
+    this.#vacant.push(slot)
+    this.#rows.free(this.#addresses[slot]!)
+    this.#ordered = undefined
+  }
+
+  scan(after: string | undefined, limit: number): Array<StorageRow> {
+    const keys = this.#ordered ??= Array.from(this.#slots.keys()).sort()
+    let low = 0
+    let high = keys.length
+    while (after !== undefined && low < high) {
+      const middle = (low + high) >>> 1
+      if (keys[middle]! <= after) low = middle + 1
+      else high = middle
+    }
+    return keys.slice(low, low + limit).map((key) => {
+      const address = this.#addresses[this.#slots.get(key)!]!
+      // Of its own, as a view would keep the slab.
+      return { key, value: this.#rows.rowAt(address).slice() }
+    })
+  }
+}
 
 /**
  * Rows in memory. They outlive a client that is closed and opened again over the same adapter, not the process; open it
  * for another name and it shows that name's rows.
  */
 export const memory = (): StorageAdapter => {
-  const databases = new Map<string, Map<string, Map<string, Uint8Array>>>()
-  let spaces = new Map<string, Map<string, Uint8Array>>()
-  /** A space's rows in order, made at the first page of a scan and used until the space changes. */
-  const ordered = new Map<string, ReadonlyArray<StorageRow>>()
-  const rowsOf = (space: string): ReadonlyArray<StorageRow> => {
-    let rows = ordered.get(space)
-    if (rows === undefined) {
-      rows = Array.from(spaces.get(space) ?? [], ([key, value]) => ({ key, value })).sort(compareKeys)
-      ordered.set(space, rows)
+  const databases = new Map<string, Map<string, Space>>()
+  let spaces = new Map<string, Space>()
+  const spaceOf = (name: string): Space => {
+    let space = spaces.get(name)
+    if (space === undefined) {
+      space = new Space()
+      spaces.set(name, space)
     }
-    return rows
+    return space
   }
   return {
     kind: "memory",
@@ -66,32 +108,15 @@ export const memory = (): StorageAdapter => {
     open: (name) => {
       spaces = databases.get(name) ?? new Map()
       databases.set(name, spaces)
-      ordered.clear()
       return Promise.resolve()
     },
-    scan: (space, after, limit) => {
-      const rows = rowsOf(space)
-      let low = 0
-      let high = rows.length
-      while (after !== undefined && low < high) {
-        const middle = (low + high) >>> 1
-        if (rows[middle]!.key <= after) low = middle + 1
-        else high = middle
-      }
-      return Promise.resolve(rows.slice(low, low + limit))
-    },
+    scan: async (space, after, limit) => spaces.get(space)?.scan(after, limit) ?? [],
     commit: async (writes) => {
       // Read in full before anything is changed: all or none.
       const known = writes.map(({ key, space, value }) => ({ space, key, value }))
-      for (const write of known) {
-        ordered.delete(write.space)
-        let rows = spaces.get(write.space)
-        if (rows === undefined) {
-          rows = new Map()
-          spaces.set(write.space, rows)
-        }
-        if (write.value === undefined) rows.delete(write.key)
-        else rows.set(write.key, ownBytes(write.value))
+      for (const { key, space, value } of known) {
+        if (value === undefined) spaces.get(space)?.delete(key)
+        else spaceOf(space).put(key, value)
       }
     },
     close: () => Promise.resolve()

@@ -29,6 +29,7 @@
  * The writer, the checker and the reader are rooms of their own, in `internal`.
  */
 import { MalformedMessage, RecordTooLarge, ValueNotSupported } from "./GridError.ts"
+import { smallBytes } from "./internal/smallBytes.ts"
 import { utf8Length } from "./internal/utf8.ts"
 import { faultOf } from "./internal/valueChecker.ts"
 import { type Value, valueBytesMax } from "./internal/valueForm.ts"
@@ -58,6 +59,14 @@ export const encode = (value: unknown, limitBytes: number = valueBytesMax): Uint
  */
 export const encodeTransient = (value: unknown, limitBytes: number = valueBytesMax): Uint8Array =>
   write(value, limitBytes)
+
+/** As {@link encode}, but the buffer may hold others too: for many small ones that are soon copied on. */
+export const encodeShared = (value: unknown, limitBytes: number = valueBytesMax): Uint8Array => {
+  const written = write(value, limitBytes)
+  const bytes = smallBytes(written.length)
+  bytes.set(written)
+  return bytes
+}
 
 // --- Decoding -------------------------------------------------------------------------------------------------------
 // All of these look at the bytes in [start, end) only, so that what lies in a larger buffer needs no view of its own.

@@ -39,9 +39,13 @@ const orNull = <A>(some: fc.Arbitrary<A>): fc.Arbitrary<A | null> => fc.option(s
 const tagged = <Tag extends string, Fields>(_tag: Tag, fields: { [Key in keyof Fields]: fc.Arbitrary<Fields[Key]> }) =>
   fc.record({ _tag: fc.constant(_tag), ...fields } as never) as fc.Arbitrary<{ readonly _tag: Tag } & Fields>
 
+/** Fields of a client's messages that may be null. */
+const nullable = new Set(["token", "secret", "cursor", "after"])
+const cursor = orNull(fc.tuple(fc.string({ maxLength: 64 }), sequence))
+
 const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitrary<Protocol.ClientMessage> } = {
-  Auth: tagged("Auth", { protocol: sequence, nodeId, token: orNull(text) }),
-  SyncInit: tagged("SyncInit", { id: sequence, map: mapName, kind: fc.constantFrom(...kinds), root: hash }),
+  Auth: tagged("Auth", { protocol: sequence, nodeId, secret: orNull(text), token: orNull(text) }),
+  SyncInit: tagged("SyncInit", { id: sequence, map: mapName, kind: fc.constantFrom(...kinds), root: hash, cursor }),
   SyncBuckets: tagged("SyncBuckets", {
     id: sequence,
     map: mapName,
@@ -63,6 +67,7 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
     ops: someOps
   }),
   AuthRenew: tagged("AuthRenew", { id: sequence, token: text }),
+  AuthKept: tagged("AuthKept", { secret: text }),
   Ping: tagged("Ping", { id: sequence }),
   Call: tagged("Call", { payload: someBytes })
 }
@@ -70,6 +75,8 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
 const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitrary<Protocol.ServerMessage> } = {
   AuthAck: tagged("AuthAck", {
     protocol: sequence,
+    secret: text,
+    run: text,
     serverMillis: fc.nat(),
     generation: text,
     durable: fc.boolean(),
@@ -78,10 +85,16 @@ const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitra
   }),
   AuthRenewAck: tagged("AuthRenewAck", { id: sequence, expiresAt: orNull(fc.nat()) }),
   AuthExpired: tagged("AuthExpired", { graceMillis: sequence }),
-  SyncRoot: tagged("SyncRoot", { id: sequence, partitions: orNull(someBytes) }),
+  SyncRoot: tagged("SyncRoot", {
+    id: sequence,
+    root: hash,
+    sequence,
+    partitions: orNull(someBytes),
+    records: someRecords
+  }),
   SyncBucketsAck: tagged("SyncBucketsAck", { id: sequence, buckets: someBytes }),
   SyncLeaf: tagged("SyncLeaf", { id: sequence, records: someRecords, after: orNull(text) }),
-  ServerEvent: tagged("ServerEvent", { map: mapName, records: someRecords }),
+  ServerEvent: tagged("ServerEvent", { map: mapName, sequence, records: someRecords }),
   OpAck: tagged("OpAck", {
     level: fc.constantFrom(...WriteConcern.literals),
     replicas: sequence,
@@ -140,7 +153,7 @@ const packed = (message: unknown): Uint8Array => new Uint8Array(packr.pack(messa
 const batchOf = (ops: unknown): Uint8Array =>
   packed({ _tag: "OpBatch", map: "m", kind: "lww", concern: "APPLIED", atomic: "no", ops })
 /** A `ServerEvent` whose records are these bytes. */
-const eventOf = (records: unknown): Uint8Array => packed({ _tag: "ServerEvent", map: "m", records })
+const eventOf = (records: unknown): Uint8Array => packed({ _tag: "ServerEvent", map: "m", sequence: 0, records })
 /** A `Ping` whose id is what `hex` says. */
 const pingOf = (hex: string): Uint8Array =>
   bytesOf(`82 a4${hexOf(Buffer.from("_tag"))} a4${hexOf(Buffer.from("Ping"))} a26964 ${hex}`)
@@ -170,7 +183,7 @@ const bytesOfOps = (ops: ReadonlyArray<Protocol.OpTuple>): Uint8Array =>
 
 /** Records as they are in a `ServerEvent`. */
 const bytesOfRecords = (records: ReadonlyArray<Protocol.RecordTuple>): Uint8Array =>
-  inflated(unpack(Protocol.encode({ _tag: "ServerEvent", map: "m", records })).records)
+  inflated(unpack(Protocol.encode({ _tag: "ServerEvent", map: "m", sequence: 0, records })).records)
 
 const decodeClient = (message: unknown) => Protocol.decodeFromClient(packed(message))
 
@@ -254,7 +267,11 @@ describe("Protocol", () => {
       ["OpBatch", { concern: "persisted" }],
       ["Auth", { nodeId: "UPPERCASEUPPERCA" }],
       ["Auth", { nodeId: "short" }],
-      ["Auth", { token: 1 }]
+      ["Auth", { token: 1 }],
+      ["Auth", { secret: 1 }],
+      ...[[], ["r"], ["r", -1], [1, 1], ["r", 1, 1], ["r".repeat(65), 1], "r"].map((at) =>
+        ["SyncInit", { cursor: at }] as const
+      )
     ]
     for (const [tag, wrong] of cases) refused(() => decodeClient({ ...sample(tag), ...wrong }))
   })
@@ -270,7 +287,7 @@ describe("Protocol", () => {
   it("lets names be names, whatever they are", () => {
     for (const name of names) {
       const messages: ReadonlyArray<Protocol.ClientMessage> = [
-        { _tag: "SyncInit", id: 1, map: name === "" ? "m" : name, kind: "lww", root: new Uint8Array(8) },
+        { _tag: "SyncInit", id: 1, map: name === "" ? "m" : name, kind: "lww", root: new Uint8Array(8), cursor: null },
         {
           _tag: "OpBatch",
           map: "m",
@@ -291,7 +308,7 @@ describe("Protocol", () => {
   it("refuses MessagePack's extensions, even where they would make a message", () => {
     const extended = new Packr({ useRecords: true })
     refused(() => Protocol.decodeFromClient(new Uint8Array(extended.pack({ _tag: "Ping", id: 1 }))))
-    refused(() => decodeClient({ _tag: "Auth", protocol: 1, nodeId: "a".repeat(16), token: new Date(0) }))
+    refused(() => decodeClient({ _tag: "Auth", protocol: 1, nodeId: "a".repeat(16), secret: null, token: new Date(0) }))
   })
 
   it("refuses a frame that would cost far more than its bytes", () => {
@@ -308,7 +325,7 @@ describe("operations and records", () => {
       Protocol.encode({ _tag: "OpBatch", map: "m", kind: "or", concern: "APPLIED", atomic: "end", ops })
     )
     assert.deepStrictEqual(plain(batch.ops), ops)
-    const event = unpack(Protocol.encode({ _tag: "ServerEvent", map: "m", records }))
+    const event = unpack(Protocol.encode({ _tag: "ServerEvent", map: "m", sequence: 0, records }))
     assert.deepStrictEqual(plain(event.records), records)
   })
 
@@ -382,7 +399,7 @@ describe("operations and records", () => {
 
   it("travel deflated where they are many and it pays, each such message in a frame of its own", () => {
     const event = (records: ReadonlyArray<Protocol.RecordTuple>) =>
-      Protocol.encode({ _tag: "ServerEvent", map: "m", records })
+      Protocol.encode({ _tag: "ServerEvent", map: "m", sequence: 0, records })
     const many = event(ofText(1_000))
     assert.isBelow(many.length, bytesOfRecords(ofText(1_000)).length / 4)
     const few = event(ofText(3))
@@ -432,7 +449,7 @@ describe("operations and records", () => {
   })
 
   it("are views of the frame, not copies", () => {
-    const frame = Protocol.encode({ _tag: "ServerEvent", map: "m", records: [["k", new Uint8Array(100)]] })
+    const frame = Protocol.encode({ _tag: "ServerEvent", map: "m", sequence: 0, records: [["k", new Uint8Array(100)]] })
     const [event] = Protocol.decodeFromServer(frame) as ReadonlyArray<typeof Protocol.ServerEvent.Type>
     assert.strictEqual(event!.records[0]![1].buffer, frame.buffer)
   })
@@ -705,7 +722,7 @@ describe("a hostile frame", () => {
       "with null, an array or a map for a field",
       Object.keys(fromClient).flatMap((tag) =>
         Object.keys(sample(tag as keyof typeof fromClient)).flatMap((name) =>
-          [null, [], {}].filter((wrong) => wrong !== null || (name !== "token" && name !== "after")).map((wrong) =>
+          [null, [], {}].filter((wrong) => wrong !== null || !nullable.has(name)).map((wrong) =>
             base(tag as keyof typeof fromClient, { [name]: wrong })
           )
         )

@@ -18,12 +18,14 @@ import {
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
-import type { Source } from "@topgun/core/MerkleSync"
+import { makeNodeId } from "@topgun/core/Hlc"
+import type { KeyedRecord, Source } from "@topgun/core/MerkleSync"
 import { MerkleForest } from "@topgun/core/MerkleTree"
 import { partitionCount } from "@topgun/core/Partition"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import type { OpTuple } from "@topgun/core/Protocol"
 import * as Value from "@topgun/core/Value"
+import { Changes } from "./Changes.ts"
 import type { Batch, Row } from "./Persistence.ts"
 import { Persistence } from "./Persistence.ts"
 import { ServerConfig } from "./ServerConfig.ts"
@@ -43,12 +45,18 @@ export interface Part {
   readonly ops: ReadonlyArray<OpTuple>
 }
 
+/** Records of one map that were merged together and won. */
+export interface Won extends Batch {
+  /** The number of the last change so far: everything up to it, of this map, is in this batch and in those before. */
+  readonly sequence: number
+}
+
 /** What became of operations. */
 export interface Applied {
   /** Sequence numbers of the operations that were merged: those that won, and those that lost to a newer record. */
   readonly accepted: ReadonlyArray<number>
   /** The records that won, by map. */
-  readonly won: ReadonlyArray<Batch>
+  readonly won: ReadonlyArray<Won>
   readonly rejected: ReadonlyArray<Rejection>
 }
 
@@ -73,6 +81,12 @@ export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partiti
   readonly kindFault: (map: string, kind: Cell.MapKind) => MapKindMismatch | undefined
   /** A map as its replicas' reconciliation sees it; one that doesn't exist is empty. */
   readonly source: (map: string) => Source
+  /** Which run of the server this is: changes have numbers of their own in each. */
+  readonly run: string
+  /** The number of the last change. */
+  readonly sequence: () => number
+  /** A map's records that have changed since, as they are now; `undefined` where that isn't known, or they are many. */
+  readonly changedSince: (map: string, sequence: number) => ReadonlyArray<KeyedRecord> | undefined
   readonly sizes: () => ReadonlyArray<MapSize>
 }>() {}
 
@@ -93,6 +107,11 @@ interface MapSource extends Source {
   readonly kind: Cell.MapKind
 }
 
+/** Records that are sent as changes, at most: more than these are found by walking the tree. */
+const changedRecordsMax = 2_000
+/** Bytes of their rows, at most. */
+const changedBytesMax = 256 * 1024
+
 const nothing: Source = { tree: new MerkleForest(), record: () => undefined }
 
 const make = Effect.gen(function*() {
@@ -102,6 +121,8 @@ const make = Effect.gen(function*() {
   const persistence = yield* Persistence
   const router = yield* PartitionRouter
 
+  const run = yield* makeNodeId
+  const changes = new Changes()
   const maps = new Map<string, MapSource>()
   const forest = (map: string): MerkleForest => maps.get(map)!.tree
   const stores: Array<Store | undefined> = Array.from({ length: partitionCount })
@@ -149,6 +170,17 @@ const make = Effect.gen(function*() {
     return storeOf(partition).map(name, kind).cells.merge(cell, record) !== undefined
   }
 
+  /** Merges what was checked; answers what won. */
+  const mergeAll = (map: string, kind: Cell.MapKind, rows: ReadonlyArray<Row>): Won => {
+    const won: Array<Row> = []
+    for (const row of rows) {
+      if (!merge(map, kind, row)) continue
+      changes.add(map, row.cell)
+      won.push(row)
+    }
+    return { map, kind, rows: won, sequence: changes.sequence }
+  }
+
   const applyEach = ({ kind, map, ops }: Part): Applied => {
     const accepted: Array<number> = []
     const rows: Array<Row> = []
@@ -161,9 +193,9 @@ const make = Effect.gen(function*() {
         continue
       }
       accepted.push(sequence)
-      if (merge(map, kind, checked)) rows.push(checked)
+      rows.push(checked)
     }
-    return { accepted, won: [{ map, kind, rows }], rejected }
+    return { accepted, won: [mergeAll(map, kind, rows)], rejected }
   }
 
   /** The kinds that the parts give to maps that don't exist yet have to agree, and there has to be room for them. */
@@ -203,7 +235,7 @@ const make = Effect.gen(function*() {
       }
       batches.push({ map, kind, rows })
     }
-    const won = batches.map(({ kind, map, rows }) => ({ map, kind, rows: rows.filter((row) => merge(map, kind, row)) }))
+    const won = batches.map(({ kind, map, rows }) => mergeAll(map, kind, rows))
     return { accepted: sequences, won, rejected: [] }
   }
 
@@ -231,6 +263,23 @@ const make = Effect.gen(function*() {
     },
     kindFault,
     source: (map) => maps.get(map) ?? nothing,
+    run,
+    sequence: () => changes.sequence,
+    changedSince: (name, sequence) => {
+      const cells = changes.since(name, sequence, changedRecordsMax)
+      const map = maps.get(name)
+      if (cells === undefined || map === undefined) return undefined
+      const records: Array<KeyedRecord> = []
+      let bytes = 0
+      for (const cell of cells) {
+        const record = map.record(cell, router.partitionOf(Cell.keyOf(map.kind, cell)))
+        if (record === undefined) continue
+        bytes += record.row.length
+        if (bytes > changedBytesMax) return undefined
+        records.push([cell, record])
+      }
+      return records
+    },
     sizes: () =>
       Array.from(maps, ([name, { tree }]) => {
         let size = 0

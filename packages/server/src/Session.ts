@@ -20,13 +20,14 @@ import * as Layer from "effect/Layer"
 import * as GridError from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import { keyOf, type MapKind } from "@topgun/core/Cell"
-import type { Answers } from "@topgun/core/MerkleSync"
-import { MerkleSync } from "@topgun/core/MerkleSync"
+import type { Answers, KeyedRecord } from "@topgun/core/MerkleSync"
+import { MerkleSync, packRoot } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
 import { Authentication, type Principal } from "./Authentication.ts"
+import { Devices } from "./Devices.ts"
 import { Partitions } from "./Partitions.ts"
 import { Persistence } from "./Persistence.ts"
 import { Phase } from "./Phase.ts"
@@ -51,6 +52,9 @@ const internalError = 1011
 /** How often a token's time is looked at, in ms: the wall clock may be set, and a timer can't be set for months. */
 const expiryLookMillis = 60_000
 
+const tuplesOf = (kind: MapKind, records: ReadonlyArray<KeyedRecord>): ReadonlyArray<Protocol.RecordTuple> =>
+  records.map(([cell, record]) => [keyOf(kind, cell), record.row])
+
 type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.AuthExpired
 
 const make = Effect.gen(function*() {
@@ -58,6 +62,7 @@ const make = Effect.gen(function*() {
   const { verify } = yield* Authentication
   const calls = yield* Calls
   const clock = yield* Effect.clock
+  const devices = yield* Devices
   const hlc = yield* Hlc
   const merkleSync = yield* MerkleSync
   const partitions = yield* Partitions
@@ -71,6 +76,8 @@ const make = Effect.gen(function*() {
   const repliesBytesMax = outboundBytesMax / 4
 
   const open = new Set<Session>()
+  /** The sessions of devices that were let in, by their node ids. */
+  const sessionOf = new Map<string, Session>()
 
   class Session implements Writer {
     readonly #connection: ServerConnection
@@ -79,6 +86,7 @@ const make = Effect.gen(function*() {
     /** Under way while a token is verified; what else is there to be run is interrupted with the session. */
     #verifying: Fiber.RuntimeFiber<void> | undefined
     #principal: Principal | undefined
+    #nodeId = ""
     #expiring: Fiber.RuntimeFiber<void> | undefined
     #closed = false
     #lastHeard = clock.unsafeCurrentTimeMillis()
@@ -247,6 +255,8 @@ const make = Effect.gen(function*() {
           return this.#write(message)
         case "AuthRenew":
           return this.#renew(message)
+        case "AuthKept":
+          return devices.kept(this.#nodeId, message.secret)
         case "SyncInit":
           return this.#openMap(message)
         case "SyncBuckets":
@@ -276,7 +286,7 @@ const make = Effect.gen(function*() {
       }
     }
 
-    #authenticate({ protocol, token }: typeof Protocol.Auth.Type): void {
+    #authenticate({ nodeId, protocol, secret, token }: typeof Protocol.Auth.Type): void {
       if (this.#authenticated) return this.#outOfPlace("Auth comes once")
       if (!Protocol.supportedVersions.includes(protocol)) {
         return this.#fail(
@@ -291,12 +301,22 @@ const make = Effect.gen(function*() {
             verified.fault._tag === "AuthUnavailable" ? Protocol.closeCodes.overloaded : Protocol.closeCodes.authFailed
           )
         }
+        const given = devices.enter(nodeId, secret, verified.principal?.userId)
+        if (given === undefined) {
+          return this.#fail(new GridError.NodeIdConflict({ nodeId }), Protocol.closeCodes.nodeIdConflict)
+        }
+        // It was here on a connection that it has given up, or its copy is.
+        sessionOf.get(nodeId)?.replaced()
+        sessionOf.set(nodeId, this)
+        this.#nodeId = nodeId
         this.#authenticated = true
         this.#principal = verified.principal
         this.#watchExpiry()
         this.send({
           _tag: "AuthAck",
           protocol,
+          secret: given,
+          run: partitions.run,
           serverMillis: hlc.wallMillis(),
           generation: persistence.generation,
           durable: persistence.durable,
@@ -373,14 +393,36 @@ const make = Effect.gen(function*() {
       })
     }
 
-    #openMap({ id, kind, map, root }: typeof Protocol.SyncInit.Type): void {
+    #openMap({ cursor, id, kind, map, root }: typeof Protocol.SyncInit.Type): void {
       const fault = partitions.kindFault(map, kind)
       if (fault !== undefined) return this.#refuse(id, fault)
       if (!subscriptions.follow(map, kind, this)) {
         return this.#refuse(id, new GridError.Overloaded({ what: "this connection has as many maps open as it may" }))
       }
-      const partitionRoots = merkleSync.answers(partitions.source(map)).root(root)
-      this.send({ _tag: "SyncRoot", id, partitions: partitionRoots ?? null })
+      const source = partitions.source(map)
+      const partitionRoots = merkleSync.answers(source).root(root)
+      const changed = partitionRoots === undefined ? [] : this.#changedSince(cursor, map, kind)
+      this.send({
+        _tag: "SyncRoot",
+        id,
+        root: packRoot(source.tree),
+        sequence: partitions.sequence(),
+        partitions: changed === undefined ? partitionRoots ?? null : null,
+        records: tuplesOf(kind, changed ?? [])
+      })
+    }
+
+    /** What the device lacks by its cursor: not what it has written itself. */
+    #changedSince(
+      cursor: (typeof Protocol.SyncInit.Type)["cursor"],
+      map: string,
+      kind: MapKind
+    ): ReadonlyArray<KeyedRecord> | undefined {
+      if (cursor?.[0] !== partitions.run) return undefined
+      // Whoever removes an addition does it under the stamp of who added it.
+      return partitions.changedSince(map, cursor[1])?.filter(([, record]) =>
+        record.nodeId !== this.#nodeId || (kind === "or" && record.isTombstone)
+      )
     }
 
     /** Answers a step of a map's tree walk. */
@@ -399,7 +441,7 @@ const make = Effect.gen(function*() {
       this.send({
         _tag: "SyncLeaf",
         id,
-        records: page.records.map(([cell, record]) => [keyOf(kind, cell), record.row]),
+        records: tuplesOf(kind, page.records),
         after: page.after ?? null
       })
     }
@@ -479,6 +521,7 @@ const make = Effect.gen(function*() {
       this.#outbox = []
       this.#inbox = []
       open.delete(this)
+      if (sessionOf.get(this.#nodeId) === this) sessionOf.delete(this.#nodeId)
       subscriptions.leave(this)
       this.#caller?.close()
       for (const fiber of [this.#watch, this.#verifying, this.#expiring]) fiber?.unsafeInterruptAsFork(FiberId.none)
@@ -489,6 +532,10 @@ const make = Effect.gen(function*() {
       this.#halted = true
       this.#waiting = true
       this.#connection.pause(true)
+    }
+
+    replaced(): void {
+      this.#close(Protocol.closeCodes.replaced, "the device has another connection")
     }
 
     leave(): void {
@@ -527,6 +574,7 @@ export const layer: Layer.Layer<
   Sessions,
   never,
   | Calls
+  | Devices
   | Hlc
   | MerkleSync
   | Partitions

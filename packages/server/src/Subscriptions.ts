@@ -9,7 +9,7 @@ import * as Layer from "effect/Layer"
 import * as Cell from "@topgun/core/Cell"
 import type { RecordTuple } from "@topgun/core/Protocol"
 import * as Protocol from "@topgun/core/Protocol"
-import type { Batch } from "./Persistence.ts"
+import type { Won } from "./Partitions.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 
 /** One who is told of events. */
@@ -27,27 +27,27 @@ export class Subscriptions extends Context.Tag("@topgun/server/Subscriptions")<S
   /** Ends all of a subscriber's subscriptions. */
   readonly leave: (subscriber: Subscriber) => void
   /** Tells all who follow the batch's map, except `writer`. */
-  readonly publish: (batch: Batch, writer: Subscriber) => void
+  readonly publish: (batch: Won, writer: Subscriber) => void
 }>() {}
 
-/** Records as events, none of which is larger than a frame by far. */
-export const encodeEvents = ({ kind, map, rows }: Batch): ReadonlyArray<Uint8Array> => {
+/** Records as events, none of which is larger than a frame by far: only the last can say up to where the map is told. */
+export const encodeEvents = ({ kind, map, rows, sequence }: Won): ReadonlyArray<Uint8Array> => {
   const events: Array<Uint8Array> = []
   let records: Array<RecordTuple> = []
   let bytes = 0
-  const cut = () => {
-    if (records.length > 0) events.push(Protocol.encode({ _tag: "ServerEvent", map, records }))
+  const cut = (told: number) => {
+    if (records.length > 0) events.push(Protocol.encode({ _tag: "ServerEvent", map, sequence: told, records }))
     records = []
     bytes = 0
   }
   for (const { cell, record } of rows) {
     const key = Cell.keyOf(kind, cell)
     const size = key.length * 3 + record.row.length
-    if (bytes + size > Protocol.batchBytesMax) cut()
+    if (bytes + size > Protocol.batchBytesMax) cut(0)
     records.push([key, record.row])
     bytes += size
   }
-  cut()
+  cut(sequence)
   return events
 }
 

@@ -15,6 +15,7 @@ import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import type { ServerConnection } from "@topgun/core/Transport"
 import { Authentication } from "./Authentication.ts"
 import * as Calls from "./Calls.ts"
+import * as Devices from "./Devices.ts"
 import * as Gateway from "./Gateway.ts"
 import * as Partitions from "./Partitions.ts"
 import * as Persistence from "./Persistence.ts"
@@ -55,6 +56,7 @@ const layerMachine = layerCalls.pipe(
   Layer.provideMerge(Calls.layer),
   Layer.provide(WriteAcks.layer),
   Layer.provide(Subscriptions.layer),
+  Layer.provide(Devices.layer),
   Layer.provideMerge(Partitions.layer),
   Layer.provideMerge(Phase.layer)
 )

@@ -7,19 +7,14 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as TestClock from "effect/TestClock"
-import { batch, inProcess, nodeId, type PlainClient, put } from "./PlainClient.ts"
+import { authAnew, batch, inProcess, type PlainClient, put } from "./PlainClient.ts"
 
 const codes = Protocol.closeCodes
 
 /** Lets microtasks run: frames of connections within the process are on their way until then. */
 const settled = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
 
-const authWith = (token: string | null): Protocol.ClientMessage => ({
-  _tag: "Auth",
-  protocol: Protocol.version,
-  nodeId,
-  token
-})
+const authWith = (token: string | null): Protocol.ClientMessage => ({ ...authAnew(), token })
 
 /** Tokens say what they are worth: `alice`, or `alice 5000` for one that expires then. */
 const verify = (token: string): Effect.Effect<Authentication.Principal, AuthRequired> => {

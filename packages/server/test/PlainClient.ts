@@ -71,7 +71,17 @@ export const make = (connection: Connection): PlainClient => {
   }
 }
 
-export const auth: Protocol.ClientMessage = { _tag: "Auth", protocol: Protocol.version, nodeId, token: null }
+export const auth: typeof Protocol.Auth.Type = {
+  _tag: "Auth",
+  protocol: Protocol.version,
+  nodeId,
+  secret: null,
+  token: null
+}
+
+let devices = 0
+/** As a device that nobody has seen before. */
+export const authAnew = (): typeof Protocol.Auth.Type => ({ ...auth, nodeId: String(devices++).padStart(16, "0") })
 
 /** Over the server's own `accept`, without sockets. */
 export const inProcess = Effect.map(TopGunServer, ({ accept }) => {
@@ -83,7 +93,7 @@ export const inProcess = Effect.map(TopGunServer, ({ accept }) => {
 /** {@link inProcess}, authenticated. */
 export const inProcessReady = Effect.gen(function*() {
   const client = yield* inProcess
-  yield* client.send(auth)
+  yield* client.send(authAnew())
   yield* client.take("AuthAck")
   return client
 })
@@ -98,7 +108,7 @@ export const overSocket = Effect.gen(function*() {
 /** {@link overSocket}, authenticated. */
 export const overSocketReady = Effect.gen(function*() {
   const client = yield* overSocket
-  yield* client.send(auth)
+  yield* client.send(authAnew())
   yield* client.take("AuthAck")
   return client
 })
@@ -126,7 +136,8 @@ export const openMap = (map: string, id = 1, kind: MapKind = "lww"): Protocol.Cl
   id,
   map,
   kind,
-  root: new Uint8Array(8)
+  root: new Uint8Array(8),
+  cursor: null
 })
 
 /** Lets microtasks run: frames of connections within the process are on their way until then. */
@@ -145,7 +156,7 @@ export const peerOver = (client: PlainClient, map: string, kind: MapKind = "lww"
   return {
     root: (root) =>
       Effect.zipRight(
-        client.send({ _tag: "SyncInit", id: id++, map, kind, root }),
+        client.send({ _tag: "SyncInit", id: id++, map, kind, root, cursor: null }),
         Effect.map(client.take("SyncRoot"), ({ partitions }) => partitions ?? undefined)
       ),
     buckets: (nodes, lane) =>

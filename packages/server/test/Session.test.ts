@@ -53,7 +53,7 @@ describe("Session", () => {
     it.effect("is refused for a protocol version that the server doesn't speak, with those that it does", () =>
       Effect.gen(function*() {
         const client = yield* inProcess
-        yield* client.send({ _tag: "Auth", protocol: 99, nodeId, token: null })
+        yield* client.send({ _tag: "Auth", protocol: 99, nodeId, secret: null, token: null })
         const fault = yield* client.take("Fault")
         expect(fault.cause).toBe("ProtocolVersionUnsupported")
         expect(fault.reason).toContain("99")
@@ -63,7 +63,7 @@ describe("Session", () => {
     it.effect("is refused with a token, which this server couldn't verify", () =>
       Effect.gen(function*() {
         const client = yield* inProcess
-        yield* client.send({ _tag: "Auth", protocol: 1, nodeId, token: "secret" })
+        yield* client.send({ _tag: "Auth", protocol: 1, nodeId, secret: null, token: "secret" })
         const fault = yield* client.take("Fault")
         expect(fault.cause).toBe("AuthRequired")
         expect(fault.reason).toContain("no token verifier configured")
@@ -184,7 +184,11 @@ describe("Session", () => {
         yield* Effect.forEach([writer, reader, other], ({ take }) => take("SyncRoot"))
         const row = put({ text: "milk" })
         yield* writer.send(batch("todos", "APPLIED", 0, [["1", row]]))
-        expect(yield* reader.take("ServerEvent")).toEqual({ _tag: "ServerEvent", map: "todos", records: [["1", row]] })
+        expect(yield* reader.take("ServerEvent")).toMatchObject({
+          _tag: "ServerEvent",
+          map: "todos",
+          records: [["1", row]]
+        })
         yield* writer.take("OpAck")
         yield* settled
         expect(writer.untaken("ServerEvent")).toBe(0)

@@ -14,6 +14,7 @@ import type * as ClientConfig from "@topgun/client/ClientConfig"
 import * as TopGunClient from "@topgun/client/TopGunClient"
 import * as Storage from "@topgun/core/Storage"
 import type { StorageAdapter } from "@topgun/core/StorageAdapter"
+import type { ServerConnection } from "@topgun/core/Transport"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -28,15 +29,22 @@ import * as VirtualClock from "./VirtualClock.ts"
 /** Where the server listens: clients know it by the transport's `home`. */
 export const serverAddress = "home"
 
+/** What lies between the network and a server: it may look at what passes, change it, or answer in the server's place. */
+export type Between = (connection: ServerConnection) => ServerConnection
+
 /** Starts a server, in memory unless told otherwise; `stop` ends it in good order. */
 export const startServer = Effect.fnUntraced(function*(
-  settings: Parameters<typeof TopGunServer.layerInProcess>[0] = {}
+  settings: Parameters<typeof TopGunServer.layerInProcess>[0] = {},
+  between?: Between
 ) {
-  return yield* serve(TopGunServer.layerInProcess(settings))
+  return yield* serve(TopGunServer.layerInProcess(settings), between)
 })
 
 /** Starts a server of any layer. */
-export const serve = Effect.fnUntraced(function*<E>(layer: Layer.Layer<TopGunServer.TopGunServer, E>) {
+export const serve = Effect.fnUntraced(function*<E>(
+  layer: Layer.Layer<TopGunServer.TopGunServer, E>,
+  between: Between = (connection) => connection
+) {
   const network = yield* Network.SimulatedNetwork
   const scope = yield* Scope.make()
   const context = yield* Layer.buildWithScope(
@@ -44,7 +52,7 @@ export const serve = Effect.fnUntraced(function*<E>(layer: Layer.Layer<TopGunSer
     scope
   )
   const server = Context.get(context, TopGunServer.TopGunServer)
-  const stopListening = network.listen(serverAddress, server.accept)
+  const stopListening = network.listen(serverAddress, (connection) => server.accept(between(connection)))
   const stop = Effect.suspend(() => {
     stopListening()
     return Scope.close(scope, Exit.void)

@@ -294,8 +294,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-1",
     breaks: "a writer that starts again forgets how far its stamps may have come",
     ...client("Replica", "Journal"),
-    find: "  hlc.unsafeAdopt(nodeId, reserved.millis)",
-    replace: "  hlc.unsafeAdopt(nodeId, 0)",
+    find: "  hlc.unsafeAdopt(known.nodeId, reserved.millis)",
+    replace: "  hlc.unsafeAdopt(known.nodeId, 0)",
     fails: "never issues a stamp again, be there nothing left of it but the reservation"
   },
   {
@@ -309,7 +309,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CONV-3",
     breaks: "a change that a listener makes is told of before the one it hears of",
-    ...client("Replica", "Replica"),
+    ...client("Announcements", "Replica"),
     find: "    if (telling) return",
     replace: "    void telling",
     fails: "hear of changes in their order, though one of them writes"
@@ -333,9 +333,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "OPL-4",
     breaks: "one map that is refused ends the connection each time",
-    ...client("SyncEngine", "SyncEngine"),
-    find: "      Effect.catchTag(walk, \"Refusal\",",
-    replace: "      Effect.catchTag(walk, \"\" as never,",
+    ...client("MapSync", "SyncEngine"),
+    find: "          Effect.catchTag(walk, \"Refusal\", ({ reason }) =>",
+    replace: "          Effect.catchTag(walk, \"\" as never, ({ reason }: { readonly reason: string }) =>",
     fails: "doesn't depend on one map that the server refuses to open"
   },
   {
@@ -350,7 +350,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-5",
     breaks: "a refused write stays visible",
     ...client("Replica", "Outbox"),
-    find: "mapOf(map).crdt.revert(key, remaining?.record)",
+    find: "apply(map, cells.revert(cell, remaining?.record), cell, \"local\")",
     replace: "undefined",
     fails: "gives way to a refusal anywhere: told of once, undone, and the others go on"
   },
@@ -358,7 +358,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-5",
     breaks: "a refusal takes the writes before it along",
     ...client("Outbox", "Outbox"),
-    find: "    listener.onUndone(operation, latestOf(operation.map, operation.key), failure)",
+    find: "    listener.onUndone(operation, remaining, failure)",
     replace: "    listener.onUndone(operation, undefined, failure)",
     fails: "drops back to the write before, where that one is still on its way"
   },
@@ -374,15 +374,15 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "FLOW-2",
     breaks: "an update that throws when there is room takes the operations before it along",
     ...client("Replica", "Outbox"),
-    find: "          write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))",
-    replace: "          throw fault",
+    find: "        write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))",
+    replace: "        throw fault",
     fails: "sends what it took, though an update that waited for room throws"
   },
   {
     id: "FLOW-4",
     breaks: "a state has no exit",
     ...client("SyncState", "SyncEngine"),
-    find: "  ERROR: { disconnect: \"DISCONNECTED\" }",
+    find: "  ERROR: { connect: \"CONNECTING\", disconnect: \"DISCONNECTED\" }",
     replace: "  ERROR: {}",
     fails: "leads from every state to every other"
   },
@@ -684,25 +684,24 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-1",
     breaks: "memory that keeps a value keeps the whole buffer that it was part of",
     ...core("StorageAdapter", "Storage"),
-    find: "        else rows.set(write.key, ownBytes(write.value))",
-    replace: "        else rows.set(write.key, write.value)",
+    find: "      return { key, value: this.#rows.rowAt(address).slice() }",
+    replace: "      return { key, value: this.#rows.rowAt(address) }",
     fails: "keeps only the part of a larger buffer that a value is"
   },
   {
     id: "CLK-5",
     breaks: "what was refused while the clock was wrong for a moment stays away",
-    ...client("SyncEngine", "clocks"),
-    find: "          if (!replica.merge(message.map, decodeRecords(message.records))) {",
-    replace:
-      "          if (!replica.merge(message.map, decodeRecords(message.records)) && message.records.length < 0) {",
+    ...client("MapSync", "clocks"),
+    find: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false",
+    replace: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return true",
     fails: "makes the device catch up with what it refused meanwhile"
   },
   {
     id: "CLK-5",
     breaks: "what was written under a wrong clock keeps its stamps",
-    ...client("Replica", "clocks"),
-    find: "    for (const operation of due) {",
-    replace: "    for (const operation of due.slice(0, 0)) {",
+    ...client("Restamping", "clocks"),
+    find: "  for (const operation of operations) {",
+    replace: "  for (const operation of operations.slice(0, 0)) {",
     fails: "ten years ahead writes what everybody gets"
   },
   {
@@ -716,47 +715,47 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-5",
     breaks: "the clock's own stamps from beyond the bound raise the new one",
-    ...client("Replica", "clocks"),
-    find: "      if (record.millis <= boundMillis) hlc.unsafeRaise(record)",
-    replace: "      hlc.unsafeRaise(record)",
+    ...client("Restamping", "clocks"),
+    find: "    if (record.millis <= boundMillis) hlc.unsafeRaise(record)",
+    replace: "    hlc.unsafeRaise(record)",
     fails: "keeps the order of its writes, and each key's last word"
   },
   {
     id: "CLK-5",
     breaks: "the new stamp of a write that was sent may lose to its old one",
-    ...client("Replica", "clocks"),
-    find: "      if (!isDue || operation.stage === \"flight\") raise(operation.record)",
-    replace: "      if (!isDue) raise(operation.record)",
+    ...client("Restamping", "clocks"),
+    find: "    if (!due.has(operation) || operation.stage === \"flight\") raise(operation.record)",
+    replace: "    if (!due.has(operation)) raise(operation.record)",
     fails: "never comes back in place of the one after it"
   },
   {
     id: "CLK-5",
     breaks: "what lost to somebody's later write is written again over it",
-    ...client("Replica", "clocks"),
-    find: "    return confirmed !== undefined && LwwRecord.compare(confirmed, record) >= 0",
-    replace: "    return confirmed !== undefined && LwwRecord.compare(confirmed, record) === 0",
+    ...client("Restamping", "clocks"),
+    find: "(kind !== \"or\" && LwwRecord.compare(confirmed, record) < 0)",
+    replace: "(kind !== \"or\" && LwwRecord.compare(confirmed, record) !== 0)",
     fails: "isn't written again over what others have written after it"
   },
   {
     id: "CLK-5",
     breaks: "stamps anew in the order of the sequence numbers",
-    ...client("Replica", "clocks"),
-    find: "    due.sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
-    replace: "    due.sort((a, b) => a.sequence - b.sequence)",
+    ...client("Restamping", "clocks"),
+    find: "operations.slice().sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
+    replace: "operations.slice().sort((a, b) => a.sequence - b.sequence)",
     fails: "stamps in the order of writing"
   },
   {
     id: "CLK-5",
     breaks: "stamps anew in no order",
-    ...client("Replica", "clocks"),
-    find: "    due.sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
-    replace: "    due.reverse()",
+    ...client("Restamping", "clocks"),
+    find: "operations.slice().sort((a, b) => LwwRecord.compare(a.record, b.record) || a.sequence - b.sequence)",
+    replace: "operations.slice().reverse()",
     fails: "keeps the order of its writes, and each key's last word"
   },
   {
     id: "CLK-5",
     breaks: "a lifetime counts from the wrong time",
-    ...client("Replica", "clocks"),
+    ...client("Restamping", "clocks"),
     find: "record.expiresAt === 0 ? 0 : Math.max(1, record.expiresAt + stamp.millis - record.millis)",
     replace: "record.expiresAt",
     fails: "gives a value the lifetime that it was written with"
@@ -765,8 +764,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "a clock that ran ahead stays there when nothing waits",
     ...client("Replica", "clocks"),
-    find: "        let isDue = hlc.unsafeLatest().millis > boundMillis",
-    replace: "        let isDue = false",
+    find: "        if (due.length === 0 && hlc.unsafeLatest().millis <= boundMillis) return Effect.succeed(false)",
+    replace: "        if (due.length === 0) return Effect.succeed(false)",
     fails: "of a device whose stamps ran ahead writes at once"
   },
   {
@@ -813,8 +812,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-6",
     breaks: "the same writer's time runs back",
     ...client("Replica", "clocks"),
-    find: "          restampAs(writer, boundMillis, isWrong)",
-    replace: "          restampAs(writer.slice(16) + hlc.nodeId(), boundMillis, isWrong)",
+    find: "        return Effect.map(Hlc.makeNodeId, (writer) => {",
+    replace: "        return Effect.map(Effect.as(Hlc.makeNodeId, hlc.nodeId()), (writer) => {",
     fails: "goes on under another name, which its stamps and its storage agree on"
   },
   {
@@ -829,34 +828,34 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "operations in the log keep their old stamps",
     ...client("Outbox", "clocks"),
-    find: "    restamp: (operation: Pending, record: LwwRecord): void => {",
+    find: "    restamp: (operation: Pending, record: LwwRecord, cell = operation.cell): void => {",
     replace:
-      "    restamp: (operation: Pending, record: LwwRecord): void => { if (operation.record !== record) { operation.record = record; return }",
+      "    restamp: (operation: Pending, record: LwwRecord, cell = operation.cell): void => { if (operation.record !== record) { operation.record = record; return }",
     fails: "after a crash at any transaction"
   },
   {
     id: "CLK-5",
     breaks: "the record in storage keeps its old stamp",
-    ...client("Replica", "clocks"),
-    find: "      if (live === undefined || LwwRecord.compare(live, record) !== 0) continue",
-    replace: "      if (live !== undefined) continue",
+    ...client("Restamping", "clocks"),
+    find: "    if (live === undefined || LwwRecord.compare(live, record) !== 0) continue",
+    replace: "    if (live !== undefined) continue",
     fails: "ten years ahead writes what everybody gets"
   },
   {
     id: "CLK-5",
     breaks: "a write that was stamped anew counts as superseded",
     ...client("Write", "clocks"),
-    find: "operation.written === record",
-    replace: "operation.record === record",
+    find: "  operation.written !== record && operation.kind",
+    replace: "  operation.record !== record && operation.kind",
     fails: "as itself, not as superseded"
   },
   {
     id: "CLK-5",
-    breaks: "what another writer of this device was acknowledged waits for a reservation for ever",
+    breaks: "what goes out under another writer's stamp waits for a reservation for ever",
     ...client("SyncEngine", "clocks"),
     find: "      record.millis <= millis || record.nodeId !== replica.nodeId()",
     replace: "      record.millis <= millis",
-    fails: "is sent again with the stamp that it has"
+    fails: "of what a device has added whose clock was ahead, within bounds, is sent at once"
   },
   {
     id: "CRDT-2",
@@ -1006,8 +1005,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-2",
     breaks: "tags are answered under their cells",
     ...server("Session", "Partitions"),
-    find: "        records: page.records.map(([cell, record]) => [keyOf(kind, cell), record.row]),",
-    replace: "        records: page.records.map(([cell, record]) => [cell, record.row]),",
+    find: "  records.map(([cell, record]) => [keyOf(kind, cell), record.row])",
+    replace: "  records.map(([cell, record]) => [kind === undefined ? \"\" : cell, record.row])",
     fails: "of tags is reconciled with a replica both ways, in pages"
   },
   {
@@ -1121,5 +1120,145 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    return maps.size + created.size > mapsMax ? fullOfMaps() : undefined",
     replace: "    return undefined",
     fails: "is refused whole where it would make one map more than there may be"
+  },
+  {
+    id: "CLK-6",
+    breaks: "whoever names a device is it",
+    ...server("Devices", "Devices"),
+    find: "((secret === known.given || secret === known.shown) &&",
+    replace: "((secret === known.given || known.given !== \"\") &&",
+    fails: "tell a copy from its original, whichever comes second"
+  },
+  {
+    id: "CLK-6",
+    breaks: "the secret before the stored one still lets a copy in",
+    ...server("Devices", "Devices"),
+    find: "devices.set(nodeId, { ...known, shown: undefined })",
+    replace: "devices.set(nodeId, { ...known })",
+    fails: "let nobody in by a secret that is replaced"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a copy goes on counting in its original's name",
+    ...client("Restamping", "copies"),
+    find: "PnCounter.totals(writer, increments - before.increments, decrements - before.decrements)",
+    replace: "PnCounter.totals(former, increments, decrements)",
+    fails: "becomes a device of its own, and nothing that either wrote is lost"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a copy's additions keep tags that its original has given too",
+    ...client("Restamping", "copies"),
+    find: "    ({ counter, millis }) => ({ millis, counter, nodeId: writer }),",
+    replace: "    ({ counter, millis }) => ({ millis, counter, nodeId: former }),",
+    fails: "becomes a device of its own, and nothing that either wrote is lost"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a copy writes what it had waiting as of now",
+    ...client("Restamping", "copies"),
+    find: "    ({ counter, millis }) => ({ millis, counter, nodeId: writer }),",
+    replace: "    () => hlc.unsafeTick(),",
+    fails: "over nothing that the original wrote later"
+  },
+  {
+    id: "SYNC-3",
+    breaks: "a device gets back what it has written itself",
+    ...server("Session", "Changes"),
+    find: "        record.nodeId !== this.#nodeId || (kind === \"or\" && record.isTombstone)",
+    replace: "        record.nodeId !== \"\" || (kind === \"or\" && record.isTombstone)",
+    fails: "gets what has changed since, and not what it has written itself"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "changes that are forgotten count as none",
+    ...server("Changes", "Changes"),
+    find: "      if (at <= this.#count - this.#max || cells.size >= limit) return undefined",
+    replace: "      if (at <= this.#count - this.#max || cells.size >= limit) return cells",
+    fails: "are those since a number, each cell once, or unknown, whatever was written"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "numbers of another run of the server count as its own",
+    ...server("Session", "Changes"),
+    find: "      if (cursor?.[0] !== partitions.run) return undefined",
+    replace: "      if (cursor === null) return undefined",
+    fails: "gets what has changed since, and not what it has written itself"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "a mark moves before its map is in step",
+    ...client("MapSync", "marks"),
+    find: "        if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    replace: "        if (!partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    fails: "in storage says nothing that isn't there"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "a mark is written with the first part of what it says",
+    ...client("Journal", "Journal"),
+    find: "      if (staged.remote.size > 0) staged.marks.add(map)",
+    replace: "      if (staged.remote.size < 0) staged.marks.add(map)",
+    fails: "tells a write that it is durable, however much is merged from the server meanwhile"
+  },
+  {
+    id: "SYNC-4",
+    breaks: "the changes since a mark are believed without looking at the roots",
+    ...client("MapSync", "marks"),
+    find:
+      "            return isEqual(merged, root) ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)",
+    replace:
+      "            return merged.length > 0 ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)",
+    fails: "is none the worse for a mark that lies"
+  },
+  {
+    id: "SYNC-5",
+    breaks: "a reset takes along what is on its way",
+    ...client("Replica", "resync"),
+    find: "        const change = cells.revert(cell, outbox.pendingRecord(name, cell))",
+    replace: "        const change = cells.revert(cell)",
+    fails: "shows no reader an empty map meanwhile"
+  },
+  {
+    id: "SYNC-5",
+    breaks: "a reset drops nothing",
+    ...client("Replica", "resync"),
+    find:
+      "        if (has.has(cell) || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue",
+    replace:
+      "        if (has.size >= 0 || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue",
+    fails: "takes its maps over anew, and keeps what it hasn't sent"
+  },
+  {
+    id: "SYNC-5",
+    breaks: "a reset empties the map first",
+    ...client("MapSync", "resync"),
+    find: "        const before = new Map(crdt.cells.confirmed())",
+    replace: "        const before = new Map(crdt.cells.confirmed()); replica.dropLost(map, before, new Set())",
+    fails: "shows no reader an empty map meanwhile"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a device tries to connect without a network",
+    ...client("SyncEngine", "NetworkEvents"),
+    find: "      if (network.isOnline()) {",
+    replace: "      if (network !== undefined) {",
+    fails: "spends no tries while there is none, be it from the start"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a flapping network is a storm of connections",
+    ...client("SyncEngine", "NetworkEvents"),
+    find: "const triesMillisMin = 1_000",
+    replace: "const triesMillisMin = 10",
+    fails: "tries once a second at most, and leaks nothing"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a page that is closed still hears of its network",
+    ...client("NetworkEvents", "NetworkEvents"),
+    find: "        platform.removeEventListener?.(\"online\", onOnline)",
+    replace: "        void platform.removeEventListener",
+    fails: "are heard until nobody wants to"
   }
 ]

@@ -1,0 +1,193 @@
+/**
+ * How this device's maps get in step with the server's, one by one, and stay so while a connection lasts.
+ *
+ * A map is opened with its root and with the mark of the last change that is here: the server answers with what has changed
+ * since, where it knows, and else with what the tree walk begins with. The roots have the last word. From then on the map's
+ * events move its mark.
+ */
+import * as Cell from "@topgun/core/Cell"
+import type { Crdt } from "@topgun/core/CrdtStore"
+import { MalformedMessage, MapRefused, ResyncRequired } from "@topgun/core/GridError"
+import { type KeyedRecord, type MerkleSync, packRoot, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
+import { MerkleForest } from "@topgun/core/MerkleTree"
+import type * as Protocol from "@topgun/core/Protocol"
+import * as Value from "@topgun/core/Value"
+import * as Effect from "effect/Effect"
+import type { Mark } from "./Journal.ts"
+import type { Answer, NoAnswer, Questions } from "./Questions.ts"
+import type { Replica } from "./Replica.ts"
+
+/** Told of what happens with maps. */
+export interface Events {
+  readonly onFault: (fault: unknown) => void
+  /** A map came into step, or was refused. */
+  readonly onChange: () => void
+}
+
+const decodeRecords = (
+  map: string,
+  { kind }: Crdt,
+  records: ReadonlyArray<Protocol.RecordTuple>
+): ReadonlyArray<KeyedRecord> =>
+  records.map(([key, row]) => {
+    const record = Cell.decodeInPlace(kind, map, key, row)
+    return [Cell.cellOf(kind, key, record), record]
+  })
+
+const decoded = <A>(decode: () => A): Effect.Effect<A, MalformedMessage> =>
+  Effect.try({
+    try: decode,
+    catch: (cause) => cause instanceof MalformedMessage ? cause : new MalformedMessage({ reason: String(cause) })
+  })
+
+const pageOf = (map: string, crdt: Crdt, leaf: Answer<"SyncLeaf">): Effect.Effect<Page, MalformedMessage> =>
+  decoded(() => ({ records: decodeRecords(map, crdt, leaf.records), after: leaf.after ?? undefined }))
+
+const isEqual = (a: Uint8Array, b: Uint8Array): boolean => Value.compareBytes(a, b) === 0
+
+/** A map that this device has nothing of, as the walk sees it. */
+const nothing = { tree: new MerkleForest(), record: () => undefined }
+
+/** The maps of a device. */
+export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onChange, onFault }: Events) => {
+  /** Maps that are in step on the present connection. */
+  const synced = new Set<string>()
+  /** Why the server refused to open others on it. */
+  const refused = new Map<string, string>()
+  return {
+    isSynced: (map: string): boolean => synced.has(map),
+    areAllSynced: (): boolean => replica.followed().every((map) => synced.has(map)),
+    /** Why the server refuses to open a map on the present connection. */
+    refusalOf: (map: string): string | undefined => refused.get(map),
+    /** A map to be opened next. */
+    next: (): string | undefined => replica.followed().find((map) => !synced.has(map) && !refused.has(map)),
+    /** The connection has ended. */
+    end: (): void => {
+      synced.clear()
+      refused.clear()
+      onChange()
+    },
+
+    /** The maps on a connection to a run of the server. */
+    over: ({ ask }: Questions, run: string) => {
+      /** The number of the last change that the server has told of each map. */
+      const told = new Map<string, number>()
+      /** Maps of which something was left out: nothing is said of how far their changes are here. */
+      const partial = new Set<string>()
+
+      /** A map's changes are here up to this one, once the map is in step. */
+      const hear = (map: string, sequence: number): void => {
+        const last = Math.max(sequence, told.get(map) ?? 0)
+        told.set(map, last)
+        if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })
+      }
+
+      /** Merges what the server has, in answer to this device. What is left out now has to be asked for again. */
+      const receive = (map: string, records: ReadonlyArray<KeyedRecord>): void => {
+        if (!replica.merge(map, records)) partial.add(map)
+      }
+
+      /** How a map's roots compare; `undefined` when they are equal, be it after merging what has changed since the mark. */
+      const compareRoots = (
+        map: string,
+        crdt: Crdt,
+        mine: Uint8Array,
+        mark: Mark | undefined
+      ): Effect.Effect<Uint8Array | undefined, NoAnswer> => {
+        const cursor = mark?.run === run ? [run, mark.sequence] as const : null
+        const question = ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: crdt.kind, root: mine, cursor }))
+        return Effect.flatMap(question, ({ partitions, records, root, sequence }) => {
+          hear(map, sequence)
+          if (partitions !== null) return Effect.succeed(partitions)
+          if (isEqual(mine, root)) return Effect.succeed(undefined)
+          if (cursor === null) return new MalformedMessage({ reason: "SyncRoot says that unequal roots are equal" })
+          return Effect.flatMap(decoded(() => decodeRecords(map, crdt, records)), (news) => {
+            receive(map, news)
+            const merged = packRoot(crdt.cells.tree)
+            return isEqual(merged, root) ? Effect.succeed(undefined) : compareRoots(map, crdt, merged, undefined)
+          })
+        })
+      }
+
+      const peerFor = (map: string, crdt: Crdt, mark?: Mark): SyncPeer<NoAnswer> => ({
+        root: (root) => compareRoots(map, crdt, root, mark),
+        buckets: (nodes, lane) =>
+          Effect.map(
+            ask("SyncBucketsAck", (id) => ({ _tag: "SyncBuckets", id, map, lane, nodes })),
+            ({ buckets }) => buckets
+          ),
+        fetch: (wants, after) =>
+          Effect.flatMap(
+            ask("SyncLeaf", (id) => ({ _tag: "SyncFetch", id, map, wants, after: after ?? null })),
+            (leaf) => pageOf(map, crdt, leaf)
+          ),
+        pull: (node, after) =>
+          Effect.flatMap(
+            ask("SyncLeaf", (id) => ({ _tag: "SyncPull", id, map, node, after: after ?? null })),
+            (leaf) => pageOf(map, crdt, leaf)
+          )
+      })
+
+      /** Takes a map over anew. What the server doesn't have goes at the end, so that no reader sees an empty map meanwhile. */
+      const takeOver = Effect.fnUntraced(function*(map: string, crdt: Crdt) {
+        onFault(new ResyncRequired({ map }))
+        const before = new Map(crdt.cells.confirmed())
+        const has = new Set<string>()
+        yield* sync.reconcile({
+          ...nothing,
+          partitionOf: (cell) => crdt.cells.partitionOf(cell),
+          receive: (records) => {
+            for (const [cell] of records) has.add(cell)
+            receive(map, records)
+          }
+        }, peerFor(map, crdt))
+        replica.dropLost(map, before, has)
+        if (!partial.has(map)) replica.moveMark(map, { run, sequence: told.get(map) ?? 0 })
+      })
+
+      return {
+        /** Brings a map into step, and has what the server lacks offered. A refusal is that map's matter, not the connection's. */
+        reconcile: Effect.fnUntraced(function*(map: string) {
+          const crdt = replica.map(map)!
+          const { cells } = crdt
+          const walk = Effect.suspend(() =>
+            sync.reconcile({
+              tree: cells.tree,
+              record: (cell) => cells.getConfirmed(cell),
+              partitionOf: (cell) => cells.partitionOf(cell),
+              receive: (records) => receive(map, records)
+            }, peerFor(map, crdt, replica.mark(map)))
+          )
+          const { offers } = yield* Effect.catchIf(
+            walk,
+            (failure) => failure._tag === "Refusal" && failure.cause === "ResyncRequired",
+            () => Effect.zipRight(takeOver(map, crdt), walk)
+          )
+          replica.outbox.offer(map, crdt.kind, offers)
+          synced.add(map)
+          hear(map, 0)
+          onChange()
+        }, (walk, map) =>
+          Effect.catchTag(walk, "Refusal", ({ reason }) =>
+            Effect.sync(() => {
+              refused.set(map, reason)
+              onFault(new MapRefused({ map, reason }))
+              onChange()
+            }))),
+
+        /**
+         * Merges what others have written. Answers whether all of it could be; `undefined` when the map isn't open here.
+         *
+         * @throws MalformedMessage
+         */
+        event: ({ map, records, sequence }: typeof Protocol.ServerEvent.Type): boolean | undefined => {
+          const crdt = replica.map(map)
+          if (crdt === undefined) return undefined
+          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false
+          hear(map, sequence)
+          return true
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * What a device's storage remembers of earlier runs, and what it takes to have it forgotten. Rows that can't be read are left
+ * out, and told of together: they are no reason to do without the others. Only where a writer would use stamps or sequence
+ * numbers again does it refuse.
+ */
+import * as Cell from "@topgun/core/Cell"
+import { StorageUnavailable } from "@topgun/core/GridError"
+import type { LwwRecord } from "@topgun/core/LwwRecord"
+import type { Storage, StorageRow, StorageWrite } from "@topgun/core/Storage"
+import { isNodeId } from "@topgun/core/Timestamp"
+import * as Value from "@topgun/core/Value"
+import * as Effect from "effect/Effect"
+import {
+  type Mark,
+  nodeIdKey,
+  type Reservation,
+  reservationKey,
+  secretKey,
+  spaces,
+  syncedAtKey,
+  userKey
+} from "./Journal.ts"
+import * as Outbox from "./Outbox.ts"
+
+const format = 1
+const formatKey = "format"
+const pageRows = 5_000
+
+/** Reads a storage's spaces. */
+export const reader = (storage: Storage["Type"], onUnreadable: (fault: StorageUnavailable) => void) => {
+  /** Reads a space, page by page. */
+  const pages = Effect.fnUntraced(function*(space: string, each: (row: StorageRow) => void) {
+    let after: string | undefined
+    while (true) {
+      const rows = yield* storage.scan(space, after, pageRows)
+      rows.forEach(each)
+      const last = rows.at(-1)
+      if (last === undefined || rows.length < pageRows) return
+      after = last.key
+    }
+  })
+  return {
+    pages,
+    /** Reads a space. Rows that `each` throws for are left out, and told of together; answers that fault. */
+    rows: Effect.fnUntraced(function*(space: string, each: (key: string, value: Uint8Array) => void) {
+      let unreadable = 0
+      let cause: unknown
+      yield* pages(space, ({ key, value }) => {
+        try {
+          each(key, value)
+        } catch (thrown) {
+          unreadable++
+          cause = thrown
+        }
+      })
+      if (unreadable === 0) return undefined
+      const unread = new StorageUnavailable({ reason: `${unreadable} rows of "${space}" are unreadable`, cause })
+      onUnreadable(unread)
+      return unread
+    })
+  }
+}
+
+export type Reader = ReturnType<typeof reader>
+
+/** A map that this device has opened. */
+export interface KnownMap {
+  readonly kind: Cell.MapKind
+  /** Whether it is to be in step with the server's, and not only written to. */
+  readonly isFollowed: boolean
+}
+
+/** The row that remembers a map. */
+export const mapRow = (name: string, { isFollowed, kind }: KnownMap): StorageWrite => ({
+  space: spaces.maps,
+  key: name,
+  value: Value.encode(isFollowed ? kind : [kind, "none"])
+})
+
+/** The row that remembers a map's mark. */
+export const markRow = (name: string, { run, sequence }: Mark): StorageWrite => ({
+  space: spaces.marks,
+  key: name,
+  value: Value.encode([run, sequence])
+})
+
+const decodeMap = (name: string, value: Uint8Array): KnownMap => {
+  const stored = Value.decode(value)
+  const [kind, sync] = Array.isArray(stored) ? stored : [stored, "all"]
+  if (!Cell.isMapKind(kind)) throw new Error(`map "${name}" is of a kind that this version doesn't know`)
+  return { kind, isFollowed: sync !== "none" }
+}
+
+const decodeMark = (name: string, value: Uint8Array): Mark => {
+  const stored = Value.decode(value)
+  const [run, sequence] = Array.isArray(stored) ? stored : []
+  if (typeof run !== "string" || !Number.isSafeInteger(sequence) || sequence < 0) {
+    throw new Error(`what is stored for map "${name}" is no mark`)
+  }
+  return { run, sequence }
+}
+
+const textOf = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
+
+/** All but the records. A storage that is new becomes that of the node `newNodeId`. */
+export const read = Effect.fnUntraced(function*(storage: Storage["Type"], { rows }: Reader, newNodeId: string) {
+  const meta = new Map<string, unknown>()
+  const metaFault = yield* rows(spaces.meta, (key, value) => meta.set(key, Value.decode(value)))
+  // Without them this writer could issue stamps and sequence numbers again that it has used.
+  if (metaFault !== undefined) return yield* metaFault
+  const storedFormat = meta.get(formatKey)
+  if (storedFormat !== undefined && storedFormat !== format) {
+    return yield* new StorageUnavailable({
+      reason: `it was written in format ${
+        String(storedFormat)
+      }, this version reads format ${format}: update the application`
+    })
+  }
+  const storedNodeId = meta.get(nodeIdKey)
+  const nodeId = isNodeId(storedNodeId) ? storedNodeId : newNodeId
+  if (storedNodeId === undefined) {
+    yield* storage.commit([
+      { space: spaces.meta, key: formatKey, value: Value.encode(format) },
+      { space: spaces.meta, key: nodeIdKey, value: Value.encode(nodeId) }
+    ])
+  }
+  const reservation = meta.get(reservationKey)
+  const reserved: Reservation = Array.isArray(reservation)
+    ? { millis: Number(reservation[0]), sequence: Number(reservation[1]) }
+    : { millis: 0, sequence: 0 }
+
+  const operations: Array<Outbox.StoredOperation> = []
+  yield* rows(spaces.outbox, (key, value) => {
+    const operation = Outbox.decode(value)
+    if (operation === undefined) throw new Error(`${key} is not an operation`)
+    operations.push(operation)
+  })
+  const maps = new Map<string, KnownMap>()
+  yield* rows(spaces.maps, (name, value) => maps.set(name, decodeMap(name, value)))
+  for (const { kind, map } of operations) if (!maps.has(map)) maps.set(map, { kind, isFollowed: true })
+  const marks = new Map<string, Mark>()
+  yield* rows(spaces.marks, (name, value) => marks.set(name, decodeMark(name, value)))
+
+  const syncedAt = meta.get(syncedAtKey)
+  return {
+    nodeId,
+    reserved,
+    operations,
+    /** The maps that this device has opened, and those that it has operations for. */
+    maps,
+    marks,
+    /** What tells this storage from its copies. */
+    secret: textOf(meta.get(secretKey)) ?? null,
+    syncedAt: typeof syncedAt === "number" ? syncedAt : undefined,
+    user: textOf(meta.get(userKey))
+  }
+})
+
+/** A map's records, each with what the server has in its place: null for nothing, `undefined` where that is the record itself. */
+export const readRecords = Effect.fnUntraced(function*(
+  { rows }: Reader,
+  name: string,
+  kind: Cell.MapKind,
+  each: (cell: string, record: LwwRecord, base: LwwRecord | null | undefined) => void
+) {
+  const decode = (cell: string, row: Uint8Array): LwwRecord =>
+    Cell.decodeInPlace(kind, name, Cell.keyOf(kind, cell), row)
+  const bases = new Map<string, LwwRecord | null>()
+  yield* rows(
+    spaces.bases(name),
+    (cell, value) => bases.set(cell, value.length === 0 ? null : decode(cell, value))
+  )
+  yield* rows(spaces.records(name), (cell, value) => each(cell, decode(cell, value), bases.get(cell)))
+})
+
+/** The deletion of every row; with `isKept`, but for the cells of which it is true, the operations and rejected writes. */
+export const deletions = Effect.fnUntraced(function*(
+  { pages }: Reader,
+  maps: Iterable<string>,
+  isKept: ((map: string, cell: string) => boolean) | undefined
+) {
+  const writes: Array<StorageWrite> = []
+  const remove = (space: string, keeps: (key: string) => boolean) =>
+    pages(space, ({ key }) => {
+      if (!keeps(key)) writes.push({ space, key, value: undefined })
+    })
+  // Also those of a kind that this version doesn't know.
+  const names = new Set(maps)
+  yield* pages(spaces.maps, ({ key }) => names.add(key))
+  for (const name of names) {
+    for (const space of [spaces.records(name), spaces.bases(name)]) {
+      yield* remove(space, (cell) => isKept?.(name, cell) === true)
+    }
+  }
+  for (const space of [spaces.meta, spaces.outbox, spaces.rejected]) yield* remove(space, () => isKept !== undefined)
+  for (const space of [spaces.maps, spaces.marks]) yield* remove(space, () => false)
+  return writes
+})
