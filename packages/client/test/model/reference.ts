@@ -129,7 +129,7 @@ export class Reference {
     return { least, may: new Set(records.map(({ stamp }) => stamp).filter((stamp) => stamp > (least?.stamp ?? ""))) }
   }
 
-  /** A set: what was added, without what was taken out by who had seen it. */
+  /** A set: what was added, without what was taken out by who had seen it, and for as long as it was to be there. */
   members(map: string, key: string, evidence: Evidence): Expected {
     const must = new Set<string>()
     const may = new Set<string>()
@@ -142,7 +142,7 @@ export class Reference {
       const isRefused = fate === "discarded" || evidence.isRefused(added)
       if ((isRefused && !isAgain) || removals.some((removal) => removal.fate === "kept")) continue
       may.add(label)
-      if (fate === "kept" && !isRefused && removals.length === 0) must.add(label)
+      if (fate === "kept" && !isRefused && removals.length === 0 && added.ttlMillis === undefined) must.add(label)
     }
     return { must, may }
   }

@@ -3,8 +3,7 @@
  * and whenever all is quiet.
  */
 import * as Backoff from "@topgun/core/Backoff"
-import type { WriteRefusal } from "@topgun/core/GridError"
-import type { WriteFailure } from "@topgun/core/GridError"
+import type { ConfigInvalid, StorageUnavailable, WriteFailure, WriteRefusal } from "@topgun/core/GridError"
 import * as Cell from "@topgun/core/Cell"
 import type { Ack } from "@topgun/core/WriteConcern"
 import * as TopGunServer from "@topgun/server/TopGunServer"
@@ -119,7 +118,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
     })
 
     /** Lets time pass until something is done that may take some. */
-    const inTime = <A, E>(what: Effect.Effect<A, E>) =>
+    const inTime = <A, E, R>(what: Effect.Effect<A, E, R>) =>
       Effect.gen(function*() {
         let exit: Exit.Exit<A, E> | undefined
         yield* Effect.fork(Effect.map(Effect.exit(what), (value) => {
@@ -175,9 +174,20 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         else reference.settle(device.name)
       })
 
+    const checkWhole = (who: string, { counted, maps }: Session, batch: string, written: ReadonlyArray<Written>): void => {
+      const isThere = written.filter(({ map }) => map !== names.records).map(({ key, label, map }) =>
+        map === names.pairs ? maps.pairs.get(key) === label : counted.has(label)
+      )
+      if (new Set(isThere).size > 1) complain(`${who} has some of the batch ${batch}: ${isThere.join()}`)
+    }
+
     /** What a device has said that it is durable there is there. */
-    const checkKept = (device: Device, { maps }: Session): void => {
+    const checkKept = (device: Device, session: Session): void => {
+      const { maps } = session
       const { refusals } = device
+      for (const [batch, written] of reference.batches(device.name)) {
+        if (written.every(({ label }) => !refusals.labels.has(label))) checkWhole(device.name, session, batch, written)
+      }
       for (const written of reference.writes) {
         const { fate, key, label, map, stamp, ttlMillis, what } = written
         if (written.device !== device.name || fate !== "kept" || reference.get(label) !== written) continue
@@ -399,7 +409,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
     }
 
     const tryAgain = (device: Device, session: Session): Effect.Effect<string | undefined> => {
-      const list = session.client.rejectedWrites.list()
+      const list = session.client.rejectedWrites.current
       if (list.length === 0) return Effect.succeed(undefined)
       const rejected = pick(list)
       device.refusals.note(list)
@@ -452,7 +462,13 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       })
     }
 
-    const faults: ReadonlyArray<(device: Device) => Effect.Effect<string | undefined>> = [
+    const faults: ReadonlyArray<
+      (device: Device) => Effect.Effect<
+        string | undefined,
+        ConfigInvalid | StorageUnavailable,
+        Network.SimulatedNetwork | Scope.Scope | VirtualClock.VirtualClock
+      >
+    > = [
       ({ name }) =>
         Effect.sync(() => {
           const direction = pick([undefined, "toServer", "toClient"] as const)
@@ -571,13 +587,10 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       for (const { name, refusals, session } of devices) {
         if (session === undefined) continue
         complaints.push(...session.check().map((complaint) => `${name}: ${complaint}`))
-        const { pairs } = session.maps
         for (const [batch, written] of reference.batches(name)) {
-          if (written.some(({ label }) => refusals.labels.has(label))) continue
-          const isThere = written.filter(({ map }) => map !== names.records).map(({ key, label, map }) =>
-            map === names.pairs ? pairs.get(key) === label : session.counted.has(label)
-          )
-          if (new Set(isThere).size > 1) complain(`${name} has some of the batch ${batch}: ${isThere.join()}`)
+          // What its device doesn't remember comes back from the server like anybody's, piece by piece.
+          if (written.some(({ fate, label }) => fate === "uncertain" || refusals.labels.has(label))) continue
+          checkWhole(name, session, batch, written)
         }
       }
       if (complaints.length > 0) throw new Error(complaints.join("\n"))
@@ -592,7 +605,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       isRefused: ({ device, label }) =>
         devices.some(({ name, session }) =>
           name === device &&
-          session!.client.rejectedWrites.list().some((rejected) =>
+          session!.client.rejectedWrites.current.some((rejected) =>
             rejected.change !== "remove" && labelsOf(rejected, digits).includes(label)
           )
         ),

@@ -92,7 +92,9 @@ export class Session {
   /** How often a key was seen to go back. */
   readonly #falls = new Map<string, number>()
   readonly #refusedBefore = new Map<string, number>()
+  /** Since the last look. */
   readonly #vanished = new Set<string>()
+  readonly #gone = new Set<string>()
   readonly #returned = new Set<string>()
 
   constructor(client: Client, maps: Maps, refusals: Refusals, reference: Reference, digits: Digits) {
@@ -152,8 +154,12 @@ export class Session {
   }
 
   #compare(before: ReadonlySet<string>, after: ReadonlySet<string>): void {
-    for (const label of before) if (!after.has(label)) this.#vanished.add(label)
-    for (const label of after) if (!before.has(label) && this.#vanished.has(label)) this.#returned.add(label)
+    for (const label of before) {
+      if (after.has(label)) continue
+      this.#vanished.add(label)
+      this.#gone.add(label)
+    }
+    for (const label of after) if (!before.has(label) && this.#gone.has(label)) this.#returned.add(label)
   }
 
   #look(name: "records" | "pairs", key: string): void {
@@ -168,7 +174,7 @@ export class Session {
   /** What is wrong with it at a moment at which nothing is under way. */
   check(): ReadonlyArray<string> {
     const { client, maps, refusals } = this
-    refusals.note(client.rejectedWrites.list())
+    refusals.note(client.rejectedWrites.current)
     for (const name of ["records", "pairs"] as const) {
       const shadow = this.#shadows[name]
       if (sorted(shadow) !== sorted(maps[name])) {
@@ -206,6 +212,8 @@ export class Session {
       if (refusals.removals.has(label) || refusals.labels.has(label)) continue
       this.complain(`${label} is back again, whose removal nobody has refused`)
     }
+    this.#vanished.clear()
+    this.#returned.clear()
     return this.#complaints.splice(0)
   }
 }
