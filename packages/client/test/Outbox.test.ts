@@ -101,6 +101,26 @@ describe("the log", () => {
     }).pipe(Effect.scoped, inWorld()))
 })
 
+describe("a server that lost everything", () => {
+  it.live("gets a record again though a later write to it, or count, is refused", () =>
+    Effect.gen(function*() {
+      const { client, clock, server } = yield* connected()
+      const map = yield* client.map<number>("m")
+      const hits = yield* client.counter("hits")
+      yield* map.set("k", 1)
+      yield* hits.increment(5)
+      yield* clock.runUntil(() => client.status.current.pending === 0)
+      yield* server.stop
+      yield* map.set("k", 2, { writeConcern: "REPLICATED" })
+      yield* hits.increment(1, { writeConcern: "REPLICATED" })
+      const empty = yield* World.startServer()
+      yield* clock.runUntil(() => client.status.current.rejected === 2)
+      yield* clock.advance("2 seconds")
+      expect(client.status.current).toMatchObject({ state: "CONNECTED", pending: 0 })
+      expect((yield* empty.status).maps).toMatchObject([{ root: map.digest }, { root: hits.digest }])
+    }).pipe(Effect.scoped, inWorld()))
+})
+
 describe("a full outbox", () => {
   it.live("drops back to the write before, where that one is still on its way", () =>
     Effect.gen(function*() {
