@@ -133,10 +133,11 @@ export class Reference {
   members(map: string, key: string, evidence: Evidence): Expected {
     const must = new Set<string>()
     const may = new Set<string>()
-    for (const added of this.of(map, key)) {
-      if (added.what !== "add" || this.get(added.label) !== added) continue
+    for (const [at, added] of this.writes.entries()) {
       const { fate, isAgain, label } = added
-      const removals = this.writes.filter(({ device, takes }) =>
+      if (added.map !== map || added.key !== key || added.what !== "add" || this.get(label) !== added) continue
+      // One before it was tried again was another one's.
+      const removals = this.writes.slice(at).filter(({ device, takes }) =>
         takes.includes(label) && !evidence.isRemovalRefused(device, label)
       )
       const isRefused = fate === "discarded" || evidence.isRefused(added)
@@ -168,25 +169,34 @@ export class Reference {
  * that each was counted once.
  */
 export class Digits {
-  readonly #changes: Array<{ readonly label: string; readonly sign: 1 | -1 }> = []
+  readonly #changes: Array<{ readonly label: string; readonly sign: 1 | -1 } | undefined> = Array(50).fill(undefined)
+  readonly #roll: (sides: number) => number
 
-  get isFull(): boolean {
-    return this.#changes.length === 50
+  constructor(roll: (sides: number) => number) {
+    this.#roll = roll
   }
 
-  /** The change of the next label. */
+  get isFull(): boolean {
+    return !this.#changes.includes(undefined)
+  }
+
+  /** The change of the next label: small ones come after great ones as well as before. */
   next(label: string, sign: 1 | -1): number {
-    return sign * 2 ** (this.#changes.push({ label, sign }) - 1)
+    const free = this.#changes.flatMap((change, digit) => change === undefined ? [digit] : [])
+    const digit = free[this.#roll(free.length)]!
+    this.#changes[digit] = { label, sign }
+    return sign * 2 ** digit
   }
 
   /** The labels whose changes make a sum; `undefined` when it isn't such a sum. */
   read(sum: number): ReadonlySet<string> | undefined {
     const labels = new Set<string>()
     let rest = BigInt(sum)
-    for (const { label, sign } of this.#changes) {
+    for (const change of this.#changes) {
       if (rest % 2n !== 0n) {
-        labels.add(label)
-        rest -= BigInt(sign)
+        if (change === undefined) return undefined
+        labels.add(change.label)
+        rest -= BigInt(change.sign)
       }
       rest /= 2n
     }

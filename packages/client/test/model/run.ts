@@ -90,7 +90,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
     const complaints: Array<string> = []
     const complain = (what: string): void => void complaints.push(what)
 
-    const digits = new Digits()
+    const digits = new Digits(roll)
     const reference = new Reference()
     const ledger = new Ledger(digits)
     let database = new Database()
@@ -338,7 +338,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         case 0:
         case 1:
         case 2: {
-          const ttlMillis = !circumstances.hasWrongClocks && roll(6) === 0 ? pick([700, 5_000, 3_600_000]) : undefined
+          const ttlMillis = !circumstances.hasWrongClocks && roll(6) === 0 ? pick([3_000, 10_000, 3_600_000]) : undefined
           const written = note(device, { what: "set", map: names.records, key, ttlMillis })
           return Effect.as(
             start(device, session, [written], maps.records.set(key, written.label, { ...terms, ttlMs: ttlMillis })),
@@ -354,7 +354,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         }
         case 4:
         case 5: {
-          const ttlMillis = !circumstances.hasWrongClocks && roll(8) === 0 ? pick([700, 5_000, 3_600_000]) : undefined
+          const ttlMillis = !circumstances.hasWrongClocks && roll(8) === 0 ? pick([3_000, 10_000, 3_600_000]) : undefined
           const written = note(device, { what: "add", map: names.sets, key, ttlMillis })
           return Effect.as(
             start(device, session, [written], maps.sets.add(key, written.label, { ...terms, ttlMs: ttlMillis })),
