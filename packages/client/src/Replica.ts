@@ -618,7 +618,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
           })
           inUse.millis = hlc.unsafeLatest().millis
           // Listeners may write, so they hear of it when all is done.
-          for (const [map, change] of changes) emit(map, [change], "local")
+          for (const [map, ofMap] of changes) emit(map, ofMap, "local")
           return true
         })
       }),

@@ -20,12 +20,24 @@ export const dueOf = (
   cellsOf: (map: string) => LwwMap,
   boundMillis: number,
   isAll: boolean
-): ReadonlyArray<Pending> =>
-  Array.from(operations).filter((operation) =>
+): ReadonlyArray<Pending> => {
+  const all = Array.from(operations)
+  const sent = new Set(all.filter((operation) => mayBeSeen(operation, boundMillis)).map(nameOf))
+  return all.filter((operation) =>
     // No clock has a part in a counter.
-    operation.kind !== "counter" && (isAll || operation.record.millis > boundMillis) &&
+    operation.kind !== "counter" && (isAll || operation.record.millis > boundMillis) && !sent.has(nameOf(operation)) &&
     mayChange(operation, cellsOf(operation.map).getConfirmed(operation.cell))
   )
+}
+
+const nameOf = ({ cell, map }: Pending): string => `${map}\0${cell}`
+
+/**
+ * Whether the server may have taken what concerns a tag: others may have seen the addition then, and taken it out. Under
+ * another tag it would be back. It can do without a later time, but for one that expires.
+ */
+const mayBeSeen = ({ kind, record, stage }: Pending, boundMillis: number): boolean =>
+  kind === "or" && stage === "flight" && record.millis <= boundMillis && record.expiresAt === 0
 
 /** Whether an operation may be written in another way: the server is known to have neither it nor what it goes by. */
 const mayChange = ({ kind, record }: Pending, confirmed: LwwRecord.LwwRecord | undefined): boolean =>
@@ -58,11 +70,11 @@ const restamped = (stamp: Timestamp, record: LwwRecord.LwwRecord): LwwRecord.Lww
       record.expiresAt === 0 ? 0 : Math.max(1, record.expiresAt + stamp.millis - record.millis)
     )
 
-/** Stamps the operations anew, of which none is on a connection. Answers the changes that can be seen. */
+/** Stamps the operations anew, of which none is on a connection. Answers the changes that can be seen, by map. */
 export const restamp = (
   operations: ReadonlyArray<Pending>,
   device: WrongDevice
-): ReadonlyArray<readonly [map: string, change: Change]> => {
+): ReadonlyMap<string, ReadonlyArray<Change>> => {
   const { boundMillis, hlc, journal, maps, outbox, writer } = device
   hlc.unsafeAdopt(writer, 0)
   // Its own stamps from beyond the bound are what the clock has to forget.
@@ -117,13 +129,19 @@ export const rename = (operations: Iterable<Pending>, device: Device): void => {
   )
 }
 
-/** Gives operations other stamps, one after the other. Answers the changes that can be seen. */
+/** Gives operations other stamps, one after the other. Answers the changes that can be seen, by map. */
 const stampAll = (
   operations: ReadonlyArray<Pending>,
   stampOf: (record: LwwRecord.LwwRecord) => Timestamp,
   { cellsOf, journal, outbox }: Device
-): ReadonlyArray<readonly [map: string, change: Change]> => {
-  const changed: Array<readonly [map: string, change: Change]> = []
+): ReadonlyMap<string, ReadonlyArray<Change>> => {
+  const changed = new Map<string, Array<Change>>()
+  const see = (map: string, change: Change | undefined): void => {
+    if (change === undefined) return
+    const ofMap = changed.get(map)
+    if (ofMap === undefined) changed.set(map, [change])
+    else ofMap.push(change)
+  }
   /** The tags of additions that have got another one. */
   const tags = new Map<string, Timestamp>()
   for (const operation of operations) {
@@ -134,10 +152,11 @@ const stampAll = (
       const stamp = tags.get(tag) ?? stampOf(record)
       const next = restamped(stamp, record)
       const nextCell = Cell.cellOf("or", keyOf(operation), next)
-      if (!tags.has(tag)) cells.revert(cell)
+      // The same values as before, though their order may be another one.
+      if (!tags.has(tag)) see(map, cells.revert(cell))
       tags.set(tag, stamp)
       outbox.restamp(operation, next, nextCell)
-      cells.write(nextCell, next)
+      see(map, cells.write(nextCell, next))
       journal.stageCell(map, cell, "local")
       journal.stageCell(map, nextCell, "local")
       continue
@@ -148,7 +167,7 @@ const stampAll = (
     const change = cells.revert(cell, operation.record)
     journal.stageCell(map, cell, "local")
     // Of a record that doesn't expire nothing changes that can be seen.
-    if (change !== undefined && record.expiresAt !== 0) changed.push([map, change])
+    if (record.expiresAt !== 0) see(map, change)
   }
   return changed
 }

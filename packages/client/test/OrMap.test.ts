@@ -1,6 +1,7 @@
 import { describe, it } from "@effect/vitest"
 import * as Grid from "@topgun/core/Grid"
 import * as Storage from "@topgun/core/Storage"
+import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Chunk from "effect/Chunk"
@@ -168,6 +169,59 @@ describe("a map of sets", () => {
       yield* clock.runUntil(() => again.status.current.state === "CONNECTED" && again.status.current.pending === 0)
       expect(again.status.current.rejected).toBe(0)
       expect((yield* server.status).maps).toMatchObject([{ root: same.digest }])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("keeps the tag of an addition that others may have seen, and taken out, though its clock was wrong", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const network = yield* Network.SimulatedNetwork
+      yield* World.startServer()
+      const error = { millis: 0 }
+      const wrong = yield* startWrong("wrong", error)
+      const bob = yield* World.startClient("bob")
+      const hers = yield* wrong.orMap<string>("tags")
+      const his = yield* bob.orMap<string>("tags")
+      yield* clock.runUntil(() => wrong.status.current.state === "CONNECTED" && bob.status.current.state === "CONNECTED")
+      // It is taken, and she isn't told.
+      network.cut("wrong", "toClient")
+      yield* hers.add("k", "x")
+      yield* clock.runUntil(() => his.getValues("k").length === 1)
+      yield* his.remove("k", "x")
+      error.millis = -90_000
+      yield* clock.advance("1 second")
+      network.heal()
+      yield* clock.advance("1 minute")
+      expect(wrong.status.current).toMatchObject({ state: "CONNECTED", pending: 0 })
+      expect([hers.getValues("k"), his.getValues("k")]).toEqual([[], []])
+      expect(hers.digest).toBe(his.digest)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("tells listeners of the order of its values when stamps of a wrong clock change it", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const network = yield* Network.SimulatedNetwork
+      yield* World.startServer()
+      const error = { millis: 0 }
+      const wrong = yield* startWrong("wrong", error)
+      const bob = yield* World.startClient("bob")
+      const hers = yield* wrong.orMap<string>("tags")
+      const his = yield* bob.orMap<string>("tags")
+      yield* clock.runUntil(() => wrong.status.current.state === "CONNECTED" && bob.status.current.state === "CONNECTED")
+      network.cut("wrong", "toServer")
+      yield* hers.add("k", "hers", { ttlMs: 3_600_000 })
+      yield* clock.advance("1 second")
+      yield* his.add("k", "his")
+      yield* clock.runUntil(() => hers.getValues("k").length === 2)
+      let told = hers.getValues("k")
+      expect(told).toEqual(["hers", "his"])
+      hers.subscribe((changes) => {
+        for (const { value = [] } of changes) told = value
+      })
+      error.millis = -90_000
+      network.heal()
+      yield* clock.advance("1 minute")
+      expect(his.getValues("k")).toEqual(["his", "hers"])
+      expect(told).toEqual(["his", "hers"])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("stamps additions of a wrong clock anew, and their removals with them", () =>

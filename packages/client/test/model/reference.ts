@@ -50,8 +50,8 @@ export interface Evidence {
   readonly taken: (map: string, key: string) => ReadonlyArray<Taken>
   /** Whether a write stands in its device's list of rejected ones now. */
   readonly isRefused: (written: Written) => boolean
-  /** Whether a label's removal stands there. */
-  readonly isRemovalRefused: (device: string, label: string) => boolean
+  /** How many of a device's removals of a label were refused. */
+  readonly refusedRemovals: (device: string, label: string) => number
 }
 
 export class Reference {
@@ -106,9 +106,8 @@ export class Reference {
 
   /** The device's removal of a label was refused, and is another one from now on. */
   untake(device: string, label: string): void {
-    for (const written of this.writes) {
-      if (written.device === device) written.takes = written.takes.filter((taken) => taken !== label)
-    }
+    const refused = this.writes.find((written) => written.device === device && written.takes.includes(label))
+    if (refused !== undefined) refused.takes = refused.takes.filter((taken) => taken !== label)
   }
 
   /** Writes of one device to one key, after this one. */
@@ -137,15 +136,21 @@ export class Reference {
       const { fate, isAgain, label } = added
       if (added.map !== map || added.key !== key || added.what !== "add" || this.get(label) !== added) continue
       // One before it was tried again was another one's.
-      const removals = this.writes.slice(at).filter(({ device, takes }) =>
-        takes.includes(label) && !evidence.isRemovalRefused(device, label)
-      )
+      const removals = this.#removals(label, this.writes.slice(at), evidence)
       const isRefused = fate === "discarded" || evidence.isRefused(added)
-      if ((isRefused && !isAgain) || removals.some((removal) => removal.fate === "kept")) continue
+      if ((isRefused && !isAgain) || removals === "some") continue
       may.add(label)
-      if (fate === "kept" && !isRefused && removals.length === 0 && added.ttlMillis === undefined) must.add(label)
+      if (fate === "kept" && !isRefused && removals === "none" && added.ttlMillis === undefined) must.add(label)
     }
     return { must, may }
+  }
+
+  /** Whether a label was taken out by some device that isn't refused it. */
+  #removals(label: string, writes: ReadonlyArray<Written>, { refusedRemovals }: Evidence): "none" | "perhaps" | "some" {
+    const removals = writes.filter(({ takes }) => takes.includes(label))
+    const isBeyond = (some: ReadonlyArray<Written>): boolean =>
+      some.some(({ device }) => some.filter((each) => each.device === device).length > refusedRemovals(device, label))
+    return isBeyond(removals.filter(({ fate }) => fate === "kept")) ? "some" : isBeyond(removals) ? "perhaps" : "none"
   }
 
   /** A counter: each change once. */

@@ -291,7 +291,8 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
           if (isIn(each) || (superseded === true && reference.after(each).some(isIn))) continue
           complain(`${device.name} is told ${level} of ${each.label}, which no server has`)
         }
-        if (level === "PERSISTED" && !hasRestored && !device.isWrong && written.some(({ takes }) => takes.length === 0)) {
+        const isLater = superseded === true || hasRestored || device.isWrong
+        if (level === "PERSISTED" && !isLater && written.every(({ takes }) => takes.length === 0)) {
           saw("writes that were acknowledged as PERSISTED")
           for (const each of written) {
             if (!isPersisted(each)) complain(`${device.name} is told PERSISTED of ${each.label}, which no database has`)
@@ -328,6 +329,12 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       const writeConcern = pick(concerns)
       return { writeConcern: writeConcern === "PERSISTED" && !circumstances.isDurable ? undefined : writeConcern }
     }
+
+    /** A device that crashes while its storage fails may count over what it had sent, as is known. */
+    const mayCount = ({ disk }: Device): boolean => !digits.isFull && !disk.isFailing
+    const mayCrash = ({ disk, name }: Device): boolean =>
+      !disk.isFailing ||
+      !reference.writes.some(({ device, fate, what }) => device === name && what === "count" && fate === "made")
 
     const write = (device: Device, session: Session): Effect.Effect<string | undefined> => {
       const { maps } = session
@@ -379,7 +386,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         }
         case 7:
         case 8: {
-          if (digits.isFull) return Effect.succeed(undefined)
+          if (!mayCount(device)) return Effect.succeed(undefined)
           const written = note(device, { what: "count", map: names.hits, key: names.hits })
           const by = digits.next(written.label, roll(3) === 0 ? -1 : 1)
           const counting = by < 0 ? maps.hits.decrement(-by, terms) : maps.hits.increment(by, terms)
@@ -389,7 +396,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
           const batch = newLabel()
           const own = [1, 2].map((n) => note(device, { what: "set", map: names.pairs, key: `${batch}/${n}`, batch }))
           const shared = note(device, { what: "set", map: names.records, key, batch })
-          const counted = digits.isFull ? undefined : note(device, { what: "count", map: names.hits, key: names.hits, batch })
+          const counted = !mayCount(device) ? undefined : note(device, { what: "count", map: names.hits, key: names.hits, batch })
           const by = counted === undefined ? 0 : digits.next(counted.label, 1)
           const written = [...own, shared, ...(counted === undefined ? [] : [counted])]
           return Effect.as(
@@ -426,7 +433,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       saw("rejected writes that were tried again")
       if (change === "remove" && map === names.sets) {
         for (const label of ofIt) {
-          device.refusals.removals.delete(label)
+          device.refusals.removals.set(label, (device.refusals.removals.get(label) ?? 1) - 1)
           reference.untake(device.name, label)
         }
       }
@@ -505,6 +512,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
             return `${name} opens`
           }
           const isCrash = roll(3) > 0
+          if (!mayCrash(device)) return undefined
           yield* close(device, session, isCrash)
           saw(isCrash ? "devices that crashed" : "devices that were closed")
           if (roll(3) > 0) yield* open(device)
@@ -609,8 +617,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
             rejected.change !== "remove" && labelsOf(rejected, digits).includes(label)
           )
         ),
-      isRemovalRefused: (device, label) =>
-        devices.some(({ name, refusals }) => name === device && refusals.removals.has(label))
+      refusedRemovals: (device, label) => devices.find(({ name }) => name === device)!.refusals.removals.get(label) ?? 0
     }
 
     const isAtRest = (): boolean =>

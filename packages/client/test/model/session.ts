@@ -39,7 +39,8 @@ const sorted = <A>(entries: Iterable<readonly [string, A]>): string =>
 export class Refusals {
   readonly byId = new Map<string, RejectedWrite>()
   readonly labels = new Set<string>()
-  readonly removals = new Set<string>()
+  /** How often the removal of a label was. */
+  readonly removals = new Map<string, number>()
   /** How often something of a key was refused. */
   readonly #ofKey = new Map<string, number>()
   readonly #digits: Digits
@@ -55,7 +56,8 @@ export class Refusals {
       const key = `${rejected.map} ${rejected.key}`
       this.#ofKey.set(key, this.ofKey(rejected.map, rejected.key) + 1)
       if (rejected.change === "remove") {
-        if (rejected.value !== undefined) this.removals.add(String(rejected.value))
+        const label = String(rejected.value)
+        if (rejected.value !== undefined) this.removals.set(label, (this.removals.get(label) ?? 0) + 1)
       } else for (const label of labelsOf(rejected, this.#digits)) this.labels.add(label)
     }
   }
