@@ -277,6 +277,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       : LwwRecord.put(stamp, bytes, ttlMs === undefined ? 0 : stamp.millis + ttlMs)
   }
 
+  /**
+   * A write comes after what is there. Only where a server has set this device's clock far back is there a later stamp; it may
+   * refuse this one then, which is told, where it would have let it lose, which isn't.
+   */
+  const exceed = (name: string, key: string): void => hlc.unsafeRaise(cellsOf(name).getRecord(key)!)
+
   const admit = (
     write: LocalWrite,
     name: string,
@@ -284,8 +290,13 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     bytes: Uint8Array | undefined,
     { concern, ttlMs }: WriteTerms
   ): void => {
-    const record = putRecord(bytes, ttlMs)
-    const change = cellsOf(name).write(key, record)
+    let record = putRecord(bytes, ttlMs)
+    let change = cellsOf(name).write(key, record)
+    if (change === undefined) {
+      exceed(name, key)
+      record = putRecord(bytes, ttlMs)
+      change = cellsOf(name).write(key, record)
+    }
     const operation = outbox.append(name, "lww", key, record, concern)
     journal.stageCell(name, key, "local")
     write.admit(Exit.succeed({ parts: [{ operation, record }], local: journal.flushed() }))
@@ -298,11 +309,16 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     const batch = isBatch && drafts.length > 1 ? outbox.batchOf(drafts.length) : undefined
     const parts: Array<Part> = []
     const changes = new Map<string, Array<RecordChange>>()
-    drafts.forEach(({ key, kind, map, mayLose }, i) => {
-      const record = records[i]!
+    drafts.forEach(({ key, kind, map, mayLose, stamp }, i) => {
+      let record = records[i]!
       const cell = Cell.cellOf(kind, key, record)
-      const change = cellsOf(map).write(cell, record)
+      let change = cellsOf(map).write(cell, record)
       if (change === undefined && mayLose === true) return
+      if (change === undefined && kind === "lww") {
+        exceed(map, key)
+        record = stamp()
+        change = cellsOf(map).write(cell, record)
+      }
       parts.push({ operation: outbox.append(map, kind, cell, record, concern, batch), record })
       journal.stageCell(map, cell, "local")
       if (change === undefined) return

@@ -26,7 +26,7 @@ export const dueOf = (
   return all.filter((operation) =>
     // No clock has a part in a counter.
     operation.kind !== "counter" && (isAll || operation.record.millis > boundMillis) && !sent.has(nameOf(operation)) &&
-    mayChange(operation, cellsOf(operation.map).getConfirmed(operation.cell))
+    mayChange(operation, cellsOf(operation.map).getConfirmed(operation.cell), boundMillis)
   )
 }
 
@@ -40,9 +40,15 @@ const mayBeSeen = ({ kind, record, stage }: Pending, boundMillis: number): boole
   kind === "or" && stage === "flight" && record.millis <= boundMillis && record.expiresAt === 0
 
 /** Whether an operation may be written in another way: the server is known to have neither it nor what it goes by. */
-const mayChange = ({ kind, record }: Pending, confirmed: LwwRecord.LwwRecord | undefined): boolean =>
-  // A tag is its addition's stamp: once the server has that, it can't be another one.
-  confirmed === undefined || (kind !== "or" && LwwRecord.compare(confirmed, record) < 0)
+const mayChange = (
+  { kind, record }: Pending,
+  confirmed: LwwRecord.LwwRecord | undefined,
+  boundMillis = Number.POSITIVE_INFINITY
+): boolean =>
+  // A tag is its addition's stamp: once the server has that, it can't be another one. And a stamp within the bound would lose to
+  // what is beyond it, of which nobody were told; that this one is refused is told.
+  confirmed === undefined ||
+  (kind !== "or" && LwwRecord.compare(confirmed, record) < 0 && confirmed.millis <= boundMillis)
 
 /** What is changed. */
 export interface Device {

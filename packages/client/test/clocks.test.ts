@@ -223,6 +223,46 @@ describe("a clock that is set while the device is connected", () => {
     }).pipe(Effect.scoped, inWorld()))
 })
 
+describe("a clock that a server sets far back", () => {
+  it.live("is no reason for a write to lose to what is there already", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      let isLying = false
+      yield* World.startServer({}, (connection) => ({
+        ...connection,
+        send: (frame) => {
+          for (const message of Protocol.decodeFromServer(frame)) {
+            connection.send(
+              Protocol.encode(isLying && "serverMillis" in message ? { ...message, serverMillis: 0 } : message)
+            )
+          }
+        }
+      }))
+      const client = yield* World.startClient("alice")
+      const map = yield* client.map<number>("m")
+      yield* clock.runUntil(() => isSettled(client))
+      for (const key of ["a", "b", "c"]) yield* map.set(key, 1)
+      yield* clock.runUntil(() => isSettled(client))
+      isLying = true
+      yield* client.disconnect
+      yield* map.set("a", 2)
+      yield* client.connect
+      yield* clock.runUntil(() => isSettled(client))
+      yield* map.set("b", 2)
+      yield* client.batch((tx) => {
+        tx.set("m", "c", 2)
+        tx.set("m", "d", 2)
+      })
+      expect(Object.fromEntries(map)).toEqual({ a: 2, b: 2, c: 2, d: 2 })
+      yield* clock.runUntil(() => isSettled(client))
+      const bob = yield* World.startClient("bob")
+      isLying = false
+      const his = yield* bob.map<number>("m")
+      yield* clock.runUntil(() => isSettled(bob))
+      expect(Object.fromEntries(his)).toEqual({ a: 2, b: 2, c: 2, d: 2 })
+    }).pipe(Effect.scoped, inWorld()))
+})
+
 describe("a clock that is set while nobody writes", () => {
   it.live("is noticed, and the status says by how much it differs", () =>
     Effect.gen(function*() {
