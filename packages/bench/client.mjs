@@ -18,9 +18,9 @@ import { startOther } from "./processes.mjs"
 import { check, count, keyOf, median, recordOf } from "./records.mjs"
 
 const [topgun] = contestants
-const scenarioNames = ["set", "drain", "once", "fresh", "reconnect", "stream", "seen"]
-const chosenScenarios = process.argv.slice(2).filter((word) => scenarioNames.includes(word))
-const chosenContestants = process.argv.slice(2).filter((word) => !scenarioNames.includes(word))
+const scenarioNames = new Set(["set", "drain", "once", "fresh", "reconnect", "stream", "seen"])
+const chosenScenarios = process.argv.slice(2).filter((word) => scenarioNames.has(word))
+const chosenContestants = process.argv.slice(2).filter((word) => !scenarioNames.has(word))
 const records = Array.from({ length: count }, (_, n) => recordOf(n))
 
 const rows = []
@@ -218,7 +218,7 @@ const fill = async (contestant, url, room) => {
 
 /** A device that has nothing gets 100,000 records. */
 const fresh = async (server, contestant) => {
-  const { records: count } = contestant
+  const { records: size } = contestant
   const digest = await fill(contestant, server.url, "fresh")
   const rounds = []
   for (let i = 0; i < 5; i++) {
@@ -230,31 +230,31 @@ const fresh = async (server, contestant) => {
       await client.synced()
     }, server)
     rounds.push({ ...round, bytes: wireBytes() - before })
-    check(client.size() === count && client.digest() === digest, "the fresh client has every record")
-    for (let n = 0; n < count; n += 997) {
+    check(client.size() === size && client.digest() === digest, "the fresh client has every record")
+    for (let n = 0; n < size; n += 997) {
       check(isDeepStrictEqual(client.get(n), records[n]), "and its content")
     }
     await client.close()
   }
   const round = middle(rounds)
-  const perSecond = ({ wall }) => whole(count / wall * 1000)
+  const perSecond = ({ wall }) => whole(size / wall * 1000)
   const ours = contestant === topgun
   report(
-    `${contestant.name}: a fresh client has ${whole(count)} records`,
+    `${contestant.name}: a fresh client has ${whole(size)} records`,
     `${round.wall.toFixed(0)} ms, ${perSecond(round)} records/s (the first: ${perSecond(rounds[0])})`,
     ours ? "150,000/s" : "",
     cpuOf(round)
   )
   report(
     "  on the wire, a record",
-    `${(median(rounds.map(({ bytes }) => bytes)) / count).toFixed(1)} B`,
+    `${(median(rounds.map(({ bytes }) => bytes)) / size).toFixed(1)} B`,
     ours ? "100 B" : ""
   )
 }
 
 /** Two devices that both have 100,000 records wrote 50 each while they were offline; one after the other comes back. */
 const reconnect = async (server, contestant) => {
-  const { records: count } = contestant
+  const { records: size } = contestant
   const ours = contestant === topgun
   const room = "reconnect"
   await fill(contestant, server.url, room)
@@ -267,8 +267,8 @@ const reconnect = async (server, contestant) => {
     const rounds = []
     for (let i = 0; i < 15; i++) {
       const stamp = `round ${i}`
-      const mine = Array.from({ length: 50 }, (_, n) => (n * 1_999 + i) % count)
-      const theirs = Array.from({ length: 50 }, (_, n) => (n * 1_997 + 50_021 + i) % count)
+      const mine = Array.from({ length: 50 }, (_, n) => (n * 1_999 + i) % size)
+      const theirs = Array.from({ length: 50 }, (_, n) => (n * 1_997 + 50_021 + i) % size)
       await client.disconnect()
       await other.call("disconnect")
       client.together(() => {
@@ -310,7 +310,7 @@ const reconnect = async (server, contestant) => {
     const round = middle(rounds)
     const of = (field) => median(rounds.map((each) => each[field]))
     report(
-      `${contestant.name}: back with 50 own and 50 other divergent records of ${whole(count)}, until synced`,
+      `${contestant.name}: back with 50 own and 50 other divergent records of ${whole(size)}, until synced`,
       `${round.wall.toFixed(1)} ms (least ${Math.min(...rounds.map(({ wall }) => wall)).toFixed(1)})`,
       ours ? "15 ms" : "",
       cpuOf(round)

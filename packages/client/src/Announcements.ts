@@ -43,23 +43,34 @@ const totalOf = (record: LwwRecord | undefined): number => {
   return increments - decrements
 }
 
+/** What a cell was before a change, to those who read it: nothing where its time was over, unless that is the change. */
+const seenBefore = ({ previous, record }: RecordChange, now: number): LwwRecord | undefined =>
+  previous !== undefined && previous !== record && previous.expiresAt !== 0 && previous.expiresAt <= now
+    ? undefined
+    : previous
+
 /** What listeners see of changed cells, once the map has changed. @throws CounterOverflow */
-const describe = (crdt: Crdt, changes: ReadonlyArray<RecordChange>, origin: Origin): Changes => {
+const describe = (crdt: Crdt, changes: ReadonlyArray<RecordChange>, origin: Origin, now: number): Changes => {
   switch (crdt.kind) {
-    case "lww":
-      return changes.map(({ key, previous }) => ({
+    case "lww": {
+      const byKey = new Map<string, LwwRecord | undefined>()
+      // What a key had before the step is what it had before its first change in it.
+      for (const change of changes) if (!byKey.has(change.key)) byKey.set(change.key, seenBefore(change, now))
+      return Array.from(byKey, ([key, previous]) => ({
         key,
         value: crdt.cells.get(key),
         previous: valueOf(previous),
         origin
       }))
+    }
     case "or": {
       const byKey = new Map<string, Map<string, LwwRecord | undefined>>()
-      for (const { key: cell, previous } of changes) {
+      for (const change of changes) {
+        const { key: cell } = change
+        const previous = seenBefore(change, now)
         const key = Cell.keyOf("or", cell)
         const ofKey = byKey.get(key)
         if (ofKey === undefined) byKey.set(key, new Map([[cell, previous]]))
-        // What a cell had before the step is what it had before its first change in it.
         else if (!ofKey.has(cell)) ofKey.set(cell, previous)
       }
       return Array.from(byKey, ([key, records]) => ({
@@ -80,7 +91,7 @@ const describe = (crdt: Crdt, changes: ReadonlyArray<RecordChange>, origin: Orig
 }
 
 /** Tells audiences of changes. What a listener throws, or can't be told, goes to `onFault`. */
-export const make = (onFault: (fault: unknown) => void) => {
+export const make = (now: () => number, onFault: (fault: unknown) => void) => {
   /** Changes still to tell of: those that a listener makes come after those it hears of, for everyone. */
   const untold: Array<readonly [audience: Audience, changes: Changes]> = []
   let telling = false
@@ -102,7 +113,7 @@ export const make = (onFault: (fault: unknown) => void) => {
     if (audience.isEmpty) return
     let told: Changes
     try {
-      told = describe(crdt, changes, origin)
+      told = describe(crdt, changes, origin, now())
     } catch (fault) {
       return onFault(fault)
     }

@@ -2,11 +2,12 @@
 import * as Grid from "@topgun/core/Grid"
 import { checkAmount } from "@topgun/core/PnCounter"
 import * as Value from "@topgun/core/Value"
+import type { WriteConcern } from "@topgun/core/WriteConcern"
 import type { Batch, CounterRef, MapRef, OrMapRef } from "./Batch.ts"
 import type { Writing } from "./MapHandles.ts"
 import type { Replica } from "./Replica.ts"
 import type { RejectedWrite } from "./Reports.ts"
-import type { Draft } from "./Write.ts"
+import type { Draft, LocalWrite } from "./Write.ts"
 
 const declarationOf = <D extends Grid.Declaration>(
   ref: D | string | { readonly declaration: D },
@@ -92,8 +93,19 @@ export const draftsOf = (replica: Replica["Type"], build: (batch: Batch) => void
   ]
 }
 
-/** A rejected write once more, as of now. */
-export const again = ({ change, key, kind, map, ttlMs, value }: RejectedWrite): Writing => (replica, concern) => {
+/** A rejected write once more, as of now. It leaves the list in the transaction that stores it: it is in neither both nor none. */
+export const again = (rejected: RejectedWrite): Writing => (replica, concern) => {
+  const write = rewrite(rejected, replica, concern)
+  // One that waits for room can't be told of yet.
+  if (write.isAdmitted) replica.rejected.take(rejected.id)
+  return write
+}
+
+const rewrite = (
+  { change, key, kind, map, ttlMs, value }: RejectedWrite,
+  replica: Replica["Type"],
+  concern: WriteConcern
+): LocalWrite => {
   if (kind === "lww") return replica.write(Grid.map(map), key, () => value, { concern, ttlMs })
   const drafts = () => {
     if (kind === "counter") return value === 0 ? [] : [replica.draftCount(Grid.counter(map), Number(value))]

@@ -170,6 +170,8 @@ export const make = Effect.fnUntraced(function*(options: {
   const batches = new Map<number, Pending>()
   /** Cells to offer again: their records are read when there is room to send them. */
   let offers: Array<Offer> = []
+  /** Cells that needn't be, as long as the operation that is on its way isn't refused. */
+  const withheld = new Set<string>()
   let live = 0
   let closed: WriteFailure | undefined
   const room = Effect.unsafeMakeLatch(true)
@@ -206,6 +208,13 @@ export const make = Effect.fnUntraced(function*(options: {
     listener.onChange()
   }
 
+  const nameOf = (map: string, cell: string): string => `${map}\0${cell}`
+  const offer = (map: string, kind: Cell.MapKind, cell: string): void => {
+    if (latestOf(map, cell) !== undefined) return void withheld.add(nameOf(map, cell))
+    offers.push({ map, kind, cell })
+    offered.unsafeOpen()
+  }
+
   const undo = (operation: Pending, failure: WriteFailure): void => {
     end(operation)
     const remaining = latestOf(operation.map, operation.cell)
@@ -216,6 +225,7 @@ export const make = Effect.fnUntraced(function*(options: {
       return
     }
     listener.onUndone(operation, remaining, failure)
+    if (withheld.delete(nameOf(operation.map, operation.cell))) offer(operation.map, operation.kind, operation.cell)
     operation.outcome = Either.left(failure)
     acks.failed(operation.sequence, failure)
   }
@@ -285,8 +295,12 @@ export const make = Effect.fnUntraced(function*(options: {
   ): ReadonlyArray<Pending> => {
     const taken: Array<Pending> = []
     for (const { cell, kind, map } of offers.splice(0, Math.min(max, inFlightMax - flight.size))) {
+      if (latestOf(map, cell) !== undefined) {
+        withheld.add(nameOf(map, cell))
+        continue
+      }
       const record = confirmed(map, cell)
-      if (record === undefined || latestOf(map, cell) !== undefined) continue
+      if (record === undefined) continue
       const operation = issue(map, kind, cell, record, "APPLIED", options.now(), undefined, true)
       launch(operation)
       taken.push(operation)
@@ -305,8 +319,10 @@ export const make = Effect.fnUntraced(function*(options: {
     })
 
   // Deadlines of those who wait, looked after by one fiber.
+  // Who waits for an operation that has ended asked for what it doesn't say.
+  const isSent = (sequence: number): boolean => sequence < (line.peek()?.sequence ?? nextSequence)
   const expiry = (waiter: Waiter): WriteFailure =>
-    flight.has(waiter.sequence)
+    isSent(waiter.sequence)
       ? new Indeterminate({
         reason: `sent, but not acknowledged at ${waiter.concern} in time; it is sent again if need be`
       })
@@ -439,13 +455,13 @@ export const make = Effect.fnUntraced(function*(options: {
 
     /** Names records that the server lacks. They are sent after what waits already, and forgotten with the connection. */
     offer: (map: string, kind: Cell.MapKind, cells: ReadonlyArray<string>): void => {
-      for (const cell of cells) if (latestOf(map, cell) === undefined) offers.push({ map, kind, cell })
-      if (offers.length > 0) offered.unsafeOpen()
+      for (const cell of cells) offer(map, kind, cell)
     },
 
     /** What is in flight and not acknowledged on this connection, to be sent again at its beginning. */
     resend: (): ReadonlyArray<Pending> => {
       offers = []
+      withheld.clear()
       offered.unsafeClose()
       for (const operation of Array.from(flight.values())) {
         operation.acked = false

@@ -195,7 +195,7 @@ export interface Client {
   synced(options?: Waiting): Promise<void>
   readonly status: Live<SyncStatus>
   readonly rejectedWrites: Live<ReadonlyArray<RejectedWrite>> & {
-    /** Writes the value again, as of now. It stays in the list until that is durable on this device. */
+    /** Writes the value again, as of now. It leaves the list with that, in one transaction of storage. */
     retry(id: string): Write
     discard(id: string): void
     /**

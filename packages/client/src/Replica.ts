@@ -180,7 +180,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Being told ---
 
-  const announceTo = Announcements.make(onFault)
+  const announceTo = Announcements.make(now, onFault)
   const announce = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
     const { audience, crdt } = mapOf(name)
     announceTo(audience, crdt, changes, origin)
@@ -202,8 +202,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   stillToExpire.forEach(expire)
 
   const emit = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
+    const seenAt = now()
     for (const { key: cell, record } of changes) {
-      if (record !== undefined && record.expiresAt !== 0) expire({ at: record.expiresAt, map: name, cell })
+      // What comes too late was never seen, and nobody is told that it goes.
+      if (record !== undefined && record.expiresAt > seenAt) expire({ at: record.expiresAt, map: name, cell })
     }
     announce(name, changes, origin)
   }

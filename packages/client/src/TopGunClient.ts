@@ -40,7 +40,7 @@ export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<Top
   ) => Effect.Effect<GridMap.Write, WriteRefusal>
   readonly status: Live<SyncStatus>
   readonly rejectedWrites: Live<ReadonlyArray<RejectedWrite>> & {
-    /** Writes the value again, as of now. It stays in the list until that is durable on this device. */
+    /** Writes the value again, as of now. It leaves the list with that, in one transaction of storage. */
     readonly retry: (id: string) => Effect.Effect<void, WriteRefusal>
     readonly discard: (id: string) => Effect.Effect<void>
     /** All of them as JSON Lines; see `RejectedWrites.toJsonLines`. */

@@ -115,6 +115,11 @@ export class LocalWrite {
     if (this.#admission !== undefined) Deferred.unsafeDone(this.#admission, outcome)
   }
 
+  /** Whether it has been let in. */
+  get isAdmitted(): boolean {
+    return this.#admitted !== undefined
+  }
+
   /** From now on {@link admit} may be waited for. */
   postpone(): void {
     this.#admission = Deferred.unsafeMake(FiberId.none)

@@ -65,6 +65,36 @@ describe("A value with a lifetime", () => {
       assert.strictEqual(changes, 6 + 2)
     }).pipe(Effect.scoped, inWorld()))
 
+  it.live("is nothing that a listener hears of when it comes too late, or was over before the next write", () =>
+    Effect.gen(function*() {
+      const { client, clock } = yield* connected()
+      const map = yield* client.map<string>("m")
+      const sets = yield* client.orMap<string>("s")
+      const bob = yield* startClient("bob", { autoConnect: false })
+      const late = yield* bob.map<string>("m")
+      const lateSets = yield* bob.orMap<string>("s")
+      const told: Array<unknown> = []
+      for (const [who, own] of [["alice", map], ["bob", late]] as const) {
+        own.subscribe((changes) => told.push(...changes.map(({ previous, value }) => [who, previous, value])))
+      }
+      lateSets.subscribe((changes) => told.push(...changes))
+      yield* map.set("k", "first", { ttlMs: 1_000 })
+      yield* sets.add("k", "first", { ttlMs: 1_000 })
+      yield* clock.advance("5 seconds")
+      yield* bob.connect
+      yield* clock.runUntil(() => bob.status.current.state === "CONNECTED")
+      yield* clock.advance("5 seconds")
+      yield* map.set("k", "second")
+      yield* clock.advance("1 second")
+      assert.deepStrictEqual(told.filter((change) => Array.isArray(change) && (change[1] ?? change[2]) !== undefined), [
+        ["alice", undefined, "first"],
+        ["alice", "first", undefined],
+        ["alice", undefined, "second"],
+        ["bob", undefined, "second"]
+      ])
+      assert.deepStrictEqual(told.filter((change) => !Array.isArray(change)), [])
+    }).pipe(Effect.scoped, inWorld()))
+
   it.live("is told of at its time, though the device was restarted and the time is months away", () =>
     Effect.gen(function*() {
       const clock = yield* VirtualClock.VirtualClock

@@ -10,7 +10,7 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { expect } from "vitest"
-import { connected, inStep, inWorld, welcome } from "./worlds.ts"
+import { connected, inStep, inWorld, remembering, welcome } from "./worlds.ts"
 
 /** A server that answers nothing by itself beyond opening maps; what it says of operations is for the test to say. */
 const scripted = Effect.gen(function*() {
@@ -98,6 +98,26 @@ describe("the log", () => {
         expect(client.status.current).toMatchObject({ state: "CONNECTED", rejected: refused + 1 })
         expect((yield* server.status).maps).toMatchObject([{ root: map.digest }])
       }
+    }).pipe(Effect.scoped, inWorld()))
+})
+
+describe("a server that lost everything", () => {
+  it.live("gets a record again though a later write to it, or count, is refused", () =>
+    Effect.gen(function*() {
+      const { client, clock, server } = yield* connected()
+      const map = yield* client.map<number>("m")
+      const hits = yield* client.counter("hits")
+      yield* map.set("k", 1)
+      yield* hits.increment(5)
+      yield* clock.runUntil(() => client.status.current.pending === 0)
+      yield* server.stop
+      yield* map.set("k", 2, { writeConcern: "REPLICATED" })
+      yield* hits.increment(1, { writeConcern: "REPLICATED" })
+      const empty = yield* World.startServer()
+      yield* clock.runUntil(() => client.status.current.rejected === 2)
+      yield* clock.advance("2 seconds")
+      expect(client.status.current).toMatchObject({ state: "CONNECTED", pending: 0 })
+      expect((yield* empty.status).maps).toMatchObject([{ root: map.digest }, { root: hits.digest }])
     }).pipe(Effect.scoped, inWorld()))
 })
 
@@ -220,6 +240,30 @@ describe("rejected writes", () => {
       const outcome = yield* Effect.either(client.rejectedWrites.retry(rejected!.id))
       expect(Either.isLeft(outcome)).toBe(true)
       expect(client.rejectedWrites.current).toMatchObject([{ key: "k", value: 1 }])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("are tried again once, however often one asks, and after a crash at any transaction are in the list or on their way", () =>
+    Effect.gen(function*() {
+      const disk = remembering()
+      const { client, clock } = yield* connected({}, disk.device)
+      const hits = yield* client.counter("hits")
+      yield* hits.increment(5, { writeConcern: "REPLICATED" })
+      yield* clock.runUntil(() => client.status.current.rejected === 1)
+      yield* clock.advance("1 second")
+      yield* client.disconnect
+      const from = disk.commits()
+      const { id } = client.rejectedWrites.current[0]!
+      yield* Effect.all([1, 2, 3].map(() => client.rejectedWrites.retry(id)), { concurrency: 3 })
+      expect(hits.current).toBe(5)
+      yield* client.close
+      for (let commits = from; commits <= disk.commits(); commits++) {
+        const { device } = yield* disk.copy(commits)
+        const again = yield* World.startClient("alice", { autoConnect: false }, device)
+        const { pending, rejected } = again.status.current
+        expect([pending, rejected, (yield* again.counter("hits")).current])
+          .toEqual(commits === from ? [0, 1, 0] : [1, 0, 5])
+        yield* again.close
+      }
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("are bounded whatever their values are", () =>

@@ -3,7 +3,7 @@ import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Effect from "effect/Effect"
 import { expect } from "vitest"
-import { fragile, inWorld } from "./worlds.ts"
+import { connected, fragile, inWorld } from "./worlds.ts"
 
 describe("listeners", () => {
   it.live("hear of changes in their order, though one of them writes", () =>
@@ -20,6 +20,28 @@ describe("listeners", () => {
       yield* map.set("k", 1)
       expect(seen).toEqual([[undefined, 1], [1, 2]])
       expect(watched).toEqual([1, 2])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("hear once of a key that several records of one step are about, with what it was before the step", () =>
+    Effect.gen(function*() {
+      const { client, clock, network } = yield* connected()
+      const theirs = yield* client.map<number>("m")
+      yield* theirs.set("k", 0)
+      const bob = yield* World.startClient("bob", { autoConnect: false })
+      const map = yield* bob.map<number>("m")
+      yield* bob.connect
+      yield* clock.runUntil(() => map.get("k") === 0)
+      const told: Array<unknown> = []
+      map.subscribe((changes) => told.push(...changes.map(({ key, previous, value }) => [key, previous, value])))
+      // Both are sent, get lost, and are sent again together.
+      network.cut("alice")
+      for (const value of [1, 2]) {
+        yield* theirs.set("k", value)
+        yield* clock.advance("1 second")
+      }
+      network.heal()
+      yield* clock.runUntil(() => map.get("k") === 2)
+      expect(told).toEqual([["k", 0, 2]])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("may throw, and so may the one who is told of it", () =>

@@ -406,8 +406,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "ACK-2",
     breaks: "a write that was sent is taken for one that never was",
     ...client("Outbox", "TopGunClient"),
-    find: "    flight.has(waiter.sequence)",
-    replace: "    !flight.has(waiter.sequence)",
+    find: "    isSent(waiter.sequence)",
+    replace: "    !isSent(waiter.sequence)",
     fails: "of a write that was sent and not answered: indeterminate"
   },
   {

@@ -1,0 +1,153 @@
+/** Where a run keeps things: a device's storage and a server's database, both of which can be slow, fail, and stop at a moment. */
+import * as Storage from "@topgun/core/Storage"
+import { StorageUnavailable } from "@topgun/core/GridError"
+import * as Value from "@topgun/core/Value"
+import * as CrdtStore from "@topgun/core/CrdtStore"
+import * as Hlc from "@topgun/core/Hlc"
+import * as MerkleSync from "@topgun/core/MerkleSync"
+import * as PartitionRouter from "@topgun/core/PartitionRouter"
+import type { MapKind } from "@topgun/core/Cell"
+import * as Persistence from "@topgun/server/Persistence"
+import * as ServerConfig from "@topgun/server/ServerConfig"
+import * as TopGunServer from "@topgun/server/TopGunServer"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
+
+/** A device's storage: it outlives the clients that are opened on it. */
+export class Disk {
+  readonly #memory = Storage.memory()
+  readonly #sleep: (millis: number) => Promise<void>
+  /** How long a transaction takes, each half of it: before it is there, and until that is told. */
+  latencyMillis = 0
+  isFailing = false
+
+  constructor(sleep: (millis: number) => Promise<void>) {
+    this.#sleep = sleep
+  }
+
+  /** For one client. After `freeze` nothing of what it does is kept, nor told. */
+  open(): { readonly adapter: Storage.StorageAdapter; readonly freeze: () => void } {
+    let isFrozen = false
+    let freeze = (): void => {}
+    const frozen = new Promise<never>((_, reject) => {
+      freeze = () => {
+        isFrozen = true
+        reject(new Error("the device has crashed"))
+      }
+    })
+    frozen.catch(() => {})
+    const wait = () =>
+      this.latencyMillis === 0 ? Promise.resolve() : Promise.race([this.#sleep(this.latencyMillis), frozen])
+    const adapter: Storage.StorageAdapter = {
+      ...this.#memory,
+      open: () => this.#memory.open("device"),
+      commit: async (writes) => {
+        await wait()
+        if (isFrozen) return frozen
+        if (this.isFailing) throw new Error("the disk is full")
+        await this.#memory.commit(writes)
+        await wait()
+        if (isFrozen) return frozen
+      }
+    }
+    return { adapter, freeze }
+  }
+}
+
+interface StoredRow {
+  readonly map: string
+  readonly kind: MapKind
+  readonly cell: string
+  readonly partition: number
+  readonly row: Uint8Array
+}
+
+/** A server's database: it outlives the servers that are opened on it. */
+export class Database {
+  readonly #rows: Map<string, StoredRow>
+  readonly #generation: string
+  latencyMillis = 0
+  isFailing = false
+
+  constructor(rows: ReadonlyMap<string, StoredRow> = new Map(), generation = 0) {
+    this.#rows = new Map(rows)
+    this.#generation = `generation${generation}`
+  }
+
+  /** What is there now, to be gone on with one day. */
+  backup(): ReadonlyMap<string, StoredRow> {
+    return new Map(this.#rows)
+  }
+
+  /** Rows of a key's cells. */
+  has(map: string, row: Uint8Array): boolean {
+    for (const stored of this.#rows.values()) {
+      if (stored.map === map && Value.compareBytes(stored.row, row) === 0) return true
+    }
+    return false
+  }
+
+  rows(): Iterable<StoredRow> {
+    return this.#rows.values()
+  }
+
+  /** For one server. After `freeze` nothing of what it does is kept. */
+  open(): { readonly driver: Persistence.Driver; readonly freeze: () => void } {
+    let isFrozen = false
+    const frozen = Effect.unsafeMakeLatch(false)
+    const driver: Persistence.Driver = {
+      kind: "simulated",
+      generation: this.#generation,
+      nodeId: "server0000000000",
+      load: (onRow) =>
+        Effect.sync(() => {
+          for (const { cell, kind, map, partition, row } of this.#rows.values()) {
+            onRow(map, kind, cell, partition, row.slice())
+          }
+        }),
+      commit: (batches) =>
+        Effect.zipRight(
+          Effect.suspend(() =>
+            this.latencyMillis === 0 ? Effect.void : Effect.raceFirst(Effect.sleep(this.latencyMillis), frozen.await)
+          ),
+          Effect.suspend(() => {
+            if (isFrozen || this.isFailing) return new StorageUnavailable({ reason: "the database is gone" })
+            for (const { kind, map, rows } of batches) {
+              for (const { cell, partition, record } of rows) {
+                const id = JSON.stringify([map, cell])
+                const known = this.#rows.get(id)
+                if (known !== undefined && Value.compareBytes(known.row, record.row) >= 0) continue
+                this.#rows.set(id, { map, kind, cell, partition, row: record.row.slice() })
+              }
+            }
+            return Effect.void
+          })
+        )
+    }
+    return {
+      driver,
+      freeze: () => {
+        isFrozen = true
+        frozen.unsafeOpen()
+      }
+    }
+  }
+}
+
+const quiet = Layer.provide(Logger.minimumLogLevel(LogLevel.None))
+
+/** A server over a database, or over its own memory where there is none. */
+export const layerServer = (driver: Persistence.Driver | undefined) =>
+  driver === undefined ? TopGunServer.layerInProcess().pipe(quiet) : TopGunServer.layerPartsInProcess.pipe(
+    Layer.provide(Layer.mergeAll(
+      CrdtStore.layer,
+      Hlc.layer(),
+      MerkleSync.layer,
+      PartitionRouter.layerSingleNode,
+      Layer.scoped(Persistence.Persistence, Persistence.make(driver))
+    )),
+    Layer.provide(ServerConfig.layer({})),
+    quiet
+  )
