@@ -1,13 +1,15 @@
 /**
  * The clients that `client.mjs` compares, in one form. `synced` is what each of them calls so: for TopGun the server has
- * all that was written here and this device all that the server has; for y-websocket the server's state has arrived.
+ * all that was written here and this device all that the server has, and so with rxdb; for y-websocket and tinybase the
+ * server's state has arrived. `records` and `writes` say how many a contestant is measured with, in fresh and reconnect and
+ * in stream.
  */
 import { createClient } from "@topgun/client/promise"
 import * as diagnostics from "node:diagnostics_channel"
 import { createRequire } from "node:module"
 import * as path from "node:path"
 import { startProgram, startServer } from "./processes.mjs"
-import { keyOf } from "./records.mjs"
+import { count, keyOf } from "./records.mjs"
 
 // --- Bytes of this process's connections, as the sockets count them: WebSocket's own included ---
 
@@ -33,6 +35,8 @@ export const capacity = 200_000
 
 const topgun = {
   name: "TopGun",
+  records: count,
+  writes: 50_000,
   start: () => startServer({ TOPGUN_STORAGE: "memory" }),
   open: (url, room, { offline = false } = {}) => {
     const client = createClient({
@@ -71,6 +75,8 @@ const ws = await optional("ws")
 
 const yWebsocket = {
   name: "yjs + y-websocket",
+  records: count,
+  writes: 50_000,
   start: () =>
     startProgram(
       path.join(path.dirname(createRequire(import.meta.url).resolve("y-websocket/package.json")), "bin/server.cjs"),
@@ -121,6 +127,8 @@ const yWebsocket = {
 }
 
 /** TopGun, and the peers that are installed. */
-export const contestants = yjs !== undefined && provider !== undefined && ws !== undefined
-  ? [topgun, yWebsocket]
-  : [topgun]
+export const contestants = [
+  topgun,
+  ...yjs !== undefined && provider !== undefined && ws !== undefined ? [yWebsocket] : [],
+  ...[(await optional("./tinybase.mjs"))?.tinybase, (await optional("./rxdb.mjs"))?.rxdb].filter(Boolean)
+]

@@ -65,7 +65,7 @@ export const startOther = () => {
   let next = 0
   let seen = () => {}
   child.on("message", (message) => {
-    if (message.seen !== undefined) return seen(message)
+    if ("seen" in message) return seen(message)
     const { reject, resolve } = calls.get(message.id)
     calls.delete(message.id)
     if (message.fault === undefined) resolve(message.value)

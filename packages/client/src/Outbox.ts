@@ -275,10 +275,10 @@ export const make = Effect.fnUntraced(function*(options: {
     cell: string,
     record: LwwRecord,
     concern: WriteConcern,
-    batch: Span | undefined,
+    since: number,
+    batch?: Span,
     isOffer = false
-  ): Pending =>
-    pending({ sequence: nextSequence++, map, kind, cell, record, concern, since: options.now(), batch }, isOffer)
+  ): Pending => pending({ sequence: nextSequence++, map, kind, cell, record, concern, since, batch }, isOffer)
 
   /** Puts an operation in flight that never stood in the line. */
   const launch = (operation: Pending): void => {
@@ -301,7 +301,7 @@ export const make = Effect.fnUntraced(function*(options: {
       }
       const record = confirmed(map, cell)
       if (record === undefined) continue
-      const operation = issue(map, kind, cell, record, "APPLIED", undefined, true)
+      const operation = issue(map, kind, cell, record, "APPLIED", options.now(), undefined, true)
       launch(operation)
       taken.push(operation)
     }
@@ -412,13 +412,14 @@ export const make = Effect.fnUntraced(function*(options: {
     /** The batch of the next so many operations, for {@link append}. */
     batchOf: (operations: number): Span => ({ first: nextSequence, last: nextSequence + operations - 1 }),
 
-    /** Adds a write; the caller has made sure of {@link hasRoom}. Coalesces it into an operation that wasn't sent yet. */
+    /** Adds a write that was made at `since`, in ms; the caller has made sure of {@link hasRoom}. Coalesces it into an operation that wasn't sent yet. */
     append: (
       map: string,
       kind: Cell.MapKind,
       cell: string,
       record: LwwRecord,
       concern: WriteConcern,
+      since: number,
       batch?: Span
     ): Pending => {
       const previous = latestOf(map, cell)
@@ -429,7 +430,7 @@ export const make = Effect.fnUntraced(function*(options: {
         operation.written = record
         operation.concern = stronger(operation.concern, concern)
       } else {
-        operation = issue(map, kind, cell, record, concern, batch)
+        operation = issue(map, kind, cell, record, concern, since, batch)
         live++
         if (batch !== undefined) batches.set(operation.sequence, operation)
         track(operation, previous)
@@ -447,7 +448,7 @@ export const make = Effect.fnUntraced(function*(options: {
 
     /** Makes an operation again of a record that storage kept without its own. */
     remake: (map: string, kind: Cell.MapKind, cell: string, record: LwwRecord): void => {
-      const operation = issue(map, kind, cell, record, "APPLIED", undefined)
+      const operation = issue(map, kind, cell, record, "APPLIED", options.now())
       launch(operation)
       journal.stageOperation(operation)
     },

@@ -297,7 +297,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       record = putRecord(bytes, ttlMs)
       change = cellsOf(name).write(key, record)
     }
-    const operation = outbox.append(name, "lww", key, record, concern)
+    const operation = outbox.append(name, "lww", key, record, concern, write.madeAt)
     journal.stageCell(name, key, "local")
     write.admit(Exit.succeed({ parts: [{ operation, record }], local: journal.flushed() }))
     if (change !== undefined) emit(name, [change], "local")
@@ -319,7 +319,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         record = stamp()
         change = cellsOf(map).write(cell, record)
       }
-      parts.push({ operation: outbox.append(map, kind, cell, record, concern, batch), record })
+      parts.push({ operation: outbox.append(map, kind, cell, record, concern, write.madeAt, batch), record })
       journal.stageCell(map, cell, "local")
       if (change === undefined) return
       const ofMap = changes.get(map)

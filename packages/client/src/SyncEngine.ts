@@ -451,7 +451,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
       }
       // A counter's totals go on from what is stored: what was sent of them, and then lost here, would be counted over. Where
       // storage fails, having them sent is the better chance.
-      if (operations.some(({ kind, offered }) => kind === "counter" && !offered)) yield* Effect.ignore(replica.journal.flush)
+      if (operations.some(({ kind, offered }) => kind === "counter" && !offered)) {
+        yield* Effect.ignore(replica.journal.flush)
+      }
       while (!isCovered()) yield* Effect.ignore(replica.journal.flush)
     })
 

@@ -127,7 +127,9 @@ describe("a counter", () => {
       const likes = yield* client.counter(Likes)
       const bob = yield* World.startClient("bob")
       const his = yield* bob.counter(Likes)
-      yield* clock.runUntil(() => client.status.current.state === "CONNECTED" && bob.status.current.state === "CONNECTED")
+      yield* clock.runUntil(() =>
+        client.status.current.state === "CONNECTED" && bob.status.current.state === "CONNECTED"
+      )
       yield* likes.increment(1)
       yield* clock.advance("1 second")
       isSlow = true

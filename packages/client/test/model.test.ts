@@ -33,7 +33,7 @@ describe("devices and a server", () => {
         const exit = yield* Effect.exit(run(seed, circumstancesOf(seed), sightings))
         if (Exit.isFailure(exit)) failures.push(String(Cause.squash(exit.cause)))
       }
-      if (count !== 40) console.log(sightings)
+      if (count !== 40) yield* Effect.log(sightings)
       if (failures.length > 0) throw new Error(`${failures.length} of ${count}:\n\n${failures.join("\n\n")}`)
       expect(Object.keys(sightings).length).toBeGreaterThan(3)
     }), { timeout: 3_600_000 })

@@ -38,14 +38,19 @@ export interface Listener<A> {
   readonly onLowWater: (pending: number) => void
 }
 
+/** Taken ones are kept till their chunk has gone. */
+const chunkItems = 256
+
 /** The items of a {@link Line}, for Effect's `Queue` to stand on: a ring that slides, with a report, where told to. */
 class Ring<A> implements Queue.BackingQueue<A> {
   readonly [Queue.BackingQueueTypeId] = { _A: (item: A) => item }
   readonly #limit: number
   readonly #slides: boolean
   readonly #listener: Listener<A>
-  #items: Array<A> = []
+  /** The items in chunks, so that a long line is never copied. Those of the first before `#head` have been taken. */
+  readonly #chunks: Array<Array<A>> = []
   #head = 0
+  #length = 0
   #high = false
 
   constructor(limit: number, slides: boolean, listener: Listener<A>) {
@@ -59,7 +64,7 @@ class Ring<A> implements Queue.BackingQueue<A> {
   }
 
   length(): number {
-    return this.#items.length - this.#head
+    return this.#length
   }
 
   offer(item: A): boolean {
@@ -67,7 +72,13 @@ class Ring<A> implements Queue.BackingQueue<A> {
       if (!this.#slides) return false
       this.#listener.onDrop(this.#take())
     }
-    this.#items.push(item)
+    let last = this.#chunks.at(-1)
+    if (last === undefined || last.length === chunkItems) {
+      last = []
+      this.#chunks.push(last)
+    }
+    last.push(item)
+    this.#length++
     if (!this.#high && this.length() >= this.#limit * highWaterMark) {
       this.#high = true
       this.#listener.onHighWater(this.length())
@@ -96,7 +107,7 @@ class Ring<A> implements Queue.BackingQueue<A> {
   }
 
   peek(): A | undefined {
-    return this.#items[this.#head]
+    return this.#chunks[0]?.[this.#head]
   }
 
   #watchLow(): void {
@@ -106,10 +117,11 @@ class Ring<A> implements Queue.BackingQueue<A> {
   }
 
   #take(): A {
-    const item = this.#items[this.#head]!
-    this.#head++
-    if (this.#head > 1024 && this.#head * 2 > this.#items.length) {
-      this.#items = this.#items.slice(this.#head)
+    const [first] = this.#chunks
+    const item = first![this.#head++]!
+    this.#length--
+    if (this.#head === first!.length) {
+      this.#chunks.shift()
       this.#head = 0
     }
     return item

@@ -38,7 +38,8 @@ export class Disk {
       }
     })
     frozen.catch(() => {})
-    const wait = () => this.latencyMillis === 0 ? Promise.resolve() : Promise.race([this.#sleep(this.latencyMillis), frozen])
+    const wait = () =>
+      this.latencyMillis === 0 ? Promise.resolve() : Promise.race([this.#sleep(this.latencyMillis), frozen])
     const adapter: Storage.StorageAdapter = {
       ...this.#memory,
       open: () => this.#memory.open("device"),
@@ -102,7 +103,9 @@ export class Database {
       nodeId: "server0000000000",
       load: (onRow) =>
         Effect.sync(() => {
-          for (const { cell, kind, map, partition, row } of this.#rows.values()) onRow(map, kind, cell, partition, row.slice())
+          for (const { cell, kind, map, partition, row } of this.#rows.values()) {
+            onRow(map, kind, cell, partition, row.slice())
+          }
         }),
       commit: (batches) =>
         Effect.zipRight(

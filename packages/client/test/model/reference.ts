@@ -118,7 +118,11 @@ export class Reference {
   }
 
   /** A record: of what servers have taken, the greatest stamp wins. What crashed in the middle may have come through. */
-  record(map: string, key: string, { taken }: Evidence): { readonly least: Taken | undefined; readonly may: Set<string> } {
+  record(
+    map: string,
+    key: string,
+    { taken }: Evidence
+  ): { readonly least: Taken | undefined; readonly may: Set<string> } {
     const records = taken(map, key)
     const isSure = ({ label }: Taken) => label !== undefined && this.get(label)?.fate === "kept"
     const least = records.filter(isSure).reduce<Taken | undefined>(

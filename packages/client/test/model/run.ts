@@ -174,7 +174,12 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         else reference.settle(device.name)
       })
 
-    const checkWhole = (who: string, { counted, maps }: Session, batch: string, written: ReadonlyArray<Written>): void => {
+    const checkWhole = (
+      who: string,
+      { counted, maps }: Session,
+      batch: string,
+      written: ReadonlyArray<Written>
+    ): void => {
       const isThere = written.filter(({ map }) => map !== names.records).map(({ key, label, map }) =>
         map === names.pairs ? maps.pairs.get(key) === label : counted.has(label)
       )
@@ -199,7 +204,9 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
           !maps.sets.getValues(key).includes(label)
         ) complain(`${device.name} has lost ${label}, which it had added`)
         const records = map === names.records ? maps.records : map === names.pairs ? maps.pairs : undefined
-        if (records !== undefined && !device.isWrong && refusals.ofKey(map, key) === 0 && stampAt(records, key) < stamp) {
+        if (
+          records !== undefined && !device.isWrong && refusals.ofKey(map, key) === 0 && stampAt(records, key) < stamp
+        ) {
           complain(`${device.name} has lost ${label} of ${map}.${key}`)
         }
       }
@@ -207,9 +214,11 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
 
     // --- Writes ---
 
-    type Terms = { readonly what: What; readonly map: string; readonly key: string } & Partial<
-      Pick<Written, "takes" | "batch" | "ttlMillis" | "label" | "isAgain">
-    >
+    type Terms =
+      & { readonly what: What; readonly map: string; readonly key: string }
+      & Partial<
+        Pick<Written, "takes" | "batch" | "ttlMillis" | "label" | "isAgain">
+      >
 
     const note = (device: Device, terms: Terms): Written =>
       reference.add({
@@ -345,7 +354,9 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         case 0:
         case 1:
         case 2: {
-          const ttlMillis = !circumstances.hasWrongClocks && roll(6) === 0 ? pick([3_000, 10_000, 3_600_000]) : undefined
+          const ttlMillis = !circumstances.hasWrongClocks && roll(6) === 0
+            ? pick([3_000, 10_000, 3_600_000])
+            : undefined
           const written = note(device, { what: "set", map: names.records, key, ttlMillis })
           return Effect.as(
             start(device, session, [written], maps.records.set(key, written.label, { ...terms, ttlMs: ttlMillis })),
@@ -361,7 +372,9 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         }
         case 4:
         case 5: {
-          const ttlMillis = !circumstances.hasWrongClocks && roll(8) === 0 ? pick([3_000, 10_000, 3_600_000]) : undefined
+          const ttlMillis = !circumstances.hasWrongClocks && roll(8) === 0
+            ? pick([3_000, 10_000, 3_600_000])
+            : undefined
           const written = note(device, { what: "add", map: names.sets, key, ttlMillis })
           return Effect.as(
             start(device, session, [written], maps.sets.add(key, written.label, { ...terms, ttlMs: ttlMillis })),
@@ -428,7 +441,10 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
           if (change !== "remove" && written !== undefined) written.fate = "discarded"
         }
         saw("rejected writes that were discarded")
-        return Effect.as(session.client.rejectedWrites.discard(id), `discards ${change} ${ofIt.join()} of ${map}.${key}`)
+        return Effect.as(
+          session.client.rejectedWrites.discard(id),
+          `discards ${change} ${ofIt.join()} of ${map}.${key}`
+        )
       }
       saw("rejected writes that were tried again")
       if (change === "remove" && map === names.sets) {
@@ -608,7 +624,8 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       taken: (map, key) =>
         ledger.taken(map, key).map(({ label, stamp }) => ({
           stamp,
-          label: label ?? reference.of(map, key).find((written) => written.what === "remove" && written.stamp === stamp)?.label
+          label: label ??
+            reference.of(map, key).find((written) => written.what === "remove" && written.stamp === stamp)?.label
         })),
       isRefused: ({ device, label }) =>
         devices.some(({ name, session }) =>
@@ -660,7 +677,9 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         const limit = `${60_000 - waited} millis` as const
         waited += yield* clock.runUntil(isAtRest, { within: limit }).pipe(
           Effect.catchAllDefect(() =>
-            Effect.dieMessage(`not at rest: ${JSON.stringify(devices.map(({ session }) => session!.client.status.current))}`)
+            Effect.dieMessage(
+              `not at rest: ${JSON.stringify(devices.map(({ session }) => session!.client.status.current))}`
+            )
           )
         )
         // What was on its way to others when the last was told that all is in step.
@@ -703,7 +722,9 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         if (fate !== "kept" || (what !== "set" && what !== "remove")) continue
         const device = devices.find((each) => each.name === name)!
         const isAnswered = (each: Written): boolean => hasCome(device, each) || device.refusals.labels.has(each.label)
-        if (isAnswered(written) || reference.after(written).some(isAnswered) || device.refusals.ofKey(map, key) > 0) continue
+        if (
+          isAnswered(written) || reference.after(written).some(isAnswered) || device.refusals.ofKey(map, key) > 0
+        ) continue
         complain(`no server has ${written.label} of ${name}`)
       }
       check()
@@ -721,7 +742,10 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       saw("operations that were sent again though they had been taken", ledger.seen.resentThoughTaken)
       saw("records that were given to another server again", ledger.seen.takenAgainByAnother)
       saw("writes that were stamped anew", ledger.seen.restamped)
-      saw("writes whose device crashed before they were kept", reference.writes.filter(({ fate }) => fate === "uncertain").length)
+      saw(
+        "writes whose device crashed before they were kept",
+        reference.writes.filter(({ fate }) => fate === "uncertain").length
+      )
     })
     /** Nobody moves the time any more. */
     const end = Effect.suspend(() => {

@@ -185,7 +185,9 @@ export class Session {
       for (const [key, label] of maps[name]) {
         this.#look(name, key)
         const written = this.#reference.get(label)
-        if (written?.map !== name || written.key !== key) this.complain(`${name}.${key} is ${label}, which nobody wrote`)
+        if (written?.map !== name || written.key !== key) {
+          this.complain(`${name}.${key} is ${label}, which nobody wrote`)
+        }
       }
     }
     if (sorted(this.#sets) !== sorted(maps.sets)) {
@@ -194,16 +196,22 @@ export class Session {
     for (const [key, labels] of maps.sets) {
       for (const label of labels) {
         const written = this.#reference.get(label)
-        if (written?.what !== "add" || written.key !== key) this.complain(`sets.${key} has ${label}, which nobody added`)
+        if (written?.what !== "add" || written.key !== key) {
+          this.complain(`sets.${key} has ${label}, which nobody added`)
+        }
       }
     }
-    if (sorted([["hits", Array.from(this.#read(maps.hits.current))]]) !== sorted([["hits", Array.from(this.#counted)]])) {
+    if (
+      sorted([["hits", Array.from(this.#read(maps.hits.current))]]) !== sorted([["hits", Array.from(this.#counted)]])
+    ) {
       this.complain(`hits is ${maps.hits.current}, and its listeners were told otherwise`)
     }
     for (const [place, falls] of this.#falls) {
       const [name = "", key = ""] = place.split(" ")
       const refused = refusals.ofKey(name, key) - (this.#refusedBefore.get(place) ?? 0)
-      if (falls > refused && !this.isWrong) this.complain(`${name}.${key} went back ${falls} times, ${refused} were refused`)
+      if (falls > refused && !this.isWrong) {
+        this.complain(`${name}.${key} went back ${falls} times, ${refused} were refused`)
+      }
     }
     for (const label of this.#vanished) {
       const written = this.#reference.get(label)
