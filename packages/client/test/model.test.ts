@@ -15,7 +15,8 @@ const number = (name: string): number | undefined => {
 }
 const only = number("TOPGUN_MODEL_SEED")
 const from = only ?? number("TOPGUN_MODEL_FROM") ?? 1
-const count = only === undefined ? number("TOPGUN_MODEL_SEEDS") ?? 40 : 1
+const usual = 60
+const count = only === undefined ? number("TOPGUN_MODEL_SEEDS") ?? usual : 1
 
 const circumstancesOf = (seed: number): Circumstances => ({
   devices: 2 + seed % 2,
@@ -23,6 +24,29 @@ const circumstancesOf = (seed: number): Circumstances => ({
   hasWrongClocks: seed % 5 === 0,
   reorders: seed % 7 === 0
 })
+
+/** What must have happened in the usual runs, for them to prove anything. */
+const rare = [
+  "crashes with operations pending",
+  "devices that crashed",
+  "devices that were closed",
+  "writes whose device crashed before they were kept",
+  "writes that could not be stored at first",
+  "servers that crashed",
+  "servers that were stopped",
+  "servers that were restored from a backup",
+  "operations that were sent again though they had been taken",
+  "records that were given to another server again",
+  "writes that were coalesced",
+  "writes that were refused",
+  "rejected writes that were tried again",
+  "rejected writes that were discarded",
+  "writes that were stamped anew",
+  "writes that were acknowledged as PERSISTED",
+  "outcomes that are WriteRejected",
+  "outcomes that are WriteTimeout",
+  "outcomes that are Indeterminate"
+]
 
 describe("devices and a server", () => {
   it.live("keep what they promise, whatever happens", () =>
@@ -33,8 +57,9 @@ describe("devices and a server", () => {
         const exit = yield* Effect.exit(run(seed, circumstancesOf(seed), sightings))
         if (Exit.isFailure(exit)) failures.push(String(Cause.squash(exit.cause)))
       }
-      if (count !== 40) yield* Effect.log(sightings)
       if (failures.length > 0) throw new Error(`${failures.length} of ${count}:\n\n${failures.join("\n\n")}`)
-      expect(Object.keys(sightings).length).toBeGreaterThan(3)
+      if (count < usual) return
+      if (count > usual) yield* Effect.log(sightings)
+      expect(rare.filter((what) => (sightings[what] ?? 0) === 0)).toEqual([])
     }), { timeout: 3_600_000 })
 })

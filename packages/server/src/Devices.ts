@@ -3,8 +3,8 @@
  * machine, a backup. Then two devices would write as one node, with stamps and counts that look like each other's.
  *
  * So a device has a secret, and is given another one at every connection. It shows the one that it has stored: until it has said
- * that it has stored the last, that may be the one before, as it may have died first. Who shows an older one is a copy, or what
- * was copied: whichever comes second is told to become another node. (A rotating token, as remembered logins have them: Jaspan
+ * that it has stored one, that may be any that it was given since the one that it showed, as it may have died first. Who shows an
+ * older one is a copy, or what was copied: whichever comes second is told to become another node. (A rotating token, as remembered logins have them: Jaspan
  * 2006.)
  *
  * A secret tells copies apart; it is no credential, which is what tokens are for. Devices are forgotten when the process ends, and
@@ -18,6 +18,8 @@ import { PCGRandom } from "effect/Utils"
 
 /** Devices that are remembered, at most: some 300 bytes each. */
 export const devicesMax = 100_000
+/** Secrets of one that it may have stored, at most: what it shows, and the last that it was given. */
+const secretsMax = 8
 
 /** The devices that this server knows. */
 export class Devices extends Context.Tag("@topgun/server/Devices")<Devices, {
@@ -32,9 +34,8 @@ export class Devices extends Context.Tag("@topgun/server/Devices")<Devices, {
 
 interface Device {
   readonly userId: string | undefined
-  /** What lets it in: what it was given last and, as long as it hasn't stored that, what it has shown. */
-  readonly given: string
-  readonly shown: string | null | undefined
+  /** What lets it in: what it has shown, or said that it has stored, and what it was given since, in that order. */
+  readonly secrets: ReadonlyArray<string | null>
 }
 
 const make = (max: number) =>
@@ -46,20 +47,20 @@ const make = (max: number) =>
     return Devices.of({
       enter: (nodeId, secret, userId) => {
         const known = devices.get(nodeId)
-        const isIt = known === undefined ||
-          ((secret === known.given || secret === known.shown) &&
-            (known.userId === undefined || known.userId === userId))
-        if (!isIt) return undefined
+        const shown = known?.secrets.indexOf(secret) ?? 0
+        if (shown < 0 || (known?.userId !== undefined && known.userId !== userId)) return undefined
         const given = makeSecret()
+        const later = known?.secrets.slice(shown + 1).slice(2 - secretsMax) ?? []
         devices.delete(nodeId)
-        devices.set(nodeId, { userId: userId ?? known?.userId, given, shown: secret })
+        devices.set(nodeId, { userId: userId ?? known?.userId, secrets: [secret, ...later, given] })
         if (devices.size > max) devices.delete(devices.keys().next().value!)
         return given
       },
       kept: (nodeId, secret) => {
         const known = devices.get(nodeId)
+        const stored = known?.secrets.indexOf(secret) ?? -1
         // In its place: of those who are here none is the one that was away longest.
-        if (known?.given === secret) devices.set(nodeId, { ...known, shown: undefined })
+        if (known !== undefined && stored >= 0) devices.set(nodeId, { ...known, secrets: known.secrets.slice(stored) })
       }
     })
   })

@@ -18,10 +18,36 @@ describe("Devices", () => {
       const first = enter(device, null, undefined)!
       // It died before it had stored that.
       const second = enter(device, null, undefined)!
-      expect(enter(device, first, undefined)).toBeUndefined()
+      expect(second).not.toBe(first)
       const third = enter(device, second, undefined)!
       expect(third).not.toBe(second)
       expect(enter(device, second, undefined)).toBeTypeOf("string")
+      expect(enter(device, first, undefined)).toBeUndefined()
+      expect(enter(device, null, undefined)).toBeUndefined()
+    }))
+
+  it.effect("let a device in by any that it may have stored since the one that it showed: it may have died before it said so", () =>
+    run(10, (enter, kept) => {
+      const first = enter(device, null, undefined)!
+      kept(device, first)
+      const second = enter(device, first, undefined)!
+      // It connects again while that is still on its way to storage, and is killed when it has got there.
+      const third = enter(device, first, undefined)!
+      const fourth = enter(device, second, undefined)!
+      expect(fourth).toBeTypeOf("string")
+      // What it has left behind lets nobody in.
+      expect(enter(device, first, undefined)).toBeUndefined()
+      // That was given later, and may have got there too.
+      expect(enter(device, third, undefined)).toBeTypeOf("string")
+      kept(device, fourth)
+      expect(enter(device, third, undefined)).toBeUndefined()
+    }))
+
+  it.effect("remember of a device that never stores any as many as it takes, and no more", () =>
+    run(10, (enter) => {
+      const given = Array.from({ length: 100 }, () => enter(device, null, undefined)!)
+      expect(enter(device, given[0]!, undefined)).toBeUndefined()
+      expect(enter(device, given[98]!, undefined)).toBeTypeOf("string")
     }))
 
   it.effect("tell a copy from its original, whichever comes second", () =>

@@ -1125,17 +1125,25 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-6",
     breaks: "whoever names a device is it",
     ...server("Devices", "Devices"),
-    find: "((secret === known.given || secret === known.shown) &&",
-    replace: "((secret === known.given || known.given !== \"\") &&",
+    find: "if (shown < 0 || (known?.userId",
+    replace: "if ((known?.userId",
     fails: "tell a copy from its original, whichever comes second"
   },
   {
     id: "CLK-6",
     breaks: "the secret before the stored one still lets a copy in",
     ...server("Devices", "Devices"),
-    find: "devices.set(nodeId, { ...known, shown: undefined })",
+    find: "devices.set(nodeId, { ...known, secrets: known.secrets.slice(stored) })",
     replace: "devices.set(nodeId, { ...known })",
     fails: "let nobody in by a secret that is replaced"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a device that died before it said what it had stored is taken for a copy",
+    ...server("Devices", "Devices"),
+    find: "const later = known?.secrets.slice(shown + 1).slice(2 - secretsMax) ?? []",
+    replace: "const later: ReadonlyArray<string> = []",
+    fails: "let a device in by any that it may have stored since the one that it showed"
   },
   {
     id: "CLK-6",

@@ -205,7 +205,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         ) complain(`${device.name} has lost ${label}, which it had added`)
         const records = map === names.records ? maps.records : map === names.pairs ? maps.pairs : undefined
         if (
-          records !== undefined && !device.isWrong && refusals.ofKey(map, key) === 0 && stampAt(records, key) < stamp
+          records !== undefined && !device.isWrong && !refusals.hasKey(map, key) && stampAt(records, key) < stamp
         ) {
           complain(`${device.name} has lost ${label} of ${map}.${key}`)
         }
@@ -432,7 +432,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       const list = session.client.rejectedWrites.current
       if (list.length === 0) return Effect.succeed(undefined)
       const rejected = pick(list)
-      device.refusals.note(list)
+      session.noteRefusals()
       const { change, id, key, map } = rejected
       const ofIt = labelsOf(rejected, digits)
       if (roll(3) === 0) {
@@ -723,7 +723,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
         const device = devices.find((each) => each.name === name)!
         const isAnswered = (each: Written): boolean => hasCome(device, each) || device.refusals.labels.has(each.label)
         if (
-          isAnswered(written) || reference.after(written).some(isAnswered) || device.refusals.ofKey(map, key) > 0
+          isAnswered(written) || reference.after(written).some(isAnswered) || device.refusals.hasKey(map, key)
         ) continue
         complain(`no server has ${written.label} of ${name}`)
       }

@@ -41,8 +41,7 @@ export class Refusals {
   readonly labels = new Set<string>()
   /** How often the removal of a label was. */
   readonly removals = new Map<string, number>()
-  /** How often something of a key was refused. */
-  readonly #ofKey = new Map<string, number>()
+  readonly #keys = new Set<string>()
   readonly #digits: Digits
 
   constructor(digits: Digits) {
@@ -53,8 +52,7 @@ export class Refusals {
     for (const rejected of list) {
       if (this.byId.has(rejected.id)) continue
       this.byId.set(rejected.id, rejected)
-      const key = `${rejected.map} ${rejected.key}`
-      this.#ofKey.set(key, this.ofKey(rejected.map, rejected.key) + 1)
+      this.#keys.add(`${rejected.map} ${rejected.key}`)
       if (rejected.change === "remove") {
         const label = String(rejected.value)
         if (rejected.value !== undefined) this.removals.set(label, (this.removals.get(label) ?? 0) + 1)
@@ -62,8 +60,9 @@ export class Refusals {
     }
   }
 
-  ofKey(map: string, key: string): number {
-    return this.#ofKey.get(`${map} ${key}`) ?? 0
+  /** Whether something of a key ever was. */
+  hasKey(map: string, key: string): boolean {
+    return this.#keys.has(`${map} ${key}`)
   }
 }
 
@@ -93,7 +92,9 @@ export class Session {
   readonly #seen = new Map<string, string>()
   /** How often a key was seen to go back. */
   readonly #falls = new Map<string, number>()
-  readonly #refusedBefore = new Map<string, number>()
+  /** What it has been told of refusals, and how many of each key: one that was told before a crash may be told again. */
+  readonly #toldOf = new Set<string>()
+  readonly #refused = new Map<string, number>()
   /** Since the last look. */
   readonly #vanished = new Set<string>()
   readonly #gone = new Set<string>()
@@ -108,6 +109,7 @@ export class Session {
     this.#shadows = { records: new Map(maps.records), pairs: new Map(maps.pairs) }
     this.#sets = new Map(maps.sets)
     this.#counted = this.#read(maps.hits.current)
+    for (const { id } of client.rejectedWrites.current) this.#toldOf.add(id)
     for (const name of ["records", "pairs"] as const) {
       const map = maps[name]
       const shadow = this.#shadows[name]
@@ -168,15 +170,26 @@ export class Session {
     const place = `${name} ${key}`
     const stamp = stampAt(this.maps[name], key)
     const seen = this.#seen.get(place)
-    if (seen === undefined) this.#refusedBefore.set(place, this.refusals.ofKey(name, key))
-    else if (stamp < seen) this.#falls.set(place, (this.#falls.get(place) ?? 0) + 1)
+    if (seen !== undefined && stamp < seen) this.#falls.set(place, (this.#falls.get(place) ?? 0) + 1)
     this.#seen.set(place, stamp)
+  }
+
+  /** Before any of them leaves the list. */
+  noteRefusals(): void {
+    const list = this.client.rejectedWrites.current
+    this.refusals.note(list)
+    for (const { id, key, map } of list) {
+      if (this.#toldOf.has(id)) continue
+      this.#toldOf.add(id)
+      const place = `${map} ${key}`
+      this.#refused.set(place, (this.#refused.get(place) ?? 0) + 1)
+    }
   }
 
   /** What is wrong with it at a moment at which nothing is under way. */
   check(): ReadonlyArray<string> {
-    const { client, maps, refusals } = this
-    refusals.note(client.rejectedWrites.current)
+    const { maps, refusals } = this
+    this.noteRefusals()
     for (const name of ["records", "pairs"] as const) {
       const shadow = this.#shadows[name]
       if (sorted(shadow) !== sorted(maps[name])) {
@@ -208,7 +221,7 @@ export class Session {
     }
     for (const [place, falls] of this.#falls) {
       const [name = "", key = ""] = place.split(" ")
-      const refused = refusals.ofKey(name, key) - (this.#refusedBefore.get(place) ?? 0)
+      const refused = this.#refused.get(place) ?? 0
       if (falls > refused && !this.isWrong) {
         this.complain(`${name}.${key} went back ${falls} times, ${refused} were refused`)
       }
