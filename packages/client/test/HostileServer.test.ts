@@ -222,7 +222,9 @@ describe("a client survives a server that", () => {
   survives("answers every question with a Fault", () => ({
     isBelieved: true,
     says: (message) =>
-      "id" in message && message.id !== null ? [{ _tag: "Fault", id: message.id, cause: "Overloaded", reason: "no" }] : [message]
+      "id" in message && message.id !== null
+        ? [{ _tag: "Fault", id: message.id, cause: "Overloaded", reason: "no" }]
+        : [message]
   }), ({ faults }) => expect(faults).toEqual(["MapRefused"]))
 
   survives("says of every connection that it is at fault", () => ({
@@ -241,34 +243,38 @@ describe("a client survives a server that", () => {
     says: (message) => message._tag === "AuthAck" || message._tag === "Pong" ? [message] : []
   }), ({ during }) => expect(during.failure).toContain("SyncInit"))
 
-  survives("shows other hashes at every look", ({ unsafeCurrentTimeMillis }) =>
-    Effect.map(decoy(unsafeCurrentTimeMillis()), (answersOf) => ({
-      isBelieved: true,
-      answers: (message) => {
-        switch (message._tag) {
-          case "SyncInit":
-            return [{
-              _tag: "SyncRoot",
-              id: message.id,
-              root: new Uint8Array(8),
-              sequence: 0,
-              partitions: answersOf().root(message.root) ?? null,
-              records: []
-            }]
-          case "SyncBuckets":
-            return [{
-              _tag: "SyncBucketsAck",
-              id: message.id,
-              buckets: answersOf().buckets(message.nodes, message.lane)
-            }]
-          case "SyncFetch":
-          case "SyncPull":
-            return [{ _tag: "SyncLeaf", id: message.id, records: [], after: null }]
-          default:
-            return undefined
+  survives(
+    "shows other hashes at every look",
+    ({ unsafeCurrentTimeMillis }) =>
+      Effect.map(decoy(unsafeCurrentTimeMillis()), (answersOf) => ({
+        isBelieved: true,
+        answers: (message) => {
+          switch (message._tag) {
+            case "SyncInit":
+              return [{
+                _tag: "SyncRoot",
+                id: message.id,
+                root: new Uint8Array(8),
+                sequence: 0,
+                partitions: answersOf().root(message.root) ?? null,
+                records: []
+              }]
+            case "SyncBuckets":
+              return [{
+                _tag: "SyncBucketsAck",
+                id: message.id,
+                buckets: answersOf().buckets(message.nodes, message.lane)
+              }]
+            case "SyncFetch":
+            case "SyncPull":
+              return [{ _tag: "SyncLeaf", id: message.id, records: [], after: null }]
+            default:
+              return undefined
+          }
         }
-      }
-    })), ({ during }) => expect(during.pending).toBeLessThanOrEqual(12))
+      })),
+    ({ during }) => expect(during.pending).toBeLessThanOrEqual(12)
+  )
 
   survives("has no last page", () => {
     let page = 0
@@ -281,14 +287,16 @@ describe("a client survives a server that", () => {
     expect(during.failure).toContain("cursor")
   })
 
-  for (const [what, frame] of [
-    ["nothing", new Uint8Array(0)],
-    ["one byte", Uint8Array.of(0xc1)],
-    ["noise", Uint8Array.from({ length: 1_000 }, (_, i) => i * 197 % 256)],
-    ["half a message", Protocol.encode({ _tag: "Durable", sequence: 1 }).slice(0, 7)],
-    ["a client's message", Protocol.encode({ _tag: "Ping", id: 1 })],
-    ["a claim of 30 million elements", Uint8Array.of(0xdd, 0x01, 0xc9, 0xc3, 0x80)]
-  ] as const) {
+  for (
+    const [what, frame] of [
+      ["nothing", new Uint8Array(0)],
+      ["one byte", Uint8Array.of(0xc1)],
+      ["noise", Uint8Array.from({ length: 1_000 }, (_, i) => i * 197 % 256)],
+      ["half a message", Protocol.encode({ _tag: "Durable", sequence: 1 }).slice(0, 7)],
+      ["a client's message", Protocol.encode({ _tag: "Ping", id: 1 })],
+      ["a claim of 30 million elements", Uint8Array.of(0xdd, 0x01, 0xc9, 0xc3, 0x80)]
+    ] as const
+  ) {
     survives(`sends ${what} in the place of acknowledgements`, () => ({
       says: (message) => message._tag === "OpAck" ? [frame] : [message]
     }), ({ during }) => expect(during.pending).toBeGreaterThan(0))
@@ -372,7 +380,12 @@ describe("a client gets in step after a connection that ends", () => {
           yield* his.set("his0", 100)
           yield* clock.runUntil(() => isSettled(alice) && isSettled(bob), { within: "1 minute" })
           yield* clock.advance("1 second")
-          expect([hers.size, hers.get("hers"), hers.get("his0"), herHits.current], `message ${n}`).toEqual([41, 2, 100, 3])
+          expect([hers.size, hers.get("hers"), hers.get("his0"), herHits.current], `message ${n}`).toEqual([
+            41,
+            2,
+            100,
+            3
+          ])
           expect([his.digest, hisHits.digest], `message ${n}`).toEqual([hers.digest, herHits.digest])
           expect((yield* server.status).maps.map(({ root }) => root).sort())
             .toEqual([hers.digest, herHits.digest].sort())

@@ -181,7 +181,9 @@ describe("a map of sets", () => {
       const bob = yield* World.startClient("bob")
       const hers = yield* wrong.orMap<string>("tags")
       const his = yield* bob.orMap<string>("tags")
-      yield* clock.runUntil(() => wrong.status.current.state === "CONNECTED" && bob.status.current.state === "CONNECTED")
+      yield* clock.runUntil(() =>
+        wrong.status.current.state === "CONNECTED" && bob.status.current.state === "CONNECTED"
+      )
       // It is taken, and she isn't told.
       network.cut("wrong", "toClient")
       yield* hers.add("k", "x")
@@ -206,7 +208,9 @@ describe("a map of sets", () => {
       const bob = yield* World.startClient("bob")
       const hers = yield* wrong.orMap<string>("tags")
       const his = yield* bob.orMap<string>("tags")
-      yield* clock.runUntil(() => wrong.status.current.state === "CONNECTED" && bob.status.current.state === "CONNECTED")
+      yield* clock.runUntil(() =>
+        wrong.status.current.state === "CONNECTED" && bob.status.current.state === "CONNECTED"
+      )
       network.cut("wrong", "toServer")
       yield* hers.add("k", "hers", { ttlMs: 3_600_000 })
       yield* clock.advance("1 second")

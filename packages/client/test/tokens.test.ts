@@ -97,7 +97,7 @@ describe("a token", () => {
 
 describe("a provider of tokens", () => {
   const bad: ReadonlyArray<readonly [how: string, auth: Effect.Effect<string, unknown>]> = [
-    ["fails", Effect.fail(new Error("no network at the bank"))],
+    ["fails", Effect.fail("no network at the bank")],
     ["dies", Effect.die(new Error("no network at the bank"))],
     ["interrupts itself", Effect.interrupt],
     ["never answers", Effect.never],
@@ -176,7 +176,7 @@ describe("a token that expires", () => {
       const { clock, tokenOf } = yield* serving()
       let isBroken = false
       const { client, faults, status } = yield* startAlice({
-        auth: Effect.suspend(() => isBroken ? Effect.fail(new Error("down")) : Effect.succeed(tokenOf("alice", 120)))
+        auth: Effect.suspend(() => isBroken ? Effect.fail("down") : Effect.succeed(tokenOf("alice", 120)))
       })
       yield* clock.runUntil(() => isSettled(client))
       isBroken = true

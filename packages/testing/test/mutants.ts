@@ -732,8 +732,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "what lost to somebody's later write is written again over it",
     ...client("Restamping", "clocks"),
-    find: "(kind !== \"or\" && LwwRecord.compare(confirmed, record) < 0)",
-    replace: "(kind !== \"or\" && LwwRecord.compare(confirmed, record) !== 0)",
+    find: "(kind !== \"or\" && LwwRecord.compare(confirmed, record) < 0 &&",
+    replace: "(kind !== \"or\" && LwwRecord.compare(confirmed, record) !== 0 &&",
     fails: "isn't written again over what others have written after it"
   },
   {
@@ -1316,5 +1316,69 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      if (operations.some(({ kind, offered }) => kind === \"counter\" && !offered))",
     replace: "      if (operations.some(({ kind, offered }) => kind === \"lww\" && !offered))",
     fails: "sends no change that a crash could still take back"
+  },
+  {
+    id: "CONV-1",
+    breaks: "what a refused write stood for isn't offered any more",
+    ...client("Outbox", "Outbox"),
+    find: "    if (withheld.delete(nameOf(operation.map, operation.cell)))",
+    replace: "    if (withheld.has(\"\"))",
+    fails: "gets a record again though a later write to it, or count, is refused"
+  },
+  {
+    id: "CONV-3",
+    breaks: "a key that changes twice in a step is told of with what nobody has seen",
+    ...client("Announcements", "Replica"),
+    find: "if (!byKey.has(change.key)) byKey.set(change.key, seenBefore(change, now))",
+    replace: "byKey.set(change.key, seenBefore(change, now))",
+    fails: "hear once of a key that several records of one step are about"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a write loses to what is there by the time that a server tells",
+    ...client("Replica", "clocks"),
+    find: "      exceed(name, key)",
+    replace: "      void key",
+    fails: "is no reason for a write to lose to what is there already"
+  },
+  {
+    id: "CRDT-2",
+    breaks: "an addition that others have taken out is back under another tag",
+    ...client("Restamping", "OrMap"),
+    find: "  kind === \"or\" && stage === \"flight\" && record.millis <= boundMillis && record.expiresAt === 0",
+    replace: "  kind === \"or\" && stage === \"line\" && record.millis <= boundMillis && record.expiresAt === 0",
+    fails: "keeps the tag of an addition that others may have seen"
+  },
+  {
+    id: "OPL-5",
+    breaks: "a refused write that is tried again is in its list until that is stored",
+    ...client("Drafts", "Outbox"),
+    find: "  if (write.isAdmitted) replica.rejected.take(rejected.id)",
+    replace: "  if (!write.isAdmitted) replica.rejected.take(rejected.id)",
+    fails: "are tried again once, however often one asks"
+  },
+  {
+    id: "TTL-1",
+    breaks: "a value that came after its time is told to go",
+    ...client("Replica", "Expiry"),
+    find: "record.expiresAt > seenAt) expire(",
+    replace: "record.expiresAt > 0) expire(",
+    fails: "is nothing that a listener hears of when it comes too late"
+  },
+  {
+    id: "STO-1",
+    breaks: "what couldn't be stored is forgotten",
+    ...client("Journal", "HostileServer"),
+    find: "    restore(batch)",
+    replace: "    void restore",
+    fails: "loses nothing: it is told of, all is sent, and stored later"
+  },
+  {
+    id: "IN-1",
+    breaks: "a time that no clock shows is believed",
+    ...client("SyncEngine", "HostileServer"),
+    find: "      if (serverMillis < 0 || serverMillis > millisMax - driftMillisMax)",
+    replace: "      if (serverMillis < -1e300)",
+    fails: "says at the handshake that it is"
   }
 ]

@@ -409,7 +409,9 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
           const batch = newLabel()
           const own = [1, 2].map((n) => note(device, { what: "set", map: names.pairs, key: `${batch}/${n}`, batch }))
           const shared = note(device, { what: "set", map: names.records, key, batch })
-          const counted = !mayCount(device) ? undefined : note(device, { what: "count", map: names.hits, key: names.hits, batch })
+          const counted = !mayCount(device)
+            ? undefined
+            : note(device, { what: "count", map: names.hits, key: names.hits, batch })
           const by = counted === undefined ? 0 : digits.next(counted.label, 1)
           const written = [...own, shared, ...(counted === undefined ? [] : [counted])]
           return Effect.as(
