@@ -291,13 +291,16 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
       outcome: Either.Either<Ack, WriteFailure | WriteRefusal>
     ): void => {
       const isIn = (each: Written) => hasCome(device, each)
+      const replaces = (later: Written, each: Written) => isIn(later) || later.takes.includes(each.label)
       if (Either.isRight(outcome)) {
         const { level, superseded } = outcome.right
         if (superseded === true) saw("writes that were coalesced")
         // Says nothing of a server.
         if (level === "FIRE_AND_FORGET") return
         for (const each of written) {
-          if (isIn(each) || (superseded === true && reference.after(each).some(isIn))) continue
+          if (
+            isIn(each) || (superseded === true && reference.after(each).some((later) => replaces(later, each)))
+          ) continue
           complain(`${device.name} is told ${level} of ${each.label}, which no server has`)
         }
         const isLater = superseded === true || hasRestored || device.isWrong
