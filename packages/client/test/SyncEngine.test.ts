@@ -1,4 +1,5 @@
 import { describe, it } from "@effect/vitest"
+import * as Protocol from "@topgun/core/Protocol"
 import * as Storage from "@topgun/core/Storage"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
@@ -72,6 +73,39 @@ describe("the connection", () => {
       expect(client.status.current).toMatchObject({ state: "CONNECTED", pending: 0 })
       expect((yield* server.status).maps).toHaveLength(3)
       expect(faults).toHaveLength(1)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("carries each operation once, be they of one tick or of a long time offline", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const times = new Map<number, number>()
+      yield* World.startServer({}, (connection) => ({
+        ...connection,
+        listen: (onFrame, onClosed) =>
+          connection.listen((frame) => {
+            for (const message of Protocol.decodeFromClient(frame)) {
+              if (message._tag !== "OpBatch") continue
+              for (const [sequence] of message.ops) times.set(sequence, (times.get(sequence) ?? 0) + 1)
+            }
+            onFrame(frame)
+          }, onClosed)
+      }))
+      const client = yield* World.startClient("alice")
+      const map = yield* client.map<number>("m")
+      yield* clock.runUntil(() => isSettled(client))
+      const write = (from: number, count: number) =>
+        Effect.forEach(Array.from({ length: count }, (_, n) => from + n), (n) => map.set(`k${n}`, n), {
+          concurrency: "unbounded",
+          discard: true
+        })
+      yield* write(0, 500)
+      yield* clock.runUntil(() => isSettled(client))
+      yield* client.disconnect
+      yield* write(500, 5_000)
+      yield* client.connect
+      yield* clock.runUntil(() => isSettled(client))
+      expect(times.size).toBe(5_500)
+      expect([...new Set(times.values())]).toEqual([1])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("that is cut again and again downloads no record much more than once", () =>

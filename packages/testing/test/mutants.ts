@@ -1260,5 +1260,53 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        platform.removeEventListener?.(\"online\", onOnline)",
     replace: "        void platform.removeEventListener",
     fails: "are heard until nobody wants to"
+  },
+  {
+    id: "CONV-1",
+    breaks: "what others write is taken note of, and not merged",
+    ...client("MapSync", "model"),
+    find: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false",
+    replace: "          if (!replica.merge(map, decodeRecords(map, crdt, records).slice(1))) return false",
+    fails: "keep what they promise, whatever happens"
+  },
+  {
+    id: "CONV-2",
+    breaks: "what a walk finds missing on the server isn't offered",
+    ...client("Outbox", "model"),
+    find: "      for (const cell of cells) offer(map, kind, cell)",
+    replace: "      for (const cell of cells.slice(1)) offer(map, kind, cell)",
+    fails: "keep what they promise, whatever happens"
+  },
+  {
+    id: "CONV-3",
+    breaks: "what was refused stays in sight of listeners",
+    ...client("Replica", "model"),
+    find: "apply(map, cells.revert(cell, remaining?.record), cell, \"local\")",
+    replace: "apply(map, void cells.revert(cell, remaining?.record), cell, \"local\")",
+    fails: "keep what they promise, whatever happens"
+  },
+  {
+    id: "OPL-1",
+    breaks: "a write is durable before its record is",
+    ...client("Journal", "Batch"),
+    find: "    for (const [map, cells] of batch.local) for (const cell of cells) addWrites(map, cell)",
+    replace: "    for (const [map, cells] of batch.local) for (const cell of cells) addCell(staged.remote, map, cell)",
+    fails: "after a crash at any transaction of storage is there as a whole, or not at all"
+  },
+  {
+    id: "OPL-3",
+    breaks: "what was on its way when a connection ended isn't sent again",
+    ...client("SyncEngine", "model"),
+    find: "      for (const operations of chunksOf(unanswered)) {",
+    replace: "      for (const operations of chunksOf(unanswered.slice(1))) {",
+    fails: "keep what they promise, whatever happens"
+  },
+  {
+    id: "OPL-3",
+    breaks: "a counter's change is sent before it is stored",
+    ...client("SyncEngine", "Counter"),
+    find: "      if (operations.some(({ kind, offered }) => kind === \"counter\" && !offered))",
+    replace: "      if (operations.some(({ kind, offered }) => kind === \"lww\" && !offered))",
+    fails: "sends no change that a crash could still take back"
   }
 ]
