@@ -12,8 +12,8 @@ import { startProgram } from "./processes.mjs"
 import { keyOf } from "./records.mjs"
 
 const table = "t"
-/** Beyond the second that is its default, for the large answers; a request that nobody can answer yet waits as long. */
-const timeoutSeconds = 5
+/** Longer than its default of one, for the large answers. The first client of a room waits as long: the server asks it in vain. */
+const timeoutSeconds = 2
 
 /** A record as the cells of a row; what isn't one has a row with one cell. */
 const cellsOf = (value) => typeof value === "object" ? value : { value }

@@ -207,7 +207,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     breaks: "a write that `throw` refuses enters all the same",
     ...core("Backpressure", "Backpressure"),
     find: "      if (!this.#slides) return false",
-    replace: "      if (!this.#slides) return this.#items.push(item) < 0",
+    replace: "      if (!this.#slides) return this.#chunks.at(-1)!.push(item) < 0 * this.#length++",
     fails: "refuses under `throw` when full, tells nobody and changes nothing"
   },
   {
