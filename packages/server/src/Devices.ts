@@ -4,8 +4,8 @@
  *
  * So a device has a secret, and is given another one at every connection. It shows the one that it has stored: until it has said
  * that it has stored one, that may be any that it was given since the one that it showed, as it may have died first. Who shows an
- * older one is a copy, or what was copied: whichever comes second is told to become another node. (A rotating token, as remembered logins have them: Jaspan
- * 2006.)
+ * older one is a copy, or what was copied: whichever comes second is told to become another node. (A rotating token, as remembered
+ * logins have them: Jaspan 2006.)
  *
  * A secret tells copies apart; it is no credential, which is what tokens are for. Devices are forgotten when the process ends, and
  * those that were away longest when there are many: whoever comes then is believed, and tells itself from its copies again.
@@ -16,7 +16,7 @@ import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import { PCGRandom } from "effect/Utils"
 
-/** Devices that are remembered, at most: some 300 bytes each. */
+/** Devices that are remembered, at most: some 300 bytes each, 700 with all the secrets that one may have. */
 export const devicesMax = 100_000
 /** Secrets of one that it may have stored, at most: what it shows, and the last that it was given. */
 const secretsMax = 8
