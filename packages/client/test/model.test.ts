@@ -61,5 +61,5 @@ describe("devices and a server", () => {
       if (count < usual) return
       if (count > usual) yield* Effect.log(sightings)
       expect(rare.filter((what) => (sightings[what] ?? 0) === 0)).toEqual([])
-    }), { timeout: 3_600_000 })
+    }), { timeout: 120_000 + count * 1_000 })
 })
