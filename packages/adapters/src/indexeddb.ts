@@ -1,21 +1,23 @@
 /**
- * Storage of a browser: one IndexedDB database for each name, one object store in it, rows under `[space, key]`. It needs
- * no Effect, touches no global before it is opened, and so can be imported where a page is rendered on a server.
+ * Storage of a browser: one IndexedDB database for each name, rows under `[space, key]` in one object store, who owns them in
+ * another. It needs no Effect, touches no global before it is opened, and so can be imported where a page is rendered on a
+ * server.
  */
-import type { StorageAdapter, StorageRow, StorageWrite } from "@topgun/core/StorageAdapter"
+import { type StorageAdapter, StorageFault, type StorageRow, type StorageWrite } from "@topgun/core/StorageAdapter"
 import { type DBSchema, type IDBPDatabase, openDB } from "idb"
 
 interface Schema extends DBSchema {
   readonly rows: { readonly key: [space: string, key: string]; readonly value: Uint8Array }
+  /** One row: a number that who opened the database last has taken. */
+  readonly owner: { readonly key: string; readonly value: number }
 }
+
+const ownerKey = "owner"
 
 type Database = IDBPDatabase<Schema>
 
-/**
- * There is no older version, so that an opening is never blocked by another tab's connection; and tabs with a newer one
- * are made way for.
- */
-const version = 1
+/** Version 1 had no owner. Tabs with a newer version are made way for. */
+const version = 2
 
 /** The rows of a space beyond `after`. In IndexedDB's order a shorter array comes first, and an array after any string. */
 const rangeOf = (space: string, after: string | undefined): IDBKeyRange =>
@@ -32,6 +34,8 @@ const isNamed = (fault: unknown, ...names: ReadonlyArray<string>): boolean =>
 export const indexedDb = (): StorageAdapter => {
   let name: string | undefined
   let connection: Promise<Database> | undefined
+  /** What this adapter's opening has taken, and everybody's after it goes beyond. */
+  let owner = 0
   /** Settled with the last commit that was asked for. */
   let lastCommit: Promise<unknown> = Promise.resolve()
 
@@ -44,12 +48,14 @@ export const indexedDb = (): StorageAdapter => {
       if (connection === own) connection = undefined
     }
     const opening = openDB<Schema>(called, version, {
-      upgrade: (database, _, __, transaction) => {
+      upgrade: (database, from, __, transaction) => {
         isDeleted = !isNew
         if (isDeleted) {
           transaction.done.catch(() => {})
-          transaction.abort()
-        } else database.createObjectStore("rows")
+          return transaction.abort()
+        }
+        if (from < 1) database.createObjectStore("rows")
+        if (from < 2) database.createObjectStore("owner")
       },
       blocking: (_, __, event) => {
         // Who waits for this connection to go, waits for its transactions too.
@@ -92,17 +98,23 @@ export const indexedDb = (): StorageAdapter => {
     withDatabase(async (database) => {
       // Strict: the server tells a device's writes apart by numbers that it keeps here. After a loss of power, rows that had
       // been reported as written must not be gone, or numbers would be used twice and writes taken for ones already seen.
-      const transaction = database.transaction("rows", "readwrite", { durability: "strict" })
+      const transaction = database.transaction(["rows", "owner"], "readwrite", { durability: "strict" })
+      const rows = transaction.objectStore("rows")
       let refusal: unknown
+      // It aborts the transaction, which doesn't say why.
+      const refuse = (fault: unknown): void => {
+        refusal ??= fault
+      }
       try {
+        const present = transaction.objectStore("owner").get(ownerKey).catch(refuse)
         for (const { key, space, value } of writes) {
-          const request = value === undefined
-            ? transaction.store.delete([space, key])
-            : transaction.store.put(value, [space, key])
-          // It aborts the transaction, which doesn't say why.
-          request.catch((fault: unknown) => {
-            refusal ??= fault
-          })
+          const request: Promise<unknown> = value === undefined
+            ? rows.delete([space, key])
+            : rows.put(value, [space, key])
+          request.catch(refuse)
+        }
+        if (await present !== owner) {
+          throw refusal ?? new StorageFault("superseded", "another tab has opened it since")
         }
         transaction.commit()
       } catch (fault) {
@@ -118,7 +130,11 @@ export const indexedDb = (): StorageAdapter => {
     kind: "indexeddb",
     durable: true,
     open: async (which) => {
-      await connect(which, true)
+      const database = await connect(which, true)
+      const { done, store } = database.transaction("owner", "readwrite", { durability: "strict" })
+      owner = (await store.get(ownerKey) ?? 0) + 1
+      await store.put(owner, ownerKey)
+      await done
       name = which
     },
     scan: async (space, after, limit): Promise<ReadonlyArray<StorageRow>> => {

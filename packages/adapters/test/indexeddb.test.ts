@@ -146,7 +146,7 @@ describe("IndexedDB", () => {
   it("makes way for a page with a newer version, and then asks for a reload", async () => {
     const storage = await opened()
     await put(storage, "a")
-    const newer = await openDB("app", 2)
+    const newer = await openDB("app", 3)
     assert.include(await messageOf(put(storage, "b")), "newer version")
     newer.close()
   })

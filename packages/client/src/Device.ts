@@ -1,6 +1,6 @@
 /** What both forms of the client stand on, composed in one place. */
 import * as CrdtStore from "@topgun/core/CrdtStore"
-import type { StorageUnavailable } from "@topgun/core/GridError"
+import type { StorageFailure } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as PartitionRouter from "@topgun/core/PartitionRouter"
@@ -24,7 +24,7 @@ export const parts = Layer.mergeAll(
 /** The replica and its engine, as both forms of the client stand on them: all maps of `grid` open, connecting if told to. */
 export const layer: Layer.Layer<
   Replica.Replica | SyncEngine.SyncEngine | SyncStatus.Status,
-  StorageUnavailable,
+  StorageFailure,
   | ClientConfig.ClientConfig
   | Hlc.Hlc
   | CrdtStore.CrdtStore

@@ -5,7 +5,7 @@
  * Cells and operations are staged by name; what is written is their state at the time of the transaction. A transaction that fails keeps
  * what was staged, tells those who wait, and is tried again.
  */
-import type { StorageUnavailable } from "@topgun/core/GridError"
+import type { StorageFailure } from "@topgun/core/GridError"
 import { Storage, type StorageWrite } from "@topgun/core/Storage"
 import * as Value from "@topgun/core/Value"
 import * as Deferred from "effect/Deferred"
@@ -73,7 +73,7 @@ export interface Options<Operation> {
   /** The greatest stamp and sequence number in use now. */
   readonly inUse: () => Reservation
   /** Called after each transaction with its fault, if it had one. */
-  readonly onCommit: (fault: StorageUnavailable | undefined) => void
+  readonly onCommit: (fault: StorageFailure | undefined) => void
 }
 
 /** The journal of a device, whose operations are `Operation`. */
@@ -86,11 +86,11 @@ export interface Journal<Operation> {
   /** This operation was made, changed or ended. */
   readonly stageOperation: (operation: Operation) => void
   /** The next transaction: it will hold every row and every local cell that has been staged so far. */
-  readonly flushed: () => Deferred.Deferred<void, StorageUnavailable>
+  readonly flushed: () => Deferred.Deferred<void, StorageFailure>
   /** What is durably reserved; nothing beyond may leave this device. */
   readonly reserved: () => Reservation
   /** Waits for the next transaction, of nothing but a reservation if need be. */
-  readonly flush: Effect.Effect<void, StorageUnavailable>
+  readonly flush: Effect.Effect<void, StorageFailure>
   /**
    * The stamps from now on are another writer's, `nodeId`: none is reserved for it before the transaction that says so,
    * which holds all that is staged in this tick too.
@@ -98,8 +98,8 @@ export interface Journal<Operation> {
   readonly adopt: (nodeId: string) => void
   /** Makes the last transaction, with `writes` and nothing that is staged. When it fails, all goes on. */
   readonly end: (
-    writes: Effect.Effect<ReadonlyArray<StorageWrite>, StorageUnavailable>
-  ) => Effect.Effect<void, StorageUnavailable>
+    writes: Effect.Effect<ReadonlyArray<StorageWrite>, StorageFailure>
+  ) => Effect.Effect<void, StorageFailure>
 }
 
 class Staged<Operation> {
@@ -124,7 +124,7 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
 ) {
   const storage = yield* Storage
   let staged = new Staged<Operation>()
-  let flushed = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
+  let flushed = Deferred.unsafeMake<void, StorageFailure>(FiberId.none)
   let reserved = initial
   let writers = 0
   let ended = false

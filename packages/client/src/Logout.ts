@@ -1,12 +1,12 @@
 /** The end of a user's session on this device: what is kept of it here is deleted, and nothing that the server lacks unasked. */
-import { type ClientClosed, type StorageUnavailable, UnsentWrites } from "@topgun/core/GridError"
+import { type ClientClosed, type StorageFailure, UnsentWrites } from "@topgun/core/GridError"
 import * as Effect from "effect/Effect"
 import type { Replica } from "./Replica.ts"
 import type { LogoutOptions } from "./Reports.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
 
 /** Why a logout didn't happen: nothing has changed. */
-export type LogoutFailure = UnsentWrites | StorageUnavailable | ClientClosed
+export type LogoutFailure = UnsentWrites | StorageFailure | ClientClosed
 
 /** Waits until nothing is unsent; fails when nobody is going to send it. */
 const sent = (replica: Replica["Type"], engine: SyncEngine["Type"]): Effect.Effect<void, UnsentWrites> =>

@@ -19,7 +19,7 @@ import {
   BackpressureError,
   BatchTooLarge,
   ClientClosed,
-  type StorageUnavailable,
+  type StorageFailure,
   UnsentWrites
 } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
@@ -82,7 +82,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   let closed = false
   /** Wiped: there is nothing left to read. */
   let gone = false
-  let storageFault: StorageUnavailable | undefined
+  let storageFault: StorageFailure | undefined
 
   const onChange = (): void => {
     for (const each of subscribers) each.onChange?.()
@@ -91,7 +91,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     for (const each of subscribers) each.onFault?.(fault)
   }
   /** What was found while opening, when nobody could listen yet. */
-  let found: Array<StorageUnavailable> = []
+  let found: Array<StorageFailure> = []
 
   // --- Opening: what this device remembers ---
 
@@ -388,7 +388,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     /** What tells this storage from its copies: the secret that was given last, as far as it is stored; null before the first. */
     secret: () => secret,
     /** Stores another secret, to be shown from then on. */
-    keepSecret: (given: string): Effect.Effect<void, StorageUnavailable> =>
+    keepSecret: (given: string): Effect.Effect<void, StorageFailure> =>
       Effect.suspend(() => {
         journal.stageRow({ space: Journal.spaces.meta, key: Journal.secretKey, value: Value.encode(given) })
         return Effect.map(journal.flush, () => {
@@ -420,8 +420,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
      */
     wipe: (
       what?: "flush" | "keep" | "discard"
-    ): Effect.Effect<void, UnsentWrites | StorageUnavailable | ClientClosed> =>
-      Effect.suspend((): Effect.Effect<void, UnsentWrites | StorageUnavailable | ClientClosed> => {
+    ): Effect.Effect<void, UnsentWrites | StorageFailure | ClientClosed> =>
+      Effect.suspend((): Effect.Effect<void, UnsentWrites | StorageFailure | ClientClosed> => {
         if (closed) return new ClientClosed()
         const left = unsent()
         if (what !== "keep" && what !== "discard" && left.pending + left.rejected > 0) return new UnsentWrites(left)
@@ -671,7 +671,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   }
 })
 
-const nothingToWrite = Deferred.unsafeMake<void, StorageUnavailable>(FiberId.none)
+const nothingToWrite = Deferred.unsafeMake<void, StorageFailure>(FiberId.none)
 Deferred.unsafeDone(nothingToWrite, Exit.void)
 
 /** At most. */
@@ -693,6 +693,6 @@ export class Replica extends Context.Tag("@topgun/client/Replica")<
 /** The replica kept in this node's storage, with everything that it remembers loaded. */
 export const layer = (options: { readonly backpressure?: Partial<Backpressure.Options> } = {}): Layer.Layer<
   Replica,
-  StorageUnavailable,
+  StorageFailure,
   Storage | Hlc.Hlc | CrdtStore
 > => Layer.scoped(Replica, make({ ...Backpressure.defaults, ...options.backpressure }))

@@ -1,6 +1,6 @@
 /** The client as Effect applications use it. */
 import * as Grid from "@topgun/core/Grid"
-import type { ConnectionLost, StorageUnavailable, WriteRefusal } from "@topgun/core/GridError"
+import type { ConnectionLost, StorageFailure, WriteRefusal } from "@topgun/core/GridError"
 import type { ServerStatus } from "@topgun/core/GridRpcs"
 import type { Storage } from "@topgun/core/Storage"
 import type { Transport } from "@topgun/core/Transport"
@@ -122,6 +122,6 @@ export const layerParts = (options: ClientConfig.Options = {}) =>
  */
 export const layer = (
   options: ClientConfig.Options = {}
-): Layer.Layer<TopGunClient, StorageUnavailable, Storage | Transport> =>
+): Layer.Layer<TopGunClient, StorageFailure, Storage | Transport> =>
   // Fresh, as no two clients may share a clock.
   layerParts(options).pipe(Layer.provide(Layer.fresh(Device.parts)))

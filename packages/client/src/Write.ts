@@ -3,7 +3,7 @@ import type { MapKind } from "@topgun/core/Cell"
 import type { ValuesDeclaration } from "@topgun/core/Grid"
 import {
   SchemaMismatch,
-  type StorageUnavailable,
+  type StorageFailure,
   ValueNotSupported,
   type WriteFailure,
   type WriteRefusal
@@ -93,7 +93,7 @@ export interface Admitted {
   /** None where there was nothing to write. */
   readonly parts: ReadonlyArray<Part>
   /** Records and operations are durable on this device. */
-  readonly local: Deferred.Deferred<void, StorageUnavailable>
+  readonly local: Deferred.Deferred<void, StorageFailure>
 }
 
 /** A write, from the call on. Most are admitted within it; others wait for room. */

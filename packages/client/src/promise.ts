@@ -39,6 +39,10 @@ const plain = <Tag extends string>(errorClass: { readonly prototype: { readonly 
   errorClass as unknown as ErrorClass<Tag>
 
 export const StorageUnavailable: ErrorClass<"StorageUnavailable"> = plain(Errors.StorageUnavailable)
+export const StorageQuotaExceeded: ErrorClass<"StorageQuotaExceeded"> = plain(Errors.StorageQuotaExceeded)
+export const StorageEvicted: ErrorClass<"StorageEvicted"> = plain(Errors.StorageEvicted)
+export const StorageSuperseded: ErrorClass<"StorageSuperseded"> = plain(Errors.StorageSuperseded)
+export const StorageKeyRefused: ErrorClass<"StorageKeyRefused"> = plain(Errors.StorageKeyRefused)
 export const NodeIdConflict: ErrorClass<"NodeIdConflict"> = plain(Errors.NodeIdConflict)
 export const ResyncRequired: ErrorClass<"ResyncRequired"> = plain(Errors.ResyncRequired)
 export const NotLoaded: ErrorClass<"NotLoaded"> = plain(Errors.NotLoaded)

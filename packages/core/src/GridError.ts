@@ -18,6 +18,65 @@ export class StorageUnavailable extends Schema.TaggedError<StorageUnavailable>()
   }
 }
 
+/** This device has no room for what was to be stored. Nothing of it was, and everything goes on in memory. */
+export class StorageQuotaExceeded extends Schema.TaggedError<StorageQuotaExceeded>()("StorageQuotaExceeded", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly code = "TG_STORAGE_QUOTA_EXCEEDED"
+  readonly retryable = true
+  override get message(): string {
+    return `Storage is full: ${this.reason}. What was written is in memory only until there is room: free some, and keep ` +
+      "the page open until the server has it all"
+  }
+}
+
+/** What this device had stored is gone: the browser, or its user, has deleted it. */
+export class StorageEvicted extends Schema.TaggedError<StorageEvicted>()("StorageEvicted", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly code = "TG_STORAGE_EVICTED"
+  readonly retryable = true
+  override get message(): string {
+    return `Storage was deleted: ${this.reason}. This device takes everything over from the server again; what it hadn't ` +
+      "sent before is lost, unless it is still in memory"
+  }
+}
+
+/** Another tab or process has opened this storage since, and owns it. */
+export class StorageSuperseded extends Schema.TaggedError<StorageSuperseded>()("StorageSuperseded", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly code = "TG_STORAGE_SUPERSEDED"
+  readonly retryable = false
+  override get message(): string {
+    return `Storage belongs to another client now: ${this.reason}. Nothing was written by this one: give each client a ` +
+      "storageKey of its own, or let tabs share one client"
+  }
+}
+
+/** Storage is encrypted with another key than the one given, or isn't what this key has written. */
+export class StorageKeyRefused extends Schema.TaggedError<StorageKeyRefused>()("StorageKeyRefused", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly code = "TG_STORAGE_KEY_REFUSED"
+  readonly retryable = false
+  override get message(): string {
+    return `Storage can't be decrypted: ${this.reason}. Nothing was changed: open it with the key that it was written with`
+  }
+}
+
+/** Why a client's own storage can't be read or written. */
+export type StorageFailure =
+  | StorageUnavailable
+  | StorageQuotaExceeded
+  | StorageEvicted
+  | StorageSuperseded
+  | StorageKeyRefused
+
 /** A map was read before its records were loaded. Not the same as empty. */
 export class NotLoaded extends Schema.TaggedError<NotLoaded>()("NotLoaded", { map: Schema.String }) {
   readonly code = "TG_NOT_LOADED"
@@ -419,7 +478,7 @@ export type WriteRefusal =
   | ClockSkewTooLarge
   | NotLoaded
   | ClientClosed
-  | StorageUnavailable
+  | StorageFailure
 
 /** What waiting for the server's acknowledgement can fail with. */
 export type WriteFailure =

@@ -2,8 +2,15 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { StorageUnavailable } from "./GridError.ts"
-import { memory, type StorageAdapter, type StorageRow, type StorageWrite } from "./StorageAdapter.ts"
+import {
+  StorageEvicted,
+  type StorageFailure,
+  StorageKeyRefused,
+  StorageQuotaExceeded,
+  StorageSuperseded,
+  StorageUnavailable
+} from "./GridError.ts"
+import { memory, type StorageAdapter, StorageFault, type StorageRow, type StorageWrite } from "./StorageAdapter.ts"
 
 export { memory, type StorageAdapter, type StorageRow, type StorageWrite }
 
@@ -15,16 +22,25 @@ export class Storage extends Context.Tag("@topgun/core/Storage")<Storage, {
     space: string,
     after: string | undefined,
     limit: number
-  ) => Effect.Effect<ReadonlyArray<StorageRow>, StorageUnavailable>
-  readonly commit: (writes: ReadonlyArray<StorageWrite>) => Effect.Effect<void, StorageUnavailable>
+  ) => Effect.Effect<ReadonlyArray<StorageRow>, StorageFailure>
+  readonly commit: (writes: ReadonlyArray<StorageWrite>) => Effect.Effect<void, StorageFailure>
 }>() {}
 
-const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, StorageUnavailable> =>
-  Effect.tryPromise({
-    try: run,
-    catch: (cause) =>
-      new StorageUnavailable({ reason: `${what}: ${cause instanceof Error ? cause.message : String(cause)}`, cause })
-  })
+const failures = {
+  quota: StorageQuotaExceeded,
+  evicted: StorageEvicted,
+  superseded: StorageSuperseded,
+  key: StorageKeyRefused
+} as const
+
+/** A driver's rejection as the typed error that it stands for. */
+const failureOf = (what: string, cause: unknown): StorageFailure => {
+  const Failure = cause instanceof StorageFault ? failures[cause.trouble] : StorageUnavailable
+  return new Failure({ reason: `${what}: ${cause instanceof Error ? cause.message : String(cause)}`, cause })
+}
+
+const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, StorageFailure> =>
+  Effect.tryPromise({ try: run, catch: (cause) => failureOf(what, cause) })
 
 /** The storage of an adapter, open for `name` as long as the scope is. */
 export const make = (adapter: StorageAdapter, name: string) =>
@@ -46,7 +62,7 @@ export const make = (adapter: StorageAdapter, name: string) =>
 export const layerAdapter = (
   adapter: () => StorageAdapter,
   name = "topgun"
-): Layer.Layer<Storage, StorageUnavailable> => Layer.scoped(Storage, Effect.suspend(() => make(adapter(), name)))
+): Layer.Layer<Storage, StorageFailure> => Layer.scoped(Storage, Effect.suspend(() => make(adapter(), name)))
 
 /** Storage in memory, new for each build of the layer. */
-export const layerMemory: Layer.Layer<Storage, StorageUnavailable> = layerAdapter(memory)
+export const layerMemory: Layer.Layer<Storage, StorageFailure> = layerAdapter(memory)

@@ -18,8 +18,29 @@ export interface StorageWrite {
 }
 
 /**
- * What a storage driver does. Every promise may reject; the reason becomes the cause of `StorageUnavailable`. Bytes that
- * change hands are never written to again, by neither side, so that a driver needn't copy what it keeps.
+ * What of a storage's troubles the client has an answer of its own to. `quota`: there is no room. `evicted`: the rows are
+ * gone, though nobody deleted them here. `superseded`: somebody else has opened it since. `key`: it's encrypted with another key.
+ */
+export type StorageTrouble = "quota" | "evicted" | "superseded" | "key"
+
+/** What a driver rejects with where it knows what the trouble is. */
+export class StorageFault extends Error {
+  override readonly name = "StorageFault"
+  readonly trouble: StorageTrouble
+
+  constructor(trouble: StorageTrouble, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.trouble = trouble
+  }
+}
+
+/**
+ * What a storage driver does. Every promise may reject, with a {@link StorageFault} where the driver knows what the matter is;
+ * the reason becomes the cause of the client's typed error. Bytes that change hands are never written to again, by neither
+ * side, so that a driver needn't copy what it keeps.
+ *
+ * A storage has one owner: who opened it last. The commits of those who did before, be they in another tab or process, are
+ * rejected as `superseded`, and change nothing.
  */
 export interface StorageAdapter {
   /** How the status names it. */
@@ -27,8 +48,8 @@ export interface StorageAdapter {
   /** Whether rows outlive the process. */
   readonly durable: boolean
   /**
-   * Opens the storage that belongs to `name` (server, user and storage key) and only to it. Resolves when rows can be
-   * read. Called once, before everything else.
+   * Opens the storage that belongs to `name` (server, user and storage key) and only to it, and becomes its owner. Resolves
+   * when rows can be read. Called before everything else, and again only after {@link close}.
    */
   readonly open: (name: string) => Promise<void>
   /** Up to `limit` rows of a space with keys greater than `after`, in the order of their keys' UTF-16 code units. */

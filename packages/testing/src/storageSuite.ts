@@ -8,12 +8,12 @@
  */
 // tidy-allow import-house: it is one module, and never runs in a browser.
 import { assert, describe, it } from "@effect/vitest"
-import type { StorageAdapter, StorageRow, StorageWrite } from "@topgun/core/StorageAdapter"
+import { type StorageAdapter, StorageFault, type StorageRow, type StorageWrite } from "@topgun/core/StorageAdapter"
 import * as FastCheck from "effect/FastCheck"
 
 /** A place where nothing is stored yet: a directory, a database, or the adapter itself. */
 export interface Medium {
-  /** A driver over this place, not yet open. Asked again only after the one before was closed. */
+  /** A driver over this place, not yet open; with several, each as another tab or process would have it. */
   readonly adapter: () => StorageAdapter
   /** Removes the place. */
   readonly dispose?: () => void | Promise<void>
@@ -214,6 +214,30 @@ export const storageSuite = (name: string, medium: () => Medium | Promise<Medium
       await again.open("suite")
       assert.deepStrictEqual(plain(await scanAll(again, "records")), [["a", [0x31]]])
     })
+
+    test(
+      "belongs to who opened it last: who did before changes nothing any more, and is told",
+      async (before, place) => {
+        const after = place.adapter()
+        // What lives and dies with its adapter has no other owner.
+        if (after === before) return
+        await before.commit([put("records", "a", "before")])
+        await after.open("suite")
+        assert.deepStrictEqual(plain(await scanAll(after, "records")), [["a", Array.from(bytes("before"))]])
+        const refusals = await Promise.allSettled([
+          before.commit([put("records", "a", "too late")]),
+          before.commit([del("records", "a")])
+        ])
+        for (const refusal of refusals) {
+          const fault: unknown = refusal.status === "rejected" ? refusal.reason : undefined
+          assert.strictEqual(fault instanceof StorageFault ? fault.trouble : fault, "superseded")
+        }
+        await after.commit([put("records", "b", "after")])
+        assert.deepStrictEqual(keysOf(await scanAll(after, "records")), ["a", "b"])
+        assert.deepStrictEqual(plain(await scanAll(after, "records"))[0], ["a", Array.from(bytes("before"))])
+        await after.close()
+      }
+    )
 
     test("shows what was stored under a name to who opens that name, and to nobody else", async (storage, place) => {
       await storage.close()

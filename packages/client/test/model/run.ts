@@ -3,7 +3,7 @@
  * and whenever all is quiet.
  */
 import * as Backoff from "@topgun/core/Backoff"
-import type { ConfigInvalid, StorageUnavailable, WriteFailure, WriteRefusal } from "@topgun/core/GridError"
+import type { ConfigInvalid, StorageFailure, WriteFailure, WriteRefusal } from "@topgun/core/GridError"
 import * as Cell from "@topgun/core/Cell"
 import type { Ack } from "@topgun/core/WriteConcern"
 import * as TopGunServer from "@topgun/server/TopGunServer"
@@ -493,7 +493,7 @@ export const run = (seed: number, circumstances: Circumstances, sightings: Sight
     const faults: ReadonlyArray<
       (device: Device) => Effect.Effect<
         string | undefined,
-        ConfigInvalid | StorageUnavailable,
+        ConfigInvalid | StorageFailure,
         Network.SimulatedNetwork | Scope.Scope | VirtualClock.VirtualClock
       >
     > = [
