@@ -1,5 +1,4 @@
 /** A browser's storage for Effect applications; for others the driver alone is in `@topgun/adapters/indexeddb`. */
-import type { StorageFailure } from "@topgun/core/GridError"
 import * as Storage from "@topgun/core/Storage"
 import type * as Layer from "effect/Layer"
 import { indexedDb } from "./indexeddb.ts"
@@ -7,5 +6,4 @@ import { indexedDb } from "./indexeddb.ts"
 export { indexedDb }
 
 /** The IndexedDB database of a name, which belongs to one client: give each user a name of their own. */
-export const layer = (name = "topgun"): Layer.Layer<Storage.Storage, StorageFailure> =>
-  Storage.layerAdapter(indexedDb, name)
+export const layer = (name = "topgun"): Layer.Layer<Storage.Storage> => Storage.layerAdapter(indexedDb, name)

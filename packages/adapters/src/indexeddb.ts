@@ -129,6 +129,7 @@ export const indexedDb = (): StorageAdapter => {
   return {
     kind: "indexeddb",
     durable: true,
+    isShared: true,
     open: async (which) => {
       const database = await connect(which, true)
       const { done, store } = database.transaction("owner", "readwrite", { durability: "strict" })

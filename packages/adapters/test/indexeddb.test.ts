@@ -62,8 +62,11 @@ describe("IndexedDB", () => {
   })
 
   it("is what a layer opens for Effect applications", async () => {
-    const write = Effect.flatMap(Storage, ({ commit }) => commit([{ space: "records", key: "a", value: bytes("a") }]))
-    await Effect.runPromise(Effect.provide(write, IndexedDbStorage.layer("effect")))
+    const write = Effect.flatMap(
+      Effect.flatMap(Storage, ({ open }) => open),
+      ({ commit }) => commit([{ space: "records", key: "a", value: bytes("a") }])
+    )
+    await Effect.runPromise(Effect.scoped(Effect.provide(write, IndexedDbStorage.layer("effect"))))
     assert.deepStrictEqual(await keys(await opened("effect")), ["a"])
   })
 

@@ -6,7 +6,7 @@
  * what was staged, tells those who wait, and is tried again.
  */
 import type { StorageFailure } from "@topgun/core/GridError"
-import { Storage, type StorageWrite } from "@topgun/core/Storage"
+import type { OpenStorage, StorageWrite } from "@topgun/core/Storage"
 import * as Value from "@topgun/core/Value"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -119,10 +119,10 @@ const addCell = (to: Map<string, Set<string>>, map: string, cell: string): void 
 
 /** A journal over this node's storage, going on from what is reserved already. Flushes once more when the scope closes. */
 export const make = Effect.fnUntraced(function*<Operation extends { readonly sequence: number }>(
+  storage: OpenStorage,
   initial: Reservation,
   options: Options<Operation>
 ) {
-  const storage = yield* Storage
   let staged = new Staged<Operation>()
   let flushed = Deferred.unsafeMake<void, StorageFailure>(FiberId.none)
   let reserved = initial

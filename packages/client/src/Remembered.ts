@@ -6,7 +6,7 @@
 import * as Cell from "@topgun/core/Cell"
 import { StorageUnavailable } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
-import type { Storage, StorageRow, StorageWrite } from "@topgun/core/Storage"
+import type { OpenStorage, StorageRow, StorageWrite } from "@topgun/core/Storage"
 import { isNodeId } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
@@ -27,7 +27,7 @@ const formatKey = "format"
 const pageRows = 5_000
 
 /** Reads a storage's spaces. */
-export const reader = (storage: Storage["Type"], onUnreadable: (fault: StorageUnavailable) => void) => {
+export const reader = (storage: OpenStorage, onUnreadable: (fault: StorageUnavailable) => void) => {
   /** Reads a space, page by page. */
   const pages = Effect.fnUntraced(function*(space: string, each: (row: StorageRow) => void) {
     let after: string | undefined
@@ -103,7 +103,7 @@ const decodeMark = (name: string, value: Uint8Array): Mark => {
 const textOf = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
 
 /** All but the records. A storage that is new becomes that of the node `newNodeId`. */
-export const read = Effect.fnUntraced(function*(storage: Storage["Type"], { rows }: Reader, newNodeId: string) {
+export const read = Effect.fnUntraced(function*(storage: OpenStorage, { rows }: Reader, newNodeId: string) {
   const meta = new Map<string, unknown>()
   const metaFault = yield* rows(spaces.meta, (key, value) => meta.set(key, Value.decode(value)))
   // Without them this writer could issue stamps and sequence numbers again that it has used.

@@ -71,7 +71,7 @@ export interface Events {
 }
 
 const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
-  const storage = yield* Storage
+  const storage = yield* Effect.flatMap(Storage, ({ open }) => open)
   const hlc = yield* Hlc.Hlc
   const store = (yield* CrdtStore).open()
   const clock = yield* Effect.clock
@@ -159,7 +159,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   // Declared before the outbox exists, as each needs the other.
   let nextSequence = () => reserved.sequence
   const inUse = { millis: 0 }
-  const journal = yield* Journal.make(reserved, {
+  const journal = yield* Journal.make(storage, reserved, {
     cellWrites,
     operationWrite: Outbox.rowOf,
     markWrite: (name) => Remembered.markRow(name, marks.get(name)!),

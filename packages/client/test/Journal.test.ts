@@ -67,13 +67,13 @@ describe("the journal", () => {
         }
       }, "m")
       let millis = 1e15
-      const journal = yield* Journal.make({ millis: 0, sequence: 0 }, {
+      const journal = yield* Journal.make(storage, { millis: 0, sequence: 0 }, {
         cellWrites: () => [],
         operationWrite: Outbox.rowOf,
         markWrite,
         inUse: () => ({ millis, sequence: 7 }),
         onCommit: () => {}
-      }).pipe(Effect.provideService(Storage.Storage, storage))
+      })
       journal.stageRow({ space: "s", key: "k", value: new Uint8Array(1) })
       yield* clock.settle
       journal.adopt("b".repeat(16))
@@ -108,13 +108,13 @@ describe("the journal", () => {
           await memory.commit(writes)
         }
       }, "m")
-      const journal = yield* Journal.make({ millis: 1e15, sequence: 1e9 }, {
+      const journal = yield* Journal.make(storage, { millis: 1e15, sequence: 1e9 }, {
         cellWrites: (space, key) => [{ space, key, value: new Uint8Array(1) }],
         operationWrite: Outbox.rowOf,
         markWrite,
         inUse: () => ({ millis: 0, sequence: 0 }),
         onCommit: () => {}
-      }).pipe(Effect.provideService(Storage.Storage, storage))
+      })
       for (let n = 0; n < 12_000; n++) journal.stageCell("m", `k${n}`, "remote")
       journal.stageCell("m", "mine", "local")
       journal.stageMark("m")

@@ -332,6 +332,41 @@ export class LwwMap {
     }
   }
 
+  /**
+   * Makes a key what another copy of this replica says that it is: its live record, `undefined` for none, and its base as in
+   * {@link getBase}. No merge: what was here of the key is no more.
+   */
+  assign(key: string, live: Row | undefined, base: Row | null | undefined): Change | undefined {
+    const slot = this.#keys.slots.get(key)
+    if (slot === undefined) {
+      if (live === undefined) return undefined
+      this.restore(key, live, base)
+      return { key, previous: undefined, record: live }
+    }
+    if (live === undefined) {
+      this.unconfirm(key)
+      return this.revert(key)
+    }
+    const isSame = this.#compare(live, this.#field(slot, ROW)) === 0
+    const before = this.#field(slot, BASE)
+    const hasBase = base === undefined
+      ? before === SAME
+      : base === null
+      ? before === NOTHING
+      : before !== SAME && before !== NOTHING && this.#compare(base, before) === 0
+    if (isSame && hasBase) return undefined
+    this.unconfirm(key)
+    const change = isSame ? undefined : this.#setLive(slot, live)
+    if (base === undefined) {
+      this.#setField(slot, BASE, SAME)
+      this.#digest(slot, true)
+      this.#revision++
+    } else if (base !== null) {
+      this.#setBase(slot, base)
+    }
+    return change
+  }
+
   /** Forgets confirmed tombstones with stamps below `beforeMillis`; answers them with their keys. */
   prune(beforeMillis: number): Array<[key: string, record: Row]> {
     const pruned: Array<[key: string, record: Row]> = []

@@ -2,6 +2,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import {
   StorageEvicted,
   type StorageFailure,
@@ -14,8 +15,8 @@ import { memory, type StorageAdapter, StorageFault, type StorageRow, type Storag
 
 export { memory, type StorageAdapter, type StorageRow, type StorageWrite }
 
-/** This node's storage, opened. */
-export class Storage extends Context.Tag("@topgun/core/Storage")<Storage, {
+/** A node's storage, opened. */
+export interface OpenStorage {
   readonly kind: string
   readonly durable: boolean
   readonly scan: (
@@ -24,6 +25,18 @@ export class Storage extends Context.Tag("@topgun/core/Storage")<Storage, {
     limit: number
   ) => Effect.Effect<ReadonlyArray<StorageRow>, StorageFailure>
   readonly commit: (writes: ReadonlyArray<StorageWrite>) => Effect.Effect<void, StorageFailure>
+}
+
+/** Where this node keeps its data. It is opened by who owns it, which among a browser's tabs is one at a time. */
+export class Storage extends Context.Tag("@topgun/core/Storage")<Storage, {
+  /** Whose storage it is: no two names share a row. */
+  readonly name: string
+  readonly kind: string
+  readonly durable: boolean
+  /** Whether the tabs of a browser have it in common. */
+  readonly isShared: boolean
+  /** Opens it, and owns it as long as the scope is. */
+  readonly open: Effect.Effect<OpenStorage, StorageFailure, Scope.Scope>
 }>() {}
 
 const failures = {
@@ -43,26 +56,31 @@ const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, Stora
   Effect.tryPromise({ try: run, catch: (cause) => failureOf(what, cause) })
 
 /** The storage of an adapter, open for `name` as long as the scope is. */
-export const make = (adapter: StorageAdapter, name: string) =>
+export const make = (
+  adapter: StorageAdapter,
+  name: string
+): Effect.Effect<OpenStorage, StorageFailure, Scope.Scope> =>
   Effect.as(
     Effect.acquireRelease(
       attempt(`${adapter.kind} could not be opened`, () => adapter.open(name)),
       () => Effect.ignoreLogged(attempt(`${adapter.kind} could not be closed`, () => adapter.close()))
     ),
-    Storage.of({
+    {
       kind: adapter.kind,
       durable: adapter.durable,
       scan: (space, after, limit) =>
         attempt(`${adapter.kind} could not be read`, () => adapter.scan(space, after, limit)),
       commit: (writes) => attempt(`${adapter.kind} could not be written`, () => adapter.commit(writes))
-    })
+    }
   )
 
 /** A layer over any driver. */
-export const layerAdapter = (
-  adapter: () => StorageAdapter,
-  name = "topgun"
-): Layer.Layer<Storage, StorageFailure> => Layer.scoped(Storage, Effect.suspend(() => make(adapter(), name)))
+export const layerAdapter = (adapter: () => StorageAdapter, name = "topgun"): Layer.Layer<Storage> =>
+  Layer.sync(Storage, () => {
+    const driver = adapter()
+    const { durable, isShared = false, kind } = driver
+    return Storage.of({ name, kind, durable, isShared, open: make(driver, name) })
+  })
 
 /** Storage in memory, new for each build of the layer. */
-export const layerMemory: Layer.Layer<Storage, StorageFailure> = layerAdapter(memory)
+export const layerMemory: Layer.Layer<Storage> = layerAdapter(memory)

@@ -47,6 +47,8 @@ export interface StorageAdapter {
   readonly kind: string
   /** Whether rows outlive the process. */
   readonly durable: boolean
+  /** Whether the tabs of a browser have its rows in common, so that one of them has to keep them for all. @default false */
+  readonly isShared?: boolean
   /**
    * Opens the storage that belongs to `name` (server, user and storage key) and only to it, and becomes its owner. Resolves
    * when rows can be read. Called before everything else, and again only after {@link close}.

@@ -54,14 +54,15 @@ describe("Storage", () => {
   it.effect("ends its scope in peace when its adapter can't be closed", () =>
     Effect.scoped(Effect.asVoid(Storage.make(failing("close"), "alice"))))
 
-  it.effect("is new for each build of the layer in memory", () =>
+  it.scoped("is new for each build of the layer in memory", () =>
     Effect.gen(function*() {
-      const write = Effect.flatMap(Storage.Storage, (storage) =>
+      const opened = Effect.flatMap(Storage.Storage, ({ open }) => open)
+      const write = Effect.flatMap(opened, (storage) =>
         Effect.zipRight(
           storage.commit([{ space: "s", key: "k", value: Uint8Array.of(1) }]),
           storage.scan("s", undefined, 10)
         ))
-      const read = Effect.flatMap(Storage.Storage, (storage) => storage.scan("s", undefined, 10))
+      const read = Effect.flatMap(opened, (storage) => storage.scan("s", undefined, 10))
       assert.strictEqual((yield* Effect.provide(write, Storage.layerMemory)).length, 1)
       assert.strictEqual((yield* Effect.provide(read, Storage.layerMemory)).length, 0)
     }))
