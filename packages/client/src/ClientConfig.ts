@@ -5,6 +5,7 @@ import type { Declaration } from "@topgun/core/Grid"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
 import type { Auth } from "./Credentials.ts"
 import * as NetworkEvents from "./NetworkEvents.ts"
+import * as Tabs from "./Tabs.ts"
 import * as Context from "effect/Context"
 import * as Layer from "effect/Layer"
 
@@ -33,6 +34,8 @@ export interface Config {
   readonly stallMillis: number
   /** What tells of the network and of the user's return. */
   readonly network: NetworkEvents.NetworkEvents
+  /** Where this tab finds the others that share its storage; undefined for none. */
+  readonly tabs: Tabs.Tabs | undefined
   /** Whether to connect when opened. */
   readonly autoConnect: boolean
   /** Hears of faults that nobody waits for: rejected and dropped writes, storage faults, a throwing listener. */
@@ -49,6 +52,7 @@ export const defaults: Config = {
   authTimeoutMillis: 5_000,
   stallMillis: 15_000,
   network: NetworkEvents.ofPlatform(),
+  tabs: Tabs.ofPlatform(),
   autoConnect: true,
   onError: () => {}
 }

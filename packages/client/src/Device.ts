@@ -4,14 +4,18 @@ import type { StorageFailure } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as PartitionRouter from "@topgun/core/PartitionRouter"
-import type { Storage } from "@topgun/core/Storage"
+import { Storage } from "@topgun/core/Storage"
 import type { Transport } from "@topgun/core/Transport"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as ClientConfig from "./ClientConfig.ts"
 import * as Replica from "./Replica.ts"
 import * as SyncEngine from "./SyncEngine.ts"
 import * as SyncStatus from "./SyncStatus.ts"
+import * as TabCoordinator from "./TabCoordinator.ts"
+import * as TabEngine from "./TabEngine.ts"
+import type { Tabs } from "./Tabs.ts"
 
 /** The parts that a client of one server has. */
 export const parts = Layer.mergeAll(
@@ -34,22 +38,58 @@ export const layer: Layer.Layer<
   | Transport
 > = Layer.unwrapEffect(Effect.gen(function*() {
   const config = yield* ClientConfig.ClientConfig
-  const start = Layer.effectDiscard(Effect.gen(function*() {
-    const replica = yield* Replica.Replica
-    const engine = yield* SyncEngine.SyncEngine
-    for (const declaration of config.grid) {
-      try {
-        replica.openDeclared(declaration)
-      } catch (fault) {
-        // The other maps are no worse for it; who uses this one is told again.
-        config.onError(fault)
-      }
-    }
-    if (config.autoConnect) yield* engine.connect
-  }))
-  return start.pipe(
-    Layer.provideMerge(SyncStatus.layer),
-    Layer.provideMerge(SyncEngine.layer(config)),
-    Layer.provideMerge(Replica.layer({ backpressure: config.backpressure }))
-  )
+  const storage = yield* Storage
+  const { tabs } = config
+  return tabs !== undefined && storage.isShared ? inTabs(config, tabs, storage) : alone(config)
 }))
+
+const replicaOf = (config: ClientConfig.Config) => Replica.layer({ backpressure: config.backpressure })
+
+/** Opens what the application has declared. */
+const openAll = (config: ClientConfig.Config, replica: Replica.Replica["Type"]): void => {
+  for (const declaration of config.grid) {
+    try {
+      replica.openDeclared(declaration)
+    } catch (fault) {
+      // The other maps are no worse for it; who uses this one is told again.
+      config.onError(fault)
+    }
+  }
+}
+
+const alone = (config: ClientConfig.Config) =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    openAll(config, yield* Replica.Replica)
+    if (config.autoConnect) yield* Effect.flatMap(SyncEngine.SyncEngine, ({ connect }) => connect)
+  })).pipe(
+    Layer.provideMerge(SyncStatus.layer),
+    Layer.provide(Layer.succeed(TabCoordinator.TabCoordinator, TabCoordinator.alone)),
+    Layer.provideMerge(SyncEngine.layer(config)),
+    Layer.provideMerge(replicaOf(config))
+  )
+
+/** A tab among others: what it stores in, and which engine counts, is as its part says. */
+const inTabs = (config: ClientConfig.Config, tabs: Tabs, source: Storage["Type"]) =>
+  Layer.scopedContext(Effect.gen(function*() {
+    const tab = yield* TabCoordinator.make(tabs, source, config.onError)
+    const own = yield* Layer.build(
+      SyncEngine.layer(config).pipe(
+        Layer.provideMerge(replicaOf(config)),
+        Layer.provide(Layer.succeed(Storage, Storage.of({ ...source, open: Effect.succeed(tab.storage) })))
+      )
+    )
+    const replica = Context.get(own, Replica.Replica)
+    const ownEngine = Context.get(own, SyncEngine.SyncEngine)
+    const tabEngine = TabEngine.make(ownEngine, replica, tab.role, config.onError)
+    const context = Context.add(own, SyncEngine.SyncEngine, tabEngine.engine)
+    const status = yield* Effect.provide(
+      Layer.build(SyncStatus.layer.pipe(
+        Layer.provide(Layer.succeed(TabCoordinator.TabCoordinator, tab.coordinator))
+      )),
+      context
+    )
+    openAll(config, replica)
+    if (tab.isLeading() && config.autoConnect) yield* ownEngine.connect
+    yield* tab.start(replica, ownEngine, Context.get(status, SyncStatus.Status), tabEngine)
+    return Context.merge(context, status)
+  }))

@@ -49,7 +49,7 @@ export const access = <D extends Declaration>(
     },
     listen: (attach, signal) => attach(replica.audience(declaration.name), signal),
     write,
-    status: SyncStatus.ofMap(replica, engine, declaration.name)
+    status: SyncStatus.ofMap(engine, declaration.name)
   }
 }
 

@@ -72,6 +72,8 @@ export interface Options<Operation> {
   readonly markWrite: (map: string) => StorageWrite
   /** The greatest stamp and sequence number in use now. */
   readonly inUse: () => Reservation
+  /** A cell has changed, and will be written. */
+  readonly onCell: (map: string, cell: string) => void
   /** Called after each transaction with its fault, if it had one. */
   readonly onCommit: (fault: StorageFailure | undefined) => void
 }
@@ -96,6 +98,15 @@ export interface Journal<Operation> {
    * which holds all that is staged in this tick too.
    */
   readonly adopt: (nodeId: string) => void
+  /** Whether what has become of this operation is still to be written. */
+  readonly isStaged: (operation: Operation) => boolean
+  /**
+   * Storage is another tab's no more: forgets what is staged but for cells, and goes on from what it holds, which `read` finds
+   * out while nothing is written.
+   */
+  readonly takeOver: <A, E>(
+    read: (begin: (reserved: Reservation) => void) => Effect.Effect<A, E>
+  ) => Effect.Effect<A, E>
   /** Makes the last transaction, with `writes` and nothing that is staged. When it fails, all goes on. */
   readonly end: (
     writes: Effect.Effect<ReadonlyArray<StorageWrite>, StorageFailure>
@@ -125,6 +136,8 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
 ) {
   let staged = new Staged<Operation>()
   let flushed = Deferred.unsafeMake<void, StorageFailure>(FiberId.none)
+  /** Those who wait for what was to be written when this tab ceased, or began, to be the one that keeps its data. */
+  let waiting: Array<Deferred.Deferred<void, StorageFailure>> = []
   let reserved = initial
   let writers = 0
   let ended = false
@@ -187,7 +200,8 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     work.unsafeClose()
     if (ended) staged = new Staged()
     const { batch, writes } = takeBatch()
-    const waiters = flushed
+    const waiters = [...waiting, flushed]
+    waiting = []
     flushed = Deferred.unsafeMake(FiberId.none)
     if (staged.remote.size > 0) work.unsafeOpen()
     const reservation = ended ? undefined : reserve()
@@ -199,17 +213,22 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
         value: Value.encode([reservation.millis, reservation.sequence])
       })
     }
-    const outcome = yield* Effect.exit(writes.length === 0 ? Effect.void : storage.commit(writes))
+    const outcome = yield* Effect.exit(writes.length === 0 && !storage.isShared ? Effect.void : storage.commit(writes))
     if (Exit.isSuccess(outcome)) {
       // What was reserved for the writer before says nothing of the present one's stamps.
       if (reservation !== undefined && writer === writers) reserved = reservation
-      Deferred.unsafeDone(waiters, Exit.void)
+      for (const each of waiters) Deferred.unsafeDone(each, Exit.void)
       options.onCommit(undefined)
       return true
     }
     restore(batch)
-    Deferred.unsafeDone(waiters, outcome)
-    if (outcome.cause._tag === "Fail") options.onCommit(outcome.cause.error)
+    const fault = outcome.cause._tag === "Fail" ? outcome.cause.error : undefined
+    if (storage.isShared && fault?._tag === "StorageSuperseded") {
+      waiting = waiters
+      return true
+    }
+    for (const each of waiters) Deferred.unsafeDone(each, outcome)
+    if (fault !== undefined) options.onCommit(fault)
     return false
   }).pipe(oneAtATime, Effect.uninterruptible)
 
@@ -238,6 +257,7 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
 
   const journal: Journal<Operation> = {
     stageCell: (map, cell, origin) => {
+      options.onCell(map, cell)
       addCell(origin === "local" ? staged.local : staged.remote, map, cell)
       work.unsafeOpen()
     },
@@ -257,6 +277,14 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     },
     flushed: () => flushed,
     reserved: () => reserved,
+    isStaged: ({ sequence }) => staged.operations.has(sequence),
+    takeOver: (read) =>
+      oneAtATime(read((reservation) => {
+        staged.rows.clear()
+        staged.operations.clear()
+        staged.marks.clear()
+        reserved = reservation
+      })),
     end: (writes) =>
       Effect.gen(function*() {
         yield* storage.commit(yield* writes)

@@ -9,7 +9,7 @@
 import * as Cell from "@topgun/core/Cell"
 import * as Backpressure from "@topgun/core/Backpressure"
 import { Indeterminate, WriteDropped, type WriteFailure, WriteRejected, WriteTimeout } from "@topgun/core/GridError"
-import type { LwwRecord } from "@topgun/core/LwwRecord"
+import { compare as compareRecords, type LwwRecord } from "@topgun/core/LwwRecord"
 import type { Operation } from "@topgun/core/Operation"
 import * as Value from "@topgun/core/Value"
 import type { StorageWrite } from "@topgun/core/Storage"
@@ -32,7 +32,8 @@ export interface Span {
 
 /** An operation on its way. */
 export interface Pending {
-  readonly sequence: number
+  /** Of this device; changes only when another tab's operations are taken over. */
+  sequence: number
   readonly map: string
   readonly kind: Cell.MapKind
   cell: string
@@ -53,8 +54,10 @@ export interface Pending {
   early: boolean
   /** Offered again after a tree walk: not in the log, as the next walk would find it again. */
   readonly offered: boolean
-  /** The atomic batch that it is part of. */
-  readonly batch: Span | undefined
+  /** The atomic batch that it is part of; changes with `sequence`. */
+  batch: Span | undefined
+  /** Whether the tab that keeps this one's data is known to have stored it. */
+  kept: boolean
   /** A later operation of its cell that contains this one, which was refused: the outcome is that one's. */
   successor: Pending | undefined
   /** The operation of its cell before this one, where that hadn't ended: skip those that have by {@link pendingOf}. */
@@ -85,6 +88,8 @@ export interface Listener {
   readonly onUndone: (operation: Pending, remaining: Pending | undefined, failure: WriteFailure) => void
   /** The operation ended well; its key's rows may need writing. */
   readonly onEnded: (operation: Pending) => void
+  /** What has become of the operation so far is known better than before. */
+  readonly onOutcome: (operation: Pending) => void
   readonly onHighWater: (pending: number) => void
   readonly onLowWater: (pending: number) => void
   readonly onChange: () => void
@@ -173,6 +178,8 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Cells that needn't be, as long as the operation that is on its way isn't refused. */
   const withheld = new Set<string>()
   let live = 0
+  /** Another tab sends what is written here: nothing stands in the line. */
+  let isRelayed = false
   let closed: WriteFailure | undefined
   const room = Effect.unsafeMakeLatch(true)
   const offered = Effect.unsafeMakeLatch(false)
@@ -222,12 +229,14 @@ export const make = Effect.fnUntraced(function*(options: {
     if (operation.kind === "counter" && remaining !== undefined && remaining.sequence > operation.sequence) {
       operation.successor = remaining
       acks.moved(operation.sequence, remaining.sequence)
+      listener.onOutcome(operation)
       return
     }
     listener.onUndone(operation, remaining, failure)
     if (withheld.delete(nameOf(operation.map, operation.cell))) offer(operation.map, operation.kind, operation.cell)
     operation.outcome = Either.left(failure)
     acks.failed(operation.sequence, failure)
+    listener.onOutcome(operation)
   }
 
   const dropped = (operation: Pending): WriteDropped => new WriteDropped({ map: operation.map, key: keyOf(operation) })
@@ -264,6 +273,7 @@ export const make = Effect.fnUntraced(function*(options: {
     acked: false,
     early: false,
     batch: stored.batch,
+    kept: false,
     successor: undefined,
     earlier: undefined
   })
@@ -344,7 +354,9 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const { capacity, strategy } = options.backpressure
   const hasPlaces = (places: number): boolean =>
-    strategy === "drop-oldest"
+    isRelayed
+      ? live + places <= capacity
+      : strategy === "drop-oldest"
       ? places <= capacity
       : line.size() + places <= capacity && line.waiting() === 0
 
@@ -381,7 +393,7 @@ export const make = Effect.fnUntraced(function*(options: {
     /** Writes that wait for room. */
     waiting: line.waiting,
     /** Calls `enter` when there is room; see `Backpressure`. */
-    whenRoom: line.whenRoom,
+    whenRoom: (enter: () => void, places?: number): boolean => !isRelayed && line.whenRoom(enter, places),
     /** The operations that have not ended, without those that were only offered again; in no order. */
     *entries(): IterableIterator<Pending> {
       for (const cells of latest.values()) {
@@ -402,6 +414,9 @@ export const make = Effect.fnUntraced(function*(options: {
       }
       journal.stageOperation(operation)
     },
+
+    /** The latest operation of the cell that has not ended. */
+    latest: latestOf,
 
     /** What the latest operation of the cell that has not ended writes. */
     pendingRecord: (map: string, cell: string): LwwRecord | undefined => latestOf(map, cell)?.record,
@@ -431,10 +446,13 @@ export const make = Effect.fnUntraced(function*(options: {
         operation.concern = stronger(operation.concern, concern)
       } else {
         operation = issue(map, kind, cell, record, concern, since, batch)
-        live++
-        if (batch !== undefined) batches.set(operation.sequence, operation)
-        track(operation, previous)
-        line.offer(operation)
+        if (isRelayed) launch(operation)
+        else {
+          live++
+          if (batch !== undefined) batches.set(operation.sequence, operation)
+          track(operation, previous)
+          line.offer(operation)
+        }
         listener.onChange()
       }
       journal.stageOperation(operation)
@@ -506,6 +524,7 @@ export const make = Effect.fnUntraced(function*(options: {
           end(operation)
           listener.onEnded(operation)
         }
+        listener.onOutcome(operation)
       }
     },
 
@@ -515,6 +534,7 @@ export const make = Effect.fnUntraced(function*(options: {
         if (operation.sequence > sequence || !operation.acked) continue
         end(operation)
         listener.onEnded(operation)
+        listener.onOutcome(operation)
       }
     },
 
@@ -531,6 +551,122 @@ export const make = Effect.fnUntraced(function*(options: {
       const operation = flight.get(sequence)
       if (operation === undefined) return
       undo(operation, new WriteRejected({ map: operation.map, key: keyOf(operation), cause, reason }))
+    },
+
+    /** The server of the tab that sends for this one has dropped an operation. */
+    droppedElsewhere: (sequence: number): void => {
+      const operation = flight.get(sequence)
+      if (operation !== undefined) undo(operation, dropped(operation))
+    },
+
+    /** The tab that keeps this one's data has stored these operations. */
+    kept: (sequences: Iterable<number>): void => {
+      for (const sequence of sequences) {
+        const operation = flight.get(sequence)
+        if (operation !== undefined) operation.kept = true
+      }
+    },
+
+    /** How many operations aren't known to be stored. */
+    unkeptSize: (): number => {
+      let size = 0
+      for (const { kept, stage } of flight.values()) if (!kept && stage !== "ended") size++
+      return size
+    },
+
+    /** What the latest operation of the cell writes that isn't known to be stored. */
+    unkept: (map: string, cell: string): LwwRecord | undefined => {
+      const operation = latestOf(map, cell)
+      return operation?.kept === false ? operation.record : undefined
+    },
+
+    /** The operation of a cell that writes just this record and hasn't ended. */
+    pendingOf: (map: string, cell: string, record: LwwRecord): Pending | undefined => {
+      for (let each = latestOf(map, cell); each !== undefined; each = pendingOf(each.earlier)) {
+        if (!each.offered && compareRecords(each.record, record) === 0) return each
+      }
+      return undefined
+    },
+
+    /**
+     * Another tab keeps and sends what is written here from now on: all of it is in flight, by way of that tab. Only while
+     * nothing is sent.
+     */
+    relay: (isKept: (operation: Pending) => boolean): Effect.Effect<void> =>
+      Effect.map(line.take(Number.MAX_SAFE_INTEGER), (taken) => {
+        for (const operation of taken) {
+          if (operation.stage === "ended") continue
+          operation.stage = "flight"
+          flight.set(operation.sequence, operation)
+        }
+        batches.clear()
+        for (const operation of Array.from(flight.values())) {
+          if (operation.offered) end(operation)
+          else operation.kept = isKept(operation)
+        }
+        isRelayed = true
+        setRoom()
+      }),
+
+    /**
+     * This tab keeps and sends by itself from now on. What its storage holds, in the order of the numbers, comes before what
+     * was written here, which gets the numbers from `next` on; an operation that is both is one. Only while nothing is sent.
+     */
+    adopt: (stored: ReadonlyArray<StoredOperation>, next: number): void => {
+      const own = Array.from(flight.values()).filter(({ stage }) => stage !== "ended").sort((a, b) =>
+        a.sequence - b.sequence
+      )
+      const twins = new Map<StoredOperation, Pending>()
+      const byCell = new Map<string, Array<StoredOperation>>()
+      for (const operation of stored) {
+        const name = nameOf(operation.map, operation.cell)
+        const ofCell = byCell.get(name)
+        if (ofCell === undefined) byCell.set(name, [operation])
+        else ofCell.push(operation)
+      }
+      const rest = own.filter((operation) => {
+        const ofCell = byCell.get(nameOf(operation.map, operation.cell)) ?? []
+        const twin = ofCell.find((each) => !twins.has(each) && compareRecords(each.record, operation.record) === 0)
+        if (twin !== undefined) twins.set(twin, operation)
+        return twin === undefined
+      })
+      const numbers = new Map<number, number>()
+      const renumber = (operation: Pending, sequence: number, batch: Span | undefined): Pending => {
+        numbers.set(operation.sequence, sequence)
+        operation.sequence = sequence
+        operation.batch = batch
+        return operation
+      }
+      latest.clear()
+      flight.clear()
+      isRelayed = false
+      live = 0
+      for (const each of stored) {
+        const twin = twins.get(each)
+        const operation = twin === undefined ? pending(each) : renumber(twin, each.sequence, each.batch)
+        operation.kept = true
+        launch(operation)
+      }
+      nextSequence = next
+      const members = new Map<number, number>()
+      for (const { batch } of rest) {
+        if (batch !== undefined) members.set(batch.first, (members.get(batch.first) ?? 0) + 1)
+      }
+      const spans = new Map<number, Span>()
+      for (const operation of rest) {
+        const sequence = nextSequence++
+        const { batch } = operation
+        // Of a batch that has ended in part the rest goes by itself.
+        if (
+          batch !== undefined && !spans.has(batch.first) && members.get(batch.first) === batch.last - batch.first + 1
+        ) {
+          spans.set(batch.first, { first: sequence, last: sequence + batch.last - batch.first })
+        }
+        renumber(operation, sequence, batch && spans.get(batch.first))
+        launch(operation)
+        journal.stageOperation(operation)
+      }
+      acks.renumbered(numbers)
     },
 
     /** Waits until the operation has reached the level that `concern` asks for; until `expiresAt`, in ms. */

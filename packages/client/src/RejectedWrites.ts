@@ -54,26 +54,30 @@ export const make = Effect.fnUntraced(function*<E>(options: {
     options.onChange()
   }
 
-  yield* options.rows(spaces.rejected, (id, bytes) => {
-    const row = Value.decode(bytes)
-    if (!Array.isArray(row) || row[0] !== format || row.length !== 10) throw new Error("not a rejected write")
-    const [, map, kind, key, change, value, ttlMs, cause, reason, since] = row as [
-      number,
-      string,
-      Cell.MapKind,
-      string,
-      RejectedWrite["change"],
-      Uint8Array | null,
-      number | null,
-      string,
-      string,
-      number
-    ]
-    if (!Cell.isMapKind(kind)) throw new Error(`not a kind of map: "${String(kind)}"`)
-    const content = { change, value: value === null ? undefined : Value.decode(value), ttlMs: ttlMs ?? undefined }
-    rejected.set(id, { id, map, kind, key, ...content, cause, reason, since })
-  })
-  list.set(Array.from(rejected.values()))
+  /** Makes the list what storage holds. */
+  const load = Effect.zipLeft(
+    options.rows(spaces.rejected, (id, bytes) => {
+      const row = Value.decode(bytes)
+      if (!Array.isArray(row) || row[0] !== format || row.length !== 10) throw new Error("not a rejected write")
+      const [, map, kind, key, change, value, ttlMs, cause, reason, since] = row as [
+        number,
+        string,
+        Cell.MapKind,
+        string,
+        RejectedWrite["change"],
+        Uint8Array | null,
+        number | null,
+        string,
+        string,
+        number
+      ]
+      if (!Cell.isMapKind(kind)) throw new Error(`not a kind of map: "${String(kind)}"`)
+      const content = { change, value: value === null ? undefined : Value.decode(value), ttlMs: ttlMs ?? undefined }
+      rejected.set(id, { id, map, kind, key, ...content, cause, reason, since })
+    }),
+    Effect.sync(() => list.set(Array.from(rejected.values())))
+  )
+  yield* load
 
   const remove = (id: string): RejectedWrite | undefined => {
     const write = rejected.get(id)
@@ -89,6 +93,17 @@ export const make = Effect.fnUntraced(function*<E>(options: {
     /** Forgets them, as storage has. */
     clear: (): void => {
       rejected.clear()
+      refresh()
+    },
+    /** Reads them again, from a storage that another tab has kept meanwhile. */
+    reload: Effect.suspend(() => {
+      rejected.clear()
+      return Effect.asVoid(load)
+    }),
+    /** They are another tab's, which says which there are. */
+    assign: (writes: ReadonlyArray<RejectedWrite>): void => {
+      rejected.clear()
+      for (const write of writes) rejected.set(write.id, write)
       refresh()
     },
 

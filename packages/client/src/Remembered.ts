@@ -156,6 +156,9 @@ export const read = Effect.fnUntraced(function*(storage: OpenStorage, { rows }: 
   }
 })
 
+/** What storage remembers, but for the records. */
+export type Known = Effect.Effect.Success<ReturnType<typeof read>>
+
 /** A map's records, each with what the server has in its place: null for nothing, `undefined` where that is the record itself. */
 export const readRecords = Effect.fnUntraced(function*(
   { rows }: Reader,

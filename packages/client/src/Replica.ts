@@ -40,6 +40,7 @@ import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Announcements from "./Announcements.ts"
 import * as Journal from "./Journal.ts"
+import * as Mirror from "./Mirror.ts"
 import * as Conformance from "./Conformance.ts"
 import * as Expiry from "./Expiry.ts"
 import * as Outbox from "./Outbox.ts"
@@ -64,7 +65,11 @@ export interface Events {
   /** A fault that nobody waits for. */
   readonly onFault?: (fault: unknown) => void
   /** A map was opened for the first time. */
-  readonly onMapOpened?: () => void
+  readonly onMapOpened?: (map: string) => void
+  /** A cell is, or may be, another than before. Called often. */
+  readonly onCell?: (map: string, cell: string) => void
+  /** What has become of an operation so far is known better than before. */
+  readonly onOutcome?: (operation: Outbox.Pending) => void
   /** The outbox has filled up to, or drained down to, its water marks. */
   readonly onHighWater?: (pending: number) => void
   readonly onLowWater?: (pending: number) => void
@@ -97,8 +102,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   const reader = Remembered.reader(storage, (fault) => void found.push(fault))
   const known = yield* Remembered.read(storage, reader, hlc.nodeId())
-  const { marks, operations: stored, reserved } = known
-  let { secret, syncedAt, user } = known
+  const { operations: stored, reserved } = known
+  let { marks, secret, syncedAt, user } = known
   hlc.unsafeAdopt(known.nodeId, reserved.millis)
 
   const openMap = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
@@ -164,6 +169,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     operationWrite: Outbox.rowOf,
     markWrite: (name) => Remembered.markRow(name, marks.get(name)!),
     inUse: () => ({ millis: inUse.millis, sequence: nextSequence() }),
+    onCell: (map, cell) => {
+      for (const each of subscribers) each.onCell?.(map, cell)
+    },
     onCommit: (fault) => {
       if (fault === storageFault) return
       storageFault = fault
@@ -229,6 +237,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     journal,
     listener: {
       onAccepted: ({ cell, map, record }) => {
+        if (mirror.isFollowing()) return
         const change = cellsOf(map).confirm(cell, record)
         if (change !== undefined) apply(map, change, cell, "remote")
       },
@@ -236,6 +245,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         if (!offered) journal.stageCell(map, cell, "remote")
       },
       onUndone: (operation, remaining, failure) => {
+        if (mirror.isFollowing()) return onFault(failure)
         const { cell, map } = operation
         const cells = cellsOf(map)
         if (!operation.offered) apply(map, cells.revert(cell, remaining?.record), cell, "local")
@@ -248,6 +258,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       onLowWater: (pending) => {
         for (const each of subscribers) each.onLowWater?.(pending)
       },
+      onOutcome: (operation) => {
+        for (const each of subscribers) each.onOutcome?.(operation)
+      },
       onChange
     }
   })
@@ -258,6 +271,32 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     const record = cells.getRecord(cell)
     if (record !== undefined && !outbox.isPending(name, cell)) outbox.remake(name, kind, cell, record)
   }
+
+  const mirror = Mirror.make({
+    storage,
+    reader,
+    hlc,
+    outbox,
+    journal,
+    maps,
+    openMap,
+    emit,
+    hasBase: (name, cell) => {
+      const ofMap = withBase.get(name)
+      if (ofMap === undefined) withBase.set(name, new Set([cell]))
+      else ofMap.add(cell)
+    },
+    adopt: (next) => {
+      for (const [name, here] of known.maps) {
+        if (next.maps.has(name)) continue
+        next.maps.set(name, here)
+        journal.stageRow(Remembered.mapRow(name, here))
+      }
+      for (const [name, stored] of next.maps) known.maps.set(name, stored)
+      ;({ marks, secret, syncedAt, user } = next)
+      return rejected.reload
+    }
+  })
 
   // The last finalizer to be added is the first to run: nobody waits for a client that is gone.
   yield* Effect.addFinalizer(() =>
@@ -370,7 +409,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     if (before?.isFollowed !== isFollowed) {
       known.maps.set(name, { kind, isFollowed })
       journal.stageRow(Remembered.mapRow(name, { kind, isFollowed }))
-      for (const each of subscribers) each.onMapOpened?.()
+      for (const each of subscribers) each.onMapOpened?.(name)
     }
     return crdt
   }
@@ -444,6 +483,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     journal,
     outbox,
     rejected,
+    mirror,
     storageKind: storage.kind,
     storageDurable: storage.durable,
     storageFault: () => storageFault,
@@ -664,6 +704,27 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         if (change !== undefined) changes.push(change)
       }
       if (changes.length > 0) emit(name, changes, "remote")
+    },
+
+    /** Another tab has opened a map, and wants it in step with the server's or not. */
+    openFor: (name: string, kind: Cell.MapKind, isFollowed: boolean): void => {
+      try {
+        // A tab that only writes to it takes it from no other.
+        opened(name, kind, isFollowed || known.maps.get(name)?.isFollowed === true ? "all" : "none")
+      } catch (fault) {
+        onFault(fault)
+      }
+    },
+    /** The maps that were opened on this device. */
+    opened: (): ReadonlyMap<string, Remembered.KnownMap> => known.maps,
+    mapNames: (): ReadonlyArray<string> => Array.from(maps.keys()),
+    /** The tab that keeps this one's data has deleted it. */
+    vanish: (): void => {
+      closed = true
+      gone = true
+      outbox.close(new ClientClosed())
+      rejected.clear()
+      onChange()
     },
 
     /** What a handle of an open map listens to. */

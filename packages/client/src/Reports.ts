@@ -31,6 +31,11 @@ export interface RejectedWrite {
 /** How a device stands with its server and its storage. */
 export interface SyncStatus {
   readonly state: SyncState
+  /**
+   * This tab's part among those of the browser that share this storage: one of them keeps the data of all and speaks with the
+   * server. `only` where there are no others to share with.
+   */
+  readonly tab: "only" | "leader" | "follower"
   /** Operations that the server doesn't durably have yet; counts those of earlier runs too. */
   readonly pending: number
   /** Writes that the server refused and the application hasn't dealt with. */

@@ -659,6 +659,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
     skewMillis: () => skewMillis,
     /** Whether a map is in step on the present connection. */
     isSynced: mapSync.isSynced,
+    /** Whether it ever was, in earlier runs too. */
+    hasSynced: (map: string): boolean => replica.mark(map) !== undefined,
     /** Why the server refuses to open a map on it. */
     refusalOf: mapSync.refusalOf,
     lastSyncedAt: replica.syncedAt,

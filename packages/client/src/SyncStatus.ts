@@ -8,6 +8,7 @@ import { type Live, Observable } from "./Live.ts"
 import type { MapStatus, SyncStatus } from "./Reports.ts"
 import { Replica } from "./Replica.ts"
 import { SyncEngine } from "./SyncEngine.ts"
+import { TabCoordinator } from "./TabCoordinator.ts"
 
 const wordsOf = (fault: unknown): string | undefined =>
   fault === undefined ? undefined : fault instanceof Error ? fault.message : String(fault)
@@ -20,8 +21,19 @@ const make = Effect.gen(function*() {
   const { onError: onFault } = yield* ClientConfig
   const replica = yield* Replica
   const engine = yield* SyncEngine
+  const coordinator = yield* TabCoordinator
   let backlog: SyncStatus["backlog"] = "low"
-  const read = (): SyncStatus => ({
+  const read = (): SyncStatus => {
+    const report = coordinator.report()
+    return report === undefined ? readOwn() : {
+      ...report.status,
+      tab: "follower",
+      // What the leader doesn't know of yet counts too.
+      pending: report.status.pending + replica.outbox.unkeptSize()
+    }
+  }
+  const readOwn = (): SyncStatus => ({
+    tab: coordinator.role(),
     state: engine.state.current,
     pending: replica.isGone() ? 0 : replica.outbox.size(),
     rejected: replica.rejected.list.current.length,
@@ -83,15 +95,18 @@ const make = Effect.gen(function*() {
   return live
 })
 
+/** How a map stands with the server. */
+export const statusOf = (engine: SyncEngine["Type"], map: string): MapStatus => ({
+  isSynced: engine.isSynced(map),
+  hasSynced: engine.hasSynced(map),
+  refusal: engine.refusalOf(map)
+})
+
 /** How a map stands with the server, as it changes. */
-export const ofMap = (replica: Replica["Type"], engine: SyncEngine["Type"], map: string): Live<MapStatus> => {
+export const ofMap = (engine: SyncEngine["Type"], map: string): Live<MapStatus> => {
   let latest: MapStatus | undefined
   const read = (): MapStatus => {
-    const next = {
-      isSynced: engine.isSynced(map),
-      hasSynced: replica.mark(map) !== undefined,
-      refusal: engine.refusalOf(map)
-    }
+    const next = statusOf(engine, map)
     const isAsBefore = latest?.isSynced === next.isSynced && latest.hasSynced === next.hasSynced &&
       latest.refusal === next.refusal
     return isAsBefore ? latest! : latest = next
@@ -113,4 +128,7 @@ export const ofMap = (replica: Replica["Type"], engine: SyncEngine["Type"], map:
 /** The status as it changes; several changes in one tick are one. Tells `onError` of faults that nobody waits for. */
 export class Status extends Context.Tag("@topgun/client/SyncStatus")<Status, Live<SyncStatus>>() {}
 
-export const layer: Layer.Layer<Status, never, ClientConfig | Replica | SyncEngine> = Layer.scoped(Status, make)
+export const layer: Layer.Layer<Status, never, ClientConfig | Replica | SyncEngine | TabCoordinator> = Layer.scoped(
+  Status,
+  make
+)

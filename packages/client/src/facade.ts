@@ -95,6 +95,7 @@ const quiet = <A>(promise: Promise<A>): Promise<A> => {
 
 const notOpen: SyncStatus = {
   state: "DISCONNECTED",
+  tab: "only",
   pending: 0,
   rejected: 0,
   oldestPendingAt: undefined,
@@ -335,7 +336,7 @@ const accessOf = <D extends Grid.Declaration>(facade: Facade, declaration: D): A
     if (facade.current === undefined) throw new NotLoaded({ map: name })
     return facade.current
   }
-  const statusIn = ({ engine, replica }: Open) => status ??= ofMap(replica, engine, name)
+  const statusIn = ({ engine }: Open) => status ??= ofMap(engine, name)
   return {
     crdt: () => {
       const { replica } = opened()

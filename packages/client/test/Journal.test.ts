@@ -72,6 +72,7 @@ describe("the journal", () => {
         operationWrite: Outbox.rowOf,
         markWrite,
         inUse: () => ({ millis, sequence: 7 }),
+        onCell: () => {},
         onCommit: () => {}
       })
       journal.stageRow({ space: "s", key: "k", value: new Uint8Array(1) })
@@ -113,6 +114,7 @@ describe("the journal", () => {
         operationWrite: Outbox.rowOf,
         markWrite,
         inUse: () => ({ millis: 0, sequence: 0 }),
+        onCell: () => {},
         onCommit: () => {}
       })
       for (let n = 0; n < 12_000; n++) journal.stageCell("m", `k${n}`, "remote")

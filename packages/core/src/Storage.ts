@@ -19,6 +19,8 @@ export { memory, type StorageAdapter, type StorageRow, type StorageWrite }
 export interface OpenStorage {
   readonly kind: string
   readonly durable: boolean
+  /** Whether another tab may come to own it: a commit that fails for that, as superseded, is to be made again. */
+  readonly isShared?: boolean
   readonly scan: (
     space: string,
     after: string | undefined,

@@ -113,6 +113,19 @@ export class AckQueue {
     this.#bySequence.delete(from)
   }
 
+  /** Operations have other numbers from now on, all at once; those that aren't named keep theirs. */
+  renumbered(numbers: ReadonlyMap<number, number>): void {
+    const before = Array.from(this.#bySequence)
+    this.#bySequence.clear()
+    for (const [from, waiters] of before) {
+      const to = numbers.get(from) ?? from
+      for (const waiter of waiters) {
+        waiter.sequence = to
+        put(this.#bySequence, to, waiter)
+      }
+    }
+  }
+
   /** When the next deadline is to be looked at, in ms; `undefined` when nobody waits. */
   get nextExpiry(): number | undefined {
     let next: number | undefined

@@ -1,0 +1,316 @@
+/**
+ * One leader among a browser's tabs: who holds a lock keeps the data of all in the storage that they share, and speaks with
+ * the server. When it ends, the next in line takes over; when it shows no sign of life, a follower takes the lock away from
+ * it. A leader that is put to sleep by the browser gives it up by itself.
+ *
+ * Storage has an owner of its own, so that a leader which doesn't know yet that it's none any more changes nothing in it.
+ */
+import { type StorageFailure, StorageSuperseded, StorageUnavailable } from "@topgun/core/GridError"
+import { makeNodeId } from "@topgun/core/Hlc"
+import type { OpenStorage, Storage } from "@topgun/core/Storage"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import type { Live } from "./Live.ts"
+import type { Replica } from "./Replica.ts"
+import type { SyncStatus } from "./Reports.ts"
+import { Signal } from "./Signal.ts"
+import type { SyncEngine } from "./SyncEngine.ts"
+import * as TabEngine from "./TabEngine.ts"
+import * as TabFollower from "./TabFollower.ts"
+import * as TabLeader from "./TabLeader.ts"
+import * as Messages from "./TabMessages.ts"
+import type { TabLock, Tabs } from "./Tabs.ts"
+
+/** How this tab stands to the others: `only` where it knows of none. */
+export type TabRole = "only" | "leader" | "follower"
+
+/** How long who has lost its storage waits to hear why, in ms: the news that the lock is another's may come later. */
+const newsMillis = 2_000
+/** How long a new leader waits before it tries again to open storage, in ms. */
+const retryMillis = 1_000
+
+/** How long a follower that is closed waits for the leader to store what was written last, in ms. */
+const closingMillis = 2_000
+
+type Phase =
+  /** Until it's known which tab leads: there is nothing to read or to store. */
+  | { readonly _tag: "Beginning" }
+  | { readonly _tag: "Leading"; readonly storage: OpenStorage }
+  | { readonly _tag: "Following"; readonly following: TabFollower.Following }
+  /** Between two roles. */
+  | { readonly _tag: "Changing" }
+
+/** This tab's part. */
+export class TabCoordinator extends Context.Tag("@topgun/client/TabCoordinator")<TabCoordinator, {
+  readonly role: () => TabRole
+  /** What the leader has told last; undefined where this tab follows none. */
+  readonly report: () => Messages.Report | undefined
+}>() {}
+
+/** A tab that knows of no others. */
+export const alone = TabCoordinator.of({ role: () => "only", report: () => undefined })
+
+const superseded = new StorageSuperseded({ reason: "the tabs of this browser have another leader" })
+
+/** The part of a tab in whatever has the storage in common with it. */
+export const make = Effect.fnUntraced(
+  function*(tabs: Tabs, source: Storage["Type"], onFault: (fault: unknown) => void) {
+    const clock = yield* Effect.clock
+    const now = () => clock.unsafeCurrentTimeMillis()
+    const name = Messages.nameOf(source.name)
+    const tab = yield* makeNodeId
+
+    let phase: Phase = { _tag: "Beginning" }
+    let report: Messages.Report | undefined
+    let isClosed = false
+    const phaseChanged = new Signal()
+    const become = (next: Phase): void => {
+      phase = next
+      phaseChanged.notify()
+    }
+    /** Waits until this tab has a role. */
+    const settled = phaseChanged.until(() => phase._tag === "Leading" || phase._tag === "Following" || isClosed)
+
+    // --- Storage, by role ---
+
+    const storage: OpenStorage = {
+      kind: source.kind,
+      durable: source.durable,
+      isShared: true,
+      scan: (space, after, limit) =>
+        Effect.suspend(() => phase._tag === "Leading" ? phase.storage.scan(space, after, limit) : Effect.succeed([])),
+      commit: (writes) =>
+        Effect.suspend((): Effect.Effect<void, StorageFailure> => {
+          switch (phase._tag) {
+            case "Beginning":
+              return Effect.void
+            case "Changing":
+              if (isClosed) return new StorageUnavailable({ reason: "this tab is closed" })
+              // What is to be written then is another matter.
+              return Effect.zipRight(settled, superseded)
+            case "Following":
+              return phase.following.commit(writes)
+            case "Leading": {
+              if (writes.length === 0) return Effect.void
+              const leading = phase
+              return Effect.catchTag(
+                leading.storage.commit(writes),
+                "StorageSuperseded",
+                Effect.fnUntraced(function*(fault) {
+                  yield* Effect.raceFirst(phaseChanged.until(() => phase !== leading), Effect.sleep(newsMillis))
+                  // Who has it is none of the tabs that talk to each other.
+                  if (phase === leading) return yield* new StorageUnavailable({ reason: fault.message })
+                  return yield* superseded
+                })
+              )
+            }
+          }
+        })
+    }
+
+    // --- The first role ---
+
+    let lock = yield* Effect.promise(() => tabs.lock(name, "now"))
+    let leadership = yield* Scope.make()
+    /** Opens storage for as long as this tab leads. */
+    const openStorage = Effect.suspend(() => Scope.extend(source.open, leadership))
+    const closeStorage = Effect.suspend(() =>
+      Effect.zipRight(
+        Scope.close(leadership, Exit.void),
+        Effect.map(Scope.make(), (next) => {
+          leadership = next
+        })
+      )
+    )
+    const stepDown = Effect.zipRight(
+      closeStorage,
+      Effect.sync(() => {
+        lock?.release()
+        lock = undefined
+      })
+    )
+    yield* Effect.addFinalizer(() => stepDown)
+    if (lock !== undefined) become({ _tag: "Leading", storage: yield* openStorage })
+
+    /** Plays the part, for as long as the scope is. Resolves when everything is here that the leader has, or this tab leads. */
+    const start = Effect.fnUntraced(function*(
+      replica: Replica["Type"],
+      own: SyncEngine["Type"],
+      status: Live<SyncStatus>,
+      tabEngine: ReturnType<typeof TabEngine.make>
+    ) {
+      const isReady = yield* Deferred.make<void>()
+      const events = new Signal()
+      let isSuspended = false
+      const stopHearing = tabs.subscribe((event) => {
+        isSuspended = event === "suspended"
+        events.notify()
+        // What follows may not come to run before the tab sleeps.
+        if (isSuspended) lock?.release()
+      })
+      yield* Effect.addFinalizer(() => Effect.sync(stopHearing))
+
+      const wanted = new Signal()
+      let isWanted = false
+      takeLead = Effect.suspend(() => {
+        isWanted = true
+        wanted.notify()
+        return phaseChanged.until(() => phase._tag === "Leading" || isClosed)
+      })
+
+      /** Serves the others, until the lock is lost or the tab is put to sleep. */
+      const lead = Effect.fnUntraced(function*(held: TabLock) {
+        isWanted = false
+        report = undefined
+        tabEngine.changed()
+        const leader = yield* TabLeader.serve({ tabs, name, tab, replica, engine: own, status })
+        const everyone = tabs.join(name, (message) => {
+          const announced = message as Messages.Announcement
+          if (announced._tag === "Hello") everyone.send(leader.hello(announced.tab))
+        })
+        yield* Effect.addFinalizer(() => Effect.sync(everyone.close))
+        everyone.send({ _tag: "Leading" } satisfies Messages.Announcement)
+        yield* Effect.raceFirst(Effect.promise(() => held.lost), events.until(() => isSuspended))
+      }, Effect.scoped)
+
+      /** Says that there is a leader, until there is: storage may take its time. */
+      const announceWaiting = Effect.acquireRelease(
+        Effect.sync(() => {
+          const everyone = tabs.join(name, (message) => {
+            const announced = message as Messages.Announcement
+            if (announced._tag === "Hello") {
+              everyone.send({ _tag: "Wait", tab: announced.tab } satisfies Messages.Announcement)
+            }
+          })
+          return everyone
+        }),
+        (everyone) => Effect.sync(everyone.close)
+      )
+
+      /** Follows until this tab is the one to lead, and answers the lock. */
+      const follow = Effect.gen(function*() {
+        yield* replica.mirror.follow
+        const given = new AbortController()
+        yield* Effect.addFinalizer(() => Effect.sync(() => given.abort()))
+        const inTurn = Effect.flatMap(
+          Effect.promise(async () => {
+            const granted = await tabs.lock(name, "wait", given.signal)
+            // Its turn may come when it's wanted no more.
+            if (given.signal.aborted) granted?.release()
+            else lock = granted
+          }),
+          () => lock === undefined ? Effect.never : Effect.void
+        )
+        const taken = Effect.promise(async () => {
+          given.abort()
+          lock = await tabs.lock(name, "steal")
+        })
+        const session = Effect.gen(function*() {
+          const following = yield* TabFollower.follow({
+            tabs,
+            name,
+            tab,
+            replica,
+            now,
+            onReport: (next) => {
+              report = next
+              tabEngine.changed()
+            },
+            onReply: tabEngine.replied
+          })
+          become({ _tag: "Following", following })
+          yield* Effect.forkScoped(Effect.zipRight(following.mirrored, Deferred.succeed(isReady, undefined)))
+          const ending = yield* following.ended
+          if (ending === "gone") replica.vanish()
+          // A silent leader holds the lock; of another kind the next in line gets it by itself.
+          return yield* ending === "silent" ? taken : Effect.never
+        })
+        const whenWanted = Effect.zipRight(wanted.until(() => isWanted), taken)
+        yield* Effect.raceFirst(inTurn, Effect.raceFirst(session, whenWanted)).pipe(
+          Effect.ensuring(Effect.sync(() => become({ _tag: "Changing" })))
+        )
+      }).pipe(Effect.scoped)
+
+      /** Makes this tab's copy the one that counts. */
+      const takeOver = Effect.gen(function*() {
+        yield* announceWaiting
+        while (true) {
+          const outcome = yield* Effect.exit(Effect.gen(function*() {
+            become({ _tag: "Leading", storage: yield* openStorage })
+            yield* replica.mirror.lead
+          }))
+          if (Exit.isSuccess(outcome)) return
+          become({ _tag: "Changing" })
+          yield* closeStorage
+          onFault(Cause.squash(outcome.cause))
+          yield* Effect.sleep(retryMillis)
+        }
+      }).pipe(Effect.scoped)
+
+      const play = Effect.gen(function*() {
+        while (true) {
+          if (lock === undefined) {
+            yield* events.until(() => !isSuspended)
+            yield* follow
+            if (lock === undefined) continue
+            const wasConnected = report === undefined || report.status.state !== "DISCONNECTED"
+            yield* takeOver
+            if (wasConnected) yield* own.connect
+          }
+          yield* Deferred.succeed(isReady, undefined)
+          yield* lead(lock)
+          yield* own.disconnect
+          become({ _tag: "Changing" })
+          yield* stepDown
+        }
+      })
+      yield* Effect.forkScoped(play)
+      yield* Effect.addFinalizer(() =>
+        Effect.suspend(() => {
+          isClosed = true
+          phaseChanged.notify()
+          // What was written last goes to the leader while there is a way to it.
+          return phase._tag === "Following"
+            ? Effect.ignore(Effect.timeout(replica.journal.flush, closingMillis))
+            : Effect.void
+        })
+      )
+      yield* Deferred.await(isReady)
+    })
+
+    let takeLead: Effect.Effect<void> = Effect.void
+    const role: TabEngine.Role = {
+      report: () => report,
+      following: () => phase._tag === "Following" ? phase.following : undefined,
+      takeLead: Effect.suspend(() => phase._tag === "Leading" ? Effect.void : takeLead),
+      byLeader: (what, own) =>
+        Effect.gen(function*() {
+          while (true) {
+            yield* settled
+            if (phase._tag !== "Following") return yield* own
+            const outcome = yield* Effect.either(phase.following.ask(what))
+            if (outcome._tag === "Right") return
+            const left = phase
+            yield* phaseChanged.until(() => phase !== left || isClosed)
+          }
+        })
+    }
+
+    return {
+      /** What this tab's replica stores in. */
+      storage,
+      role,
+      /** Whether this tab leads from the start. */
+      isLeading: () => phase._tag === "Leading",
+      start,
+      coordinator: TabCoordinator.of({
+        role: () => phase._tag === "Leading" ? "leader" : "follower",
+        report: () => report
+      })
+    }
+  }
+)

@@ -1,0 +1,259 @@
+/** A tab that another one keeps the data of: its copies are the leader's, and what is written here goes to it. */
+import { type StorageFailure, StorageSuperseded, StorageUnavailable } from "@topgun/core/GridError"
+import type { StorageWrite } from "@topgun/core/Storage"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import { spaces } from "./Journal.ts"
+import * as Outbox from "./Outbox.ts"
+import type { Replica } from "./Replica.ts"
+import * as Messages from "./TabMessages.ts"
+import type { TabChannel, Tabs } from "./Tabs.ts"
+
+/** A leader that wasn't heard for so long is asked for a sign of life, in ms. */
+const quietMillis = 1_000
+/** How long it has for it, the first time and, as this tab may have slept itself, once more. */
+const signMillis = [1_500, 1_000] as const
+
+/** Why a tab has nobody to follow: there is no sign of life from any leader, or the leader has logged the user out. */
+export type Ending = "silent" | "gone"
+
+export interface Options {
+  readonly tabs: Tabs
+  /** Of the channel of all. */
+  readonly name: string
+  /** This tab's own. */
+  readonly tab: string
+  readonly replica: Replica["Type"]
+  readonly now: () => number
+  readonly onReport: (report: Messages.Report) => void
+  readonly onReply: (payload: Uint8Array) => void
+}
+
+/** The write of a follower is stored by nobody yet: another tab is about to keep it. */
+const superseded = new StorageSuperseded({ reason: "the tabs of this browser have another leader" })
+
+/** Follows whoever leads, as long as the scope is. */
+export const follow = Effect.fnUntraced(function*(options: Options) {
+  const { name, now, replica, tab, tabs } = options
+  const { mirror, outbox } = replica
+  const ended = Deferred.unsafeMake<Ending>(FiberId.none)
+  const mirrored = Deferred.unsafeMake<void>(FiberId.none)
+  const end = (ending: Ending): void => Deferred.unsafeDone(ended, Exit.succeed(ending))
+  let heardAt = now()
+  let isWelcome = false
+  let ids = 0
+  let isOver = false
+  /** The cells that were pulled so far, by map; undefined when all were. */
+  let pulled: Map<string, Set<string>> | undefined
+  interface Forwarding {
+    readonly sequences: ReadonlyArray<number>
+    /** Those who wait for it. */
+    readonly stored: ReadonlyArray<Deferred.Deferred<void, StorageFailure>>
+  }
+  const forwarding = new Map<number, Forwarding>()
+  const asked = new Map<
+    number,
+    { readonly what: Messages.Request; readonly answered: Deferred.Deferred<void, StorageSuperseded> }
+  >()
+
+  const send = (message: Messages.FromFollower): void => channel?.send(message)
+
+  const plainOf = (operation: Outbox.Pending | Outbox.StoredOperation): Messages.PlainOperation => {
+    const { batch, concern, kind, map, record, sequence, since } = operation
+    return {
+      sequence,
+      map,
+      kind,
+      concern,
+      since,
+      key: Outbox.keyOf(operation),
+      row: record.row.slice(),
+      batch: batch?.first === sequence ? batch.last - batch.first + 1 : 0
+    }
+  }
+
+  const forward = (operations: ReadonlyArray<Messages.PlainOperation>, stored: Forwarding["stored"]): void => {
+    const id = ids++
+    forwarding.set(id, { sequences: operations.map(({ sequence }) => sequence), stored })
+    if (isWelcome) send({ _tag: "Forward", id, operations })
+  }
+
+  /** Another leader, or the same one anew: it is told all that it may not know. */
+  const begin = (): void => {
+    isWelcome = true
+    pulled = new Map()
+    for (const [map, { isFollowed, kind }] of replica.opened()) send({ _tag: "Open", map, kind, isFollowed })
+    const waiting = Array.from(forwarding.values()).flatMap(({ stored }) => stored)
+    forwarding.clear()
+    const unsettled = Array.from(outbox.entries()).sort((a, b) => a.sequence - b.sequence).map(plainOf)
+    if (unsettled.length + waiting.length > 0) forward(unsettled, waiting)
+    for (const [id, { what }] of asked) send({ _tag: "Ask", id, what })
+    send({ _tag: "Pull" })
+  }
+
+  const receive = (message: Messages.FromLeader): void => {
+    heardAt = now()
+    switch (message._tag) {
+      case "Welcome":
+        return begin()
+      case "Cells": {
+        const { kind, map } = message
+        const states = Messages.fromPlain(map, kind, message.cells)
+        mirror.assign(map, kind, states)
+        if (pulled !== undefined) {
+          const cells = pulled.get(map) ?? new Set()
+          pulled.set(map, cells)
+          for (const { cell, live } of states) {
+            if (live === undefined) cells.delete(cell)
+            else cells.add(cell)
+          }
+        }
+        return send({ _tag: message.isPage ? "Pull" : "Taken" })
+      }
+      case "Mirrored":
+        for (const map of replica.mapNames()) mirror.retain(map, pulled?.get(map) ?? new Set())
+        pulled = undefined
+        return Deferred.unsafeDone(mirrored, Exit.void)
+      case "Stored": {
+        const forwarded = forwarding.get(message.id)
+        if (forwarded === undefined) return
+        forwarding.delete(message.id)
+        const { refusal } = message
+        if (refusal === undefined) outbox.kept(forwarded.sequences)
+        const outcome = refusal === undefined
+          ? Exit.void
+          : Exit.fail(new StorageUnavailable({ reason: `the leading tab: ${refusal}` }))
+        for (const each of forwarded.stored) Deferred.unsafeDone(each, outcome)
+        return
+      }
+      case "Outcomes": {
+        for (const { failed, reached, sequence } of message.outcomes) {
+          if (reached !== undefined) outbox.acknowledged([sequence], reached.level, reached.replicas, reached.isFinal)
+          else if (failed?.tag === "WriteDropped") outbox.droppedElsewhere(sequence)
+          else if (failed !== undefined) outbox.rejected(sequence, failed.cause, failed.reason)
+        }
+        return
+      }
+      case "Report":
+        return options.onReport(message.report)
+      case "Rejected":
+        return replica.rejected.assign(message.writes)
+      case "Answer": {
+        const answered = asked.get(message.id)?.answered
+        asked.delete(message.id)
+        if (answered !== undefined) Deferred.unsafeDone(answered, Exit.void)
+        return
+      }
+      case "Reply":
+        return options.onReply(message.payload)
+      case "Pong":
+        return
+      case "Over":
+        isWelcome = false
+        leader = undefined
+        return
+      case "Gone":
+        return end("gone")
+    }
+  }
+
+  let channel: TabChannel | undefined
+  /** The leader that is listened to. */
+  let leader: string | undefined
+  const join = (next: string): void => {
+    if (next === leader) return
+    channel?.close()
+    leader = next
+    isWelcome = false
+    channel = tabs.join(Messages.channelOf(name, next, tab), (message) => {
+      if (!isOver && leader === next) receive(message as Messages.FromLeader)
+    })
+    send({ _tag: "Join" })
+  }
+  const everyone = tabs.join(name, (message) => {
+    const announced = message as Messages.Announcement
+    if (isOver) return
+    if (announced._tag === "Leading") return hello()
+    if (announced._tag === "Hello" || announced.tab !== tab) return
+    heardAt = now()
+    if (announced._tag === "Serving") join(announced.leader)
+  })
+  const hello = (): void => everyone.send({ _tag: "Hello", tab } satisfies Messages.Announcement)
+
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      isOver = true
+      send({ _tag: "Bye" })
+      channel?.close()
+      everyone.close()
+      for (const { stored } of forwarding.values()) {
+        for (const each of stored) Deferred.unsafeDone(each, Exit.fail(superseded))
+      }
+      for (const { answered } of asked.values()) Deferred.unsafeDone(answered, Exit.fail(superseded))
+    })
+  )
+
+  const isHeard = Effect.fnUntraced(function*(withinMillis: number) {
+    const before = heardAt
+    if (isWelcome) send({ _tag: "Ping" })
+    else hello()
+    yield* Effect.sleep(withinMillis)
+    return heardAt !== before
+  })
+  const watch = Effect.gen(function*() {
+    while (true) {
+      yield* Effect.sleep(quietMillis)
+      if (now() - heardAt < quietMillis) continue
+      if (yield* isHeard(signMillis[0])) continue
+      if (yield* isHeard(signMillis[1])) continue
+      return end("silent")
+    }
+  })
+  const stopWatching = replica.observe({
+    onMapOpened: (map) => {
+      const known = replica.opened().get(map)
+      if (isWelcome && known !== undefined) send({ _tag: "Open", map, ...known })
+    }
+  })
+  yield* Effect.addFinalizer(() => Effect.sync(stopWatching))
+  hello()
+  yield* Effect.forkScoped(watch)
+
+  return {
+    /** Why this tab ceases to follow. */
+    ended: Deferred.await(ended),
+    /** Resolves when everything is here that the leader has. */
+    mirrored: Deferred.await(mirrored),
+    /** Stores operations among these rows, by way of the leader; all else is the leader's affair. */
+    commit: (writes: ReadonlyArray<StorageWrite>): Effect.Effect<void, StorageFailure> =>
+      Effect.suspend(() => {
+        const operations: Array<Messages.PlainOperation> = []
+        for (const { space, value } of writes) {
+          const operation = space === spaces.outbox && value !== undefined ? Outbox.decode(value) : undefined
+          if (operation !== undefined) operations.push(plainOf(operation))
+        }
+        if (operations.length === 0 && forwarding.size === 0) return Effect.void
+        if (isOver) return superseded
+        const stored = Deferred.unsafeMake<void, StorageFailure>(FiberId.none)
+        forward(operations.sort((a, b) => a.sequence - b.sequence), [stored])
+        return Deferred.await(stored)
+      }),
+    /** Has the leader do something; fails when it is the leader no more. */
+    ask: (what: Messages.Request): Effect.Effect<void, StorageSuperseded> =>
+      Effect.suspend((): Effect.Effect<void, StorageSuperseded> => {
+        const id = ids++
+        const answered = Deferred.unsafeMake<void, StorageSuperseded>(FiberId.none)
+        if (isOver) return superseded
+        asked.set(id, { what, answered })
+        if (isWelcome) send({ _tag: "Ask", id, what })
+        return Effect.onInterrupt(Deferred.await(answered), () => Effect.sync(() => asked.delete(id)))
+      }),
+    send: (message: Messages.FromFollower): void => {
+      if (isWelcome) send(message)
+    }
+  }
+})
+
+export type Following = Effect.Effect.Success<ReturnType<typeof follow>>
