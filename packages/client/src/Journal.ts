@@ -100,6 +100,8 @@ export interface Journal<Operation> {
   readonly adopt: (nodeId: string) => void
   /** Whether what has become of this operation is still to be written. */
   readonly isStaged: (operation: Operation) => boolean
+  /** Whether there is nothing to be written. */
+  readonly isIdle: () => boolean
   /**
    * Storage is another tab's no more: forgets what is staged but for cells, and goes on from what it holds, which `read` finds
    * out while nothing is written.
@@ -185,6 +187,9 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     return { batch, writes }
   }
 
+  const isStaged = (): boolean =>
+    staged.rows.size + staged.operations.size + staged.marks.size + staged.local.size + staged.remote.size > 0
+
   const restore = (batch: Staged<Operation>): void => {
     const later = staged
     staged = batch
@@ -240,10 +245,8 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
   // Registered before the worker starts, so that it runs after the worker has stopped.
   yield* Effect.addFinalizer(() =>
     Effect.suspend(() => {
-      const more = (): boolean =>
-        staged.rows.size + staged.operations.size + staged.marks.size + staged.local.size + staged.remote.size > 0
       return Effect.iterate(true, {
-        while: (went) => went && more(),
+        while: (went) => went && isStaged(),
         body: () => commit
       })
     }).pipe(Effect.zipRight(Effect.sync(() => Deferred.unsafeDone(flushed, Exit.void))))
@@ -278,6 +281,7 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     flushed: () => flushed,
     reserved: () => reserved,
     isStaged: ({ sequence }) => staged.operations.has(sequence),
+    isIdle: () => !isStaged() && waiting.length === 0,
     takeOver: (read) =>
       oneAtATime(read((reservation) => {
         staged.rows.clear()

@@ -167,7 +167,15 @@ export const make = Effect.fnUntraced(
         isWanted = false
         report = undefined
         tabEngine.changed()
-        const leader = yield* TabLeader.serve({ tabs, name, tab, replica, engine: own, status })
+        // One that has led before is another leader: what was agreed with that one is no more.
+        const leader = yield* TabLeader.serve({
+          tabs,
+          name,
+          leader: yield* makeNodeId,
+          replica,
+          engine: own,
+          status
+        })
         const everyone = tabs.join(name, (message) => {
           const announced = message as Messages.Announcement
           if (announced._tag === "Hello") everyone.send(leader.hello(announced.tab))
@@ -274,7 +282,7 @@ export const make = Effect.fnUntraced(
           isClosed = true
           phaseChanged.notify()
           // What was written last goes to the leader while there is a way to it.
-          return phase._tag === "Following"
+          return phase._tag === "Following" && !replica.journal.isIdle()
             ? Effect.ignore(Effect.timeout(replica.journal.flush, closingMillis))
             : Effect.void
         })

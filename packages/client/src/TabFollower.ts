@@ -113,7 +113,9 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
         return send({ _tag: message.isPage ? "Pull" : "Taken" })
       }
       case "Mirrored":
-        for (const map of replica.mapNames()) mirror.retain(map, pulled?.get(map) ?? new Set())
+        // Asked for by a pull of before the beginning.
+        if (pulled === undefined) return
+        for (const map of replica.mapNames()) mirror.retain(map, pulled.get(map) ?? new Set())
         pulled = undefined
         return Deferred.unsafeDone(mirrored, Exit.void)
       case "Stored": {
@@ -163,7 +165,7 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
   /** The leader that is listened to. */
   let leader: string | undefined
   const join = (next: string): void => {
-    if (next === leader) return
+    if (next === leader && isWelcome) return
     channel?.close()
     leader = next
     isWelcome = false

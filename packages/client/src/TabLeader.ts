@@ -37,15 +37,15 @@ export interface Options {
   readonly tabs: Tabs
   /** Of the channel of all. */
   readonly name: string
-  /** This tab's own name. */
-  readonly tab: string
+  /** This leadership's own name. */
+  readonly leader: string
   readonly replica: Replica["Type"]
   readonly engine: SyncEngine["Type"]
   readonly status: Live<SyncStatus>
 }
 
 /** Serves followers as long as the scope is. Those who are to be served are told of by the answered `hello`. */
-export const serve = Effect.fnUntraced(function*({ engine, name, replica, status, tab: leader, tabs }: Options) {
+export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica, status, tabs }: Options) {
   const { mirror, outbox } = replica
   const sessions = new Map<string, Session>()
   const run = yield* FiberSet.makeRuntime<never>()

@@ -50,6 +50,7 @@ class Tab {
   isDead = false
   /** What it would have done while it was frozen. */
   #later: Array<() => void> = []
+  readonly #onKilled: Array<() => void> = []
   readonly listeners = new Set<(event: TabEvent) => void>()
 
   /** Runs something on this tab, now or when it runs again; never when it's dead. */
@@ -66,9 +67,18 @@ class Tab {
     for (const each of later) this.run(each)
   }
 
-  /** Resolves while it runs. */
+  /** Resolves while it runs; rejects when it's dead, so that what it would have awaited comes to an end. */
   get awake(): Promise<void> {
-    return new Promise((resolve) => this.run(resolve))
+    if (this.isDead) return Promise.reject(new Error("this tab was killed"))
+    return new Promise((resolve, reject) => {
+      this.run(resolve)
+      if (this.isFrozen) this.#onKilled.push(() => reject(new Error("this tab was killed")))
+    })
+  }
+
+  kill(): void {
+    this.isDead = true
+    for (const each of this.#onKilled) each()
   }
 }
 
@@ -77,7 +87,6 @@ export const make = () => {
   const rows = memory()
   const locks = new Map<string, Lock>()
   const channels = new Map<string, Set<{ readonly tab: Tab; readonly receive: (message: unknown) => void }>>()
-  const all = new Set<Tab>()
   let owners = 0
 
   const lockOf = (name: string): Lock => {
@@ -91,7 +100,6 @@ export const make = () => {
 
   const open = (): SimulatedTab => {
     const tab = new Tab()
-    all.add(tab)
     const hold = (lock: Lock): TabLock => {
       let lose = (): void => {}
       const lost = new Promise<void>((resolve) => {
@@ -101,34 +109,37 @@ export const make = () => {
       lock.holder = holder
       return {
         lost,
-        release: () => {
-          if (lock.holder === holder) lock.release()
-        }
+        release: () =>
+          tab.run(() => {
+            if (lock.holder === holder) lock.release()
+          })
       }
     }
     let owner = -1
     const tabs: Tabs = {
       lock: (name, how, signal) =>
-        new Promise((resolve) => {
-          const lock = lockOf(name)
-          const settle = (held: TabLock | undefined): void => tab.run(() => resolve(held))
-          if (how === "steal") {
-            const before = lock.holder
-            settle(hold(lock))
-            before?.lose()
-          } else if (lock.holder === undefined) settle(hold(lock))
-          else if (how === "now") settle(undefined)
-          else {
-            const request: Request = { tab, grant: () => tab.isDead ? lock.release() : settle(hold(lock)) }
-            lock.waiting.push(request)
-            signal?.addEventListener("abort", () => {
-              const at = lock.waiting.indexOf(request)
-              if (at < 0) return
-              lock.waiting.splice(at, 1)
-              settle(undefined)
-            })
-          }
-        }),
+        new Promise((resolve) =>
+          tab.run(() => {
+            const lock = lockOf(name)
+            const settle = (held: TabLock | undefined): void => tab.run(() => resolve(held))
+            if (how === "steal") {
+              const before = lock.holder
+              settle(hold(lock))
+              before?.lose()
+            } else if (lock.holder === undefined) settle(hold(lock))
+            else if (how === "now") settle(undefined)
+            else {
+              const request: Request = { tab, grant: () => tab.isDead ? lock.release() : settle(hold(lock)) }
+              lock.waiting.push(request)
+              signal?.addEventListener("abort", () => {
+                const at = lock.waiting.indexOf(request)
+                if (at < 0) return
+                lock.waiting.splice(at, 1)
+                settle(undefined)
+              })
+            }
+          })
+        ),
       join: (name, onMessage) => {
         let members = channels.get(name)
         if (members === undefined) {
@@ -200,8 +211,7 @@ export const make = () => {
         tell("resumed")
       },
       kill: () => {
-        tab.isDead = true
-        all.delete(tab)
+        tab.kill()
         for (const lock of locks.values()) if (lock.holder?.tab === tab) lock.release()
       }
     }

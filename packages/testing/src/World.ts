@@ -61,17 +61,21 @@ export const serve = Effect.fnUntraced(function*<E>(
   return { ...server, stop }
 })
 
-/** Starts a client on a device whose storage outlives it; `close` ends it in good order. */
+/**
+ * Starts a client on a device whose storage outlives it; `close` ends it in good order. On the network it is `name`; tabs of
+ * one browser have the storage called `storageName` in common.
+ */
 export const startClient = Effect.fnUntraced(function*(
   name: string,
   options: ClientConfig.Options = {},
-  device: StorageAdapter = Storage.memory()
+  device: StorageAdapter = Storage.memory(),
+  storageName = name
 ) {
   const network = yield* Network.SimulatedNetwork
   const scope = yield* Scope.make()
   const context = yield* Layer.buildWithScope(
     TopGunClient.layer(options).pipe(
-      Layer.provide([network.layerTransport(name), Storage.layerAdapter(() => device, name)])
+      Layer.provide([network.layerTransport(name), Storage.layerAdapter(() => device, storageName)])
     ),
     scope
   )
