@@ -3,10 +3,11 @@ import { ConnectionLost } from "@topgun/core/GridError"
 import { GridRpcs } from "@topgun/core/GridRpcs"
 import * as RpcClient from "@effect/rpc/RpcClient"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
-import type { FromClientEncoded, FromServerEncoded } from "@effect/rpc/RpcMessage"
+import { type FromClientEncoded, type FromServerEncoded, RequestId } from "@effect/rpc/RpcMessage"
 import * as RpcSerialization from "@effect/rpc/RpcSerialization"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
+import * as Random from "effect/Random"
 import { SyncEngine } from "./SyncEngine.ts"
 
 const notConnected = new RpcClientError({ reason: "Protocol", message: "not connected to a server" })
@@ -44,8 +45,10 @@ const protocol = Effect.gen(function*() {
 
 /** The calls, each failing with ConnectionLost where there is no connection, or where it ends. */
 export const make = Effect.gen(function*() {
+  // Tabs of a browser share a connection: their calls have numbers that nobody else's have.
+  let id = BigInt(yield* Random.nextIntBetween(1, 2 ** 31)) * 2n ** 20n
   const client = yield* Effect.provideServiceEffect(
-    RpcClient.make(GridRpcs, { disableTracing: true }),
+    RpcClient.make(GridRpcs, { disableTracing: true, generateRequestId: () => RequestId(id++) }),
     RpcClient.Protocol,
     protocol
   )

@@ -44,6 +44,8 @@ export const make = Effect.fnUntraced(function*<E>(options: {
   readonly rows: (space: string, each: (key: string, value: Uint8Array) => void) => Effect.Effect<unknown, E>
   readonly onFault: (fault: unknown) => void
   readonly onChange: () => void
+  /** The application has dealt with one. */
+  readonly onTaken: (id: string) => void
 }) {
   const { journal } = options
   const rejected = new Map<string, RejectedWrite>()
@@ -153,7 +155,9 @@ export const make = Effect.fnUntraced(function*<E>(options: {
     /** Takes one out of the list: the application has dealt with it. */
     take: (id: string): RejectedWrite | undefined => {
       const write = remove(id)
-      if (write !== undefined) refresh()
+      if (write === undefined) return undefined
+      refresh()
+      options.onTaken(id)
       return write
     }
   }

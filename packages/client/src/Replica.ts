@@ -68,6 +68,8 @@ export interface Events {
   readonly onMapOpened?: (map: string) => void
   /** A cell is, or may be, another than before. Called often. */
   readonly onCell?: (map: string, cell: string) => void
+  /** The application has dealt with a rejected write. */
+  readonly onTaken?: (id: string) => void
   /** What has become of an operation so far is known better than before. */
   readonly onOutcome?: (operation: Outbox.Pending) => void
   /** The outbox has filled up to, or drained down to, its water marks. */
@@ -183,7 +185,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     journal,
     rows: reader.rows,
     onFault,
-    onChange
+    onChange,
+    onTaken: (id) => {
+      for (const each of subscribers) each.onTaken?.(id)
+    }
   })
 
   // --- Being told ---

@@ -39,7 +39,8 @@ const closingMillis = 2_000
 type Phase =
   /** Until it's known which tab leads: there is nothing to read or to store. */
   | { readonly _tag: "Beginning" }
-  | { readonly _tag: "Leading"; readonly storage: OpenStorage }
+  /** It owns the storage, and is the leader once it is `ready`: once it has read it. */
+  | { readonly _tag: "Leading"; readonly storage: OpenStorage; readonly isReady: boolean }
   | { readonly _tag: "Following"; readonly following: TabFollower.Following }
   /** Between two roles. */
   | { readonly _tag: "Changing" }
@@ -72,8 +73,9 @@ export const make = Effect.fnUntraced(
       phase = next
       phaseChanged.notify()
     }
+    const isLeader = (): boolean => phase._tag === "Leading" && phase.isReady
     /** Waits until this tab has a role. */
-    const settled = phaseChanged.until(() => phase._tag === "Leading" || phase._tag === "Following" || isClosed)
+    const settled = phaseChanged.until(() => isLeader() || phase._tag === "Following" || isClosed)
 
     // --- Storage, by role ---
 
@@ -91,7 +93,7 @@ export const make = Effect.fnUntraced(
             case "Changing":
               if (isClosed) return new StorageUnavailable({ reason: "this tab is closed" })
               // What is to be written then is another matter.
-              return Effect.zipRight(settled, superseded)
+              return Effect.zipRight(phaseChanged.until(() => phase._tag !== "Changing" || isClosed), superseded)
             case "Following":
               return phase.following.commit(writes)
             case "Leading": {
@@ -101,9 +103,13 @@ export const make = Effect.fnUntraced(
                 leading.storage.commit(writes),
                 "StorageSuperseded",
                 Effect.fnUntraced(function*(fault) {
-                  yield* Effect.raceFirst(phaseChanged.until(() => phase !== leading), Effect.sleep(newsMillis))
+                  const isStill = () => phase._tag === "Leading" && phase.storage === leading.storage
+                  // The journal's transactions can't be interrupted, which would keep the first from ending the second.
+                  yield* Effect.interruptible(
+                    Effect.raceFirst(phaseChanged.until(() => !isStill()), Effect.sleep(newsMillis))
+                  )
                   // Who has it is none of the tabs that talk to each other.
-                  if (phase === leading) return yield* new StorageUnavailable({ reason: fault.message })
+                  if (isStill()) return yield* new StorageUnavailable({ reason: fault.message })
                   return yield* superseded
                 })
               )
@@ -134,7 +140,7 @@ export const make = Effect.fnUntraced(
       })
     )
     yield* Effect.addFinalizer(() => stepDown)
-    if (lock !== undefined) become({ _tag: "Leading", storage: yield* openStorage })
+    if (lock !== undefined) become({ _tag: "Leading", storage: yield* openStorage, isReady: true })
 
     /** Plays the part, for as long as the scope is. Resolves when everything is here that the leader has, or this tab leads. */
     const start = Effect.fnUntraced(function*(
@@ -159,7 +165,7 @@ export const make = Effect.fnUntraced(
       takeLead = Effect.suspend(() => {
         isWanted = true
         wanted.notify()
-        return phaseChanged.until(() => phase._tag === "Leading" || isClosed)
+        return phaseChanged.until(() => isLeader() || isClosed)
       })
 
       /** Serves the others, until the lock is lost or the tab is put to sleep. */
@@ -248,8 +254,10 @@ export const make = Effect.fnUntraced(
         yield* announceWaiting
         while (true) {
           const outcome = yield* Effect.exit(Effect.gen(function*() {
-            become({ _tag: "Leading", storage: yield* openStorage })
+            const opened = yield* openStorage
+            become({ _tag: "Leading", storage: opened, isReady: false })
             yield* replica.mirror.lead
+            become({ _tag: "Leading", storage: opened, isReady: true })
           }))
           if (Exit.isSuccess(outcome)) return
           become({ _tag: "Changing" })
@@ -283,7 +291,7 @@ export const make = Effect.fnUntraced(
           phaseChanged.notify()
           // What was written last goes to the leader while there is a way to it.
           return phase._tag === "Following" && !replica.journal.isIdle()
-            ? Effect.ignore(Effect.timeout(replica.journal.flush, closingMillis))
+            ? Effect.ignore(Effect.interruptible(Effect.timeout(replica.journal.flush, closingMillis)))
             : Effect.void
         })
       )
@@ -294,7 +302,7 @@ export const make = Effect.fnUntraced(
     const role: TabEngine.Role = {
       report: () => report,
       following: () => phase._tag === "Following" ? phase.following : undefined,
-      takeLead: Effect.suspend(() => phase._tag === "Leading" ? Effect.void : takeLead),
+      takeLead: Effect.suspend(() => isLeader() ? Effect.void : takeLead),
       byLeader: (what, own) =>
         Effect.gen(function*() {
           while (true) {
@@ -313,10 +321,10 @@ export const make = Effect.fnUntraced(
       storage,
       role,
       /** Whether this tab leads from the start. */
-      isLeading: () => phase._tag === "Leading",
+      isLeading: isLeader,
       start,
       coordinator: TabCoordinator.of({
-        role: () => phase._tag === "Leading" ? "leader" : "follower",
+        role: () => isLeader() ? "leader" : "follower",
         report: () => report
       })
     }

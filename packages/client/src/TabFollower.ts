@@ -5,6 +5,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
+import * as Random from "effect/Random"
 import { spaces } from "./Journal.ts"
 import * as Outbox from "./Outbox.ts"
 import type { Replica } from "./Replica.ts"
@@ -15,6 +16,9 @@ import type { TabChannel, Tabs } from "./Tabs.ts"
 const quietMillis = 1_000
 /** How long it has for it, the first time and, as this tab may have slept itself, once more. */
 const signMillis = [1_500, 1_000] as const
+
+/** Who takes the place of a silent leader does so within so many ms, at a time of its own. */
+const spreadMillis = 500
 
 /** Why a tab has nobody to follow: there is no sign of life from any leader, or the leader has logged the user out. */
 export type Ending = "silent" | "gone"
@@ -209,17 +213,31 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
       yield* Effect.sleep(quietMillis)
       if (now() - heardAt < quietMillis) continue
       if (yield* isHeard(signMillis[0])) continue
-      if (yield* isHeard(signMillis[1])) continue
+      // Of all who find it silent one is the first to take its place, and the others hear of that.
+      if (yield* isHeard(signMillis[1] + (yield* Random.nextIntBetween(0, spreadMillis)))) continue
       return end("silent")
     }
   })
   const stopWatching = replica.observe({
+    onTaken: (id) => send({ _tag: "TakeRejected", id }),
     onMapOpened: (map) => {
       const known = replica.opened().get(map)
       if (isWelcome && known !== undefined) send({ _tag: "Open", map, ...known })
     }
   })
-  yield* Effect.addFinalizer(() => Effect.sync(stopWatching))
+  const stopHearing = tabs.subscribe((event) => {
+    if (event === "resumed") return hello()
+    // What it would be told meanwhile would only pile up.
+    send({ _tag: "Bye" })
+    isWelcome = false
+    leader = undefined
+  })
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      stopWatching()
+      stopHearing()
+    })
+  )
   hello()
   yield* Effect.forkScoped(watch)
 

@@ -217,7 +217,10 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
       case "Ask":
         return void run(Effect.onExit(requests[message.what], (exit) =>
           Effect.sync(() => {
-            if (Exit.isSuccess(exit)) session.send({ _tag: "Answer", id: message.id })
+            if (Exit.isFailure(exit)) return
+            // What was waited for is seen by who asked.
+            session.send({ _tag: "Report", report: report() })
+            session.send({ _tag: "Answer", id: message.id })
           })))
       case "Token":
         return engine.giveToken(message.token)
