@@ -20,6 +20,7 @@ import { IDBFactory } from "fake-indexeddb"
 import { afterEach, vi } from "vitest"
 import { deriveKey } from "../src/internal/KeyDerivation.ts"
 import { currentKey, type KeyRing, readHeader, unsealHeader } from "../src/internal/KeyRing.ts"
+import { rowCipher } from "../src/internal/RowCipher.ts"
 
 /** Cheap to open with; passphrases take a fifth of a second each. */
 const secret = { secret: new Uint8Array(32).fill(7) }
@@ -459,6 +460,14 @@ describe("A row that others have changed", () => {
     const [foreign] = await storedRows(other)
     await inner.commit([{ space: "rows", key: row!.key, value: foreign!.value }])
     assert.deepStrictEqual(Object.values(await rowsOf(storage)), ["unreadable"])
+    const hmac = { name: "HMAC", hash: "SHA-256" }
+    const places = await crypto.subtle.importKey("raw", new Uint8Array(32), hmac, false, ["sign"])
+    const key = await crypto.subtle.importKey("raw", new Uint8Array(32), "AES-GCM", false, ["encrypt", "decrypt"])
+    const [one, two] = ["one", "two"].map((name) => rowCipher(name, places, () => key))
+    const place = await one!.placeOf("records", "a")
+    const sealed = await one!.seal(place, { key: "a", value: bytes("1") }, 1, new Uint8Array(12))
+    assert.deepStrictEqual(await one!.unseal(place, sealed), { key: "a", value: bytes("1") })
+    assert.isUndefined(await two!.unseal(place, sealed))
   })
 
   it("is none for any decoder of a client", async () => {

@@ -69,9 +69,17 @@ const clearBytes = ({ key, value }: ClearRow): Bytes => {
   return clear
 }
 
-const clearRow = (clear: Bytes): ClearRow => {
+const clearRow = (decrypted: ArrayBuffer): ClearRow => {
+  const clear = new Uint8Array(decrypted)
   const units = viewOf(clear).getUint32(0)
   return { key: readText(clear, 4, units), value: clear.slice(4 + 2 * units) }
+}
+
+const unsealed: Promise<undefined> = Promise.resolve(undefined)
+
+/** What WebCrypto says of a tag that doesn't fit; anything else is no matter of the row. */
+const refused = (fault: unknown): undefined => {
+  if (!(fault instanceof Error && fault.name === "OperationError")) throw fault
 }
 
 /** The cipher of the storage `name`: places by one key, rows by those that `dataKey` knows. */
@@ -112,17 +120,18 @@ export const rowCipher = (
       const how = { name: "AES-GCM", iv, additionalData: boundTo(name, place, keyId) }
       return concat(headOf(keyId, iv), new Uint8Array(await subtle.encrypt(how, dataKey(keyId)!, clearBytes(row))))
     },
-    unseal: async (place, stored) => {
+    unseal: (place, stored) => {
       const keyId = keyIdOf(stored)
       const key = dataKey(keyId)
-      if (key === undefined) return undefined
-      const how = { name: "AES-GCM", iv: stored.slice(ivAt, headBytes), additionalData: boundTo(name, place, keyId) }
-      const clear = await subtle.decrypt(how, key, stored.slice(headBytes)).catch((fault: unknown) => {
-        // What WebCrypto says of a tag that doesn't fit; anything else is no matter of this row.
-        if (fault instanceof Error && fault.name === "OperationError") return undefined
-        throw fault
-      })
-      return clear && clearRow(new Uint8Array(clear))
+      if (key === undefined) return unsealed
+      // A view of what nobody else writes to: WebCrypto takes its own copy.
+      const own = stored as Bytes
+      const how = {
+        name: "AES-GCM",
+        iv: own.subarray(ivAt, headBytes),
+        additionalData: boundTo(name, place, keyId)
+      }
+      return subtle.decrypt(how, key, own.subarray(headBytes)).then(clearRow, refused)
     }
   }
 }
