@@ -1,0 +1,39 @@
+// oxlint-disable no-console
+/**
+ * Another process over an SQLite file, for the tests: what it does is its first argument, the file its second.
+ *
+ *     commits   writes rows "0", "1", … in transactions of 40 rows each until it's killed, and prints the number of each that is done
+ *     opens     opens the storage, writes a row, and prints that it has
+ *     holds     begins a transaction, prints that it has, and ends it a moment later
+ */
+import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
+import { sqlite } from "@topgun/adapters/sqlite"
+import * as Effect from "effect/Effect"
+import { writeSync } from "node:fs"
+
+const [, , what, file, key = "child"] = process.argv
+const say = (text) => writeSync(1, `${text}\n`)
+
+if (what === "holds") {
+  const hold = Effect.gen(function*() {
+    const { reserve } = yield* SqliteClient.SqliteClient
+    const connection = yield* reserve
+    yield* connection.executeRaw("BEGIN IMMEDIATE", [])
+    say("holds")
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200)
+    yield* connection.executeRaw("COMMIT", [])
+  })
+  await Effect.runPromise(Effect.scoped(Effect.provide(hold, SqliteClient.layer({ filename: file }))))
+} else {
+  const storage = sqlite(file)
+  await storage.open(what === "commits" ? "app" : key)
+  if (what === "commits") {
+    for (let n = 0;; n++) {
+      const value = new TextEncoder().encode(String(n))
+      await storage.commit(Array.from({ length: 40 }, (_, i) => ({ space: "records", key: `${i}`, value })))
+      say(n)
+    }
+  }
+  await storage.commit([{ space: "records", key, value: new Uint8Array(1) }])
+  say("opened")
+}
