@@ -65,7 +65,8 @@ export interface Rotation {
 export interface EncryptedStorage extends StorageAdapter {
   /**
    * Changes keys, while the storage is open and in use. Who has had the old passphrase and a copy of the files can read what
-   * was written before `rows` were encrypted anew, and nothing that is written after it.
+   * was written before `rows` were encrypted anew, and nothing that is written after it. What the storage below has written over
+   * may be on the disk for a while yet: when that goes is for it to say.
    *
    * Rows are encrypted anew some hundreds at a time, between commits, and both keys are kept until all are. Cut off at any
    * moment nothing is lost, and the next call goes on. A change of `to` that failed may have come about all the same when

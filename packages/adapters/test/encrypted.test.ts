@@ -321,6 +321,27 @@ describe("A header", () => {
     assert.strictEqual(commit.mock.calls.length, 1)
   })
 
+  it("that couldn't be written, or so it seemed, is made or found at the next opening", async () => {
+    for (const isWrittenFirst of [false, true]) {
+      const inner = memory()
+      assert.include(String(await faultOf(opened(dyingAt(inner, 0, isWrittenFirst).adapter))), "died")
+      const storage = await opened(inner)
+      await storage.commit([put("a")])
+      assert.deepStrictEqual(await rowsOf(await opened(inner)), { a: "value of a" })
+    }
+  })
+
+  it("is one of two tabs' that open a new storage at once, and who owns it has it", async () => {
+    globalThis.indexedDB = new IDBFactory()
+    const tabs = [encrypted(indexedDb(), secret), encrypted(indexedDb(), secret)]
+    const openings = await Promise.allSettled(tabs.map((tab) => tab.open("app")))
+    const owner = tabs[openings.map(({ status }) => status).lastIndexOf("fulfilled")]!
+    await owner.commit([put("a")])
+    assert.deepStrictEqual(await rowsOf(owner), { a: "value of a" })
+    await Promise.all(tabs.map((tab) => tab.close()))
+    assert.deepStrictEqual(await rowsOf(await opened(indexedDb())), { a: "value of a" })
+  })
+
   it("that is changed in any way is refused, and nothing is written", async () => {
     const changes: ReadonlyArray<(header: Editable) => unknown> = [
       (header) => void (header.derivation!.salt = ""),

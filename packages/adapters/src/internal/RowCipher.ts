@@ -79,7 +79,7 @@ const unsealed: Promise<undefined> = Promise.resolve(undefined)
 
 /** What WebCrypto says of a tag that doesn't fit; anything else is no matter of the row. */
 const refused = (fault: unknown): undefined => {
-  if (!(fault instanceof Error && fault.name === "OperationError")) throw fault
+  if ((fault as Partial<Error> | null)?.name !== "OperationError") throw fault
 }
 
 /** The cipher of the storage `name`: places by one key, rows by those that `dataKey` knows. */
