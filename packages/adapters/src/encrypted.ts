@@ -273,21 +273,24 @@ export const encrypted = (
   const load = async ({ cipher }: Open, space: string): Promise<Loaded> => {
     const rows = new Map<string, Uint8Array>()
     const prefix = await cipher.spaceOf(space)
-    let after = prefix
     let limit: number = pageRows.first
-    for (;;) {
-      const page = await inner.scan(rowsSpace, after, limit)
+    let reading: Promise<ReadonlyArray<StorageRow>> | undefined = inner.scan(rowsSpace, prefix, limit)
+    while (reading !== undefined) {
+      const page: ReadonlyArray<StorageRow> = await reading
       const own = page.filter((row) => row.key.startsWith(prefix))
+      const isLast = own.length < limit
+      limit = Math.min(limit * pageRows.growth, pageRows.last)
+      // The next page is on its way while this one is decrypted.
+      reading = isLast ? undefined : inner.scan(rowsSpace, own.at(-1)!.key, limit)
+      reading?.catch(() => {})
       const clear = await inBatches(own, (row) => cipher.unseal(row.key, row.value))
       clear.forEach((row, i) => {
         const place = own[i]!.key
         if (row !== undefined) rows.set(row.key, row.value)
         else if (!rows.has(standIn + place)) rows.set(standIn + place, unreadable)
       })
-      if (own.length < limit) return { space, rows, ordered: undefined }
-      after = own.at(-1)!.key
-      limit = Math.min(limit * pageRows.growth, pageRows.last)
     }
+    return { space, rows, ordered: undefined }
   }
 
   const scan = async (space: string, after: string | undefined, limit: number): Promise<ReadonlyArray<StorageRow>> => {
