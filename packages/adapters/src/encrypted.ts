@@ -14,7 +14,8 @@
  * gets the record from the server again. Deleting that key deletes the row.
  *
  * **While it's open** the keys are in this process's memory, and so are the rows of the space that is being scanned: rows are
- * stored by an HMAC of their keys, so the first page of a space takes reading all of it.
+ * stored by an HMAC of their keys, so the first page of a space takes reading all of it. What it's opened with is there for
+ * as long as the driver.
  *
  * **Keys**: rows are encrypted under a data key that this storage has made, with a random IV each. How often it has been used
  * is on disk before it is used that often, counted in blocks; after `rowsPerKey` there is a new one, and old rows stay
@@ -69,8 +70,8 @@ export interface EncryptedStorage extends StorageAdapter {
    * may be on the disk for a while yet: when that goes is for it to say.
    *
    * Rows are encrypted anew some hundreds at a time, between commits, and both keys are kept until all are. Cut off at any
-   * moment nothing is lost, and the next call goes on. A change of `to` that failed may have come about all the same when
-   * the storage below couldn't say: then it's one of the two that opens it.
+   * moment nothing is lost, and the next call goes on. What opens the storage after a call with `to` has failed is one of the
+   * two: the new one, where it failed later, or where the storage below has written what it couldn't answer for.
    */
   readonly rotate: (rotation?: Rotation) => Promise<void>
 }

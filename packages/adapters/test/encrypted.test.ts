@@ -745,12 +745,15 @@ describe("Rotation", () => {
 
   it("to another passphrase and of rows loses nothing when it dies at any commit: one of both opens it", async () => {
     const { inner } = await withRows(...many)
-    for (let at = 0; at < 6; at++) {
-      const copy = await copyOf(inner)
-      const dying = await opened(dyingAt(copy, at, true).adapter)
-      assert.instanceOf(await faultOf(dying.rotate({ to: otherSecret, rows: true })), Error)
-      await assertRefused(opened(copy, secret))
-      await assertComplete(await opened(copy, otherSecret))
+    for (const isWrittenFirst of [false, true]) {
+      for (let at = 0; at < 6; at++) {
+        const copy = await copyOf(inner)
+        const dying = await opened(dyingAt(copy, at, isWrittenFirst).adapter)
+        assert.instanceOf(await faultOf(dying.rotate({ to: otherSecret, rows: true })), Error)
+        const [key, useless] = at > 0 || isWrittenFirst ? [otherSecret, secret] : [secret, otherSecret]
+        await assertRefused(opened(copy, useless))
+        await assertComplete(await opened(copy, key))
+      }
     }
   })
 

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { afterEach } from "vitest"
-import { explain } from "../src/internal/SqliteDatabase.ts"
+import * as SqliteDatabase from "../src/internal/SqliteDatabase.ts"
 
 const directories: Array<string> = []
 const newFile = (): string => {
@@ -121,9 +121,12 @@ describe("SQLite", () => {
     const storage = await opened(file)
     await put(storage, "a")
     assert.deepStrictEqual(await sql(file, "PRAGMA journal_mode"), [[{ journal_mode: "wal" }]])
-    // The pragma is a connection's own, so it's only to be seen in the source.
-    const source = readFileSync(join(import.meta.dirname, "../src/internal/SqliteDatabase.ts"), "utf8")
-    assert.include(source, "PRAGMA synchronous = FULL")
+    const synchronous = Effect.flatMap(
+      SqliteDatabase.SqliteDatabase,
+      ({ connection }) => connection.executeValues("PRAGMA synchronous", [])
+    )
+    const full = 2
+    assert.deepStrictEqual(await Effect.runPromise(Effect.provide(synchronous, SqliteDatabase.layer(file))), [[full]])
     await storage.close()
   })
 
@@ -180,7 +183,10 @@ describe("SQLite", () => {
     const gone = await faultOf(put(storage, "b"))
     assert.strictEqual(gone instanceof StorageFault ? gone.trouble : gone, "evicted")
     await storage.close()
-    const full = explain(file, Object.assign(new Error("database or disk is full"), { code: "SQLITE_FULL" }))
+    const full = SqliteDatabase.explain(
+      file,
+      Object.assign(new Error("database or disk is full"), { code: "SQLITE_FULL" })
+    )
     assert.strictEqual(full instanceof StorageFault ? full.trouble : full, "quota")
   })
 
