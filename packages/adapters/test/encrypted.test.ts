@@ -194,7 +194,11 @@ describe("What is encrypted", () => {
       }
       await storage.close()
     }
-    assert.strictEqual(ivs.length, 10_000)
+    // Nor in copies of it, which have its keys.
+    for (const copy of [inner, await copyOf(inner)]) {
+      await (await opened({ ...copy, commit: recorded.commit })).commit([put("a"), put("b")])
+    }
+    assert.strictEqual(ivs.length, 10_004)
     assert.strictEqual(new Set(ivs).size, ivs.length)
   })
 
@@ -241,6 +245,13 @@ describe("What is encrypted", () => {
 })
 
 describe("A key", () => {
+  it("is nothing without WebCrypto, which says what is missing", async () => {
+    vi.stubGlobal("crypto", { getRandomValues: () => {} })
+    const fault = await faultOf(opened(memory()))
+    vi.unstubAllGlobals()
+    assert.include(String(fault), "https")
+  })
+
   it("that is weak is refused before anything is opened", () => {
     assert.throws(() => encrypted(memory(), { passphrase: "" }), RangeError)
     assert.throws(() => encrypted(memory(), { passphrase: "p", iterations: 599_999 }), RangeError)
@@ -361,6 +372,26 @@ describe("A header", () => {
       () => []
     ]
     for (const change of changes) await assertUntouched(await withHeader(change))
+  })
+
+  it("of which any byte is changed leads to other data in no case, nor to anything that is written", async () => {
+    const { inner } = await withRows(put("a"))
+    const [row] = await inner.scan("meta", undefined, 1)
+    const commit = vi.spyOn(inner, "commit")
+    const set = inner.commit.bind(inner)
+    let openings = 0
+    for (let at = 0; at < row!.value.length; at++) {
+      await set([{ space: "meta", key: row!.key, value: flipped(row!.value, at, 1 << at % 7) }])
+      commit.mockClear()
+      const storage = encrypted(inner, secret)
+      // Base64 has bits that say nothing.
+      if (await faultOf(storage.open("app")) === undefined) {
+        openings++
+        assert.deepStrictEqual(await rowsOf(storage), { a: "value of a" }, `byte ${at}`)
+      }
+      assert.strictEqual(commit.mock.calls.length, 0)
+    }
+    assert.isAtMost(openings, 1)
   })
 
   it("that asks for fewer rounds than are safe, or more than can be waited for, is refused before a key is derived", async () => {

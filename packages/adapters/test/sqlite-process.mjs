@@ -3,10 +3,12 @@
  * Another process over an SQLite file, for the tests: what it does is its first argument, the file its second.
  *
  *     commits   writes rows "0", "1", … in transactions of 40 rows each until it's killed, and prints the number of each that is done
+ *     rotates   the same, encrypted, while it changes the keys of these rows and of 1,500 others again and again
  *     opens     opens the storage, writes a row, and prints that it has
  *     holds     begins a transaction, prints that it has, and ends it a moment later
  */
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
+import { encrypted } from "@topgun/adapters/encrypted"
 import { sqlite } from "@topgun/adapters/sqlite"
 import * as Effect from "effect/Effect"
 import { writeSync } from "node:fs"
@@ -25,13 +27,17 @@ if (what === "holds") {
   })
   await Effect.runPromise(Effect.scoped(Effect.provide(hold, SqliteClient.layer({ filename: file }))))
 } else {
-  const storage = sqlite(file)
-  await storage.open(what === "commits" ? "app" : key)
-  if (what === "commits") {
+  const isEncrypted = what === "rotates"
+  const storage = isEncrypted ? encrypted(sqlite(file), { secret: new Uint8Array(32).fill(7) }) : sqlite(file)
+  await storage.open(what === "opens" ? key : "app")
+  if (what !== "opens") {
+    const rows = (count, space, value) => Array.from({ length: count }, (_, i) => ({ space, key: `${i}`, value }))
+    if (isEncrypted) await storage.commit(rows(1_500, "others", new Uint8Array(100)))
     for (let n = 0;; n++) {
-      const value = new TextEncoder().encode(String(n))
-      await storage.commit(Array.from({ length: 40 }, (_, i) => ({ space: "records", key: `${i}`, value })))
+      const rotation = isEncrypted ? storage.rotate() : undefined
+      await storage.commit(rows(40, "records", new TextEncoder().encode(String(n))))
       say(n)
+      await rotation
     }
   }
   await storage.commit([{ space: "records", key, value: new Uint8Array(1) }])

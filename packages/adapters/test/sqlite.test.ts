@@ -225,23 +225,47 @@ describe("SQLite", () => {
     await storage.close()
   })
 
+  /** Kills a process when it has said `last`; answers the last that it has said, which may be more. */
+  const killed = async (what: string, file: string, last: number): Promise<number> => {
+    const { child, ended, lines } = start(what, file)
+    let said = -1
+    for await (const line of lines) {
+      said = Number(line)
+      if (said === last) child.kill("SIGKILL")
+    }
+    assert.deepStrictEqual(await ended, [null, "SIGKILL"])
+    return said
+  }
+
+  const assertWhole = async (storage: StorageAdapter, said: number): Promise<void> => {
+    const rows = await storage.scan("records", undefined, 1_000)
+    const values = new Set(rows.map(({ value }) => new TextDecoder().decode(value)))
+    assert.strictEqual(rows.length, 40)
+    assert.strictEqual(values.size, 1)
+    // The last one may have come to the disk, and not to be said.
+    assert.include([said, said + 1], Number([...values][0]))
+  }
+
   it("has what a killed process said that it had committed, and whole commits only, in 8 kills", async () => {
     for (let kill = 1; kill <= 8; kill++) {
       const file = newFile()
-      const { child, ended, lines } = start("commits", file)
-      let said = -1
-      for await (const line of lines) {
-        said = Number(line)
-        if (said === kill * 7) child.kill("SIGKILL")
-      }
-      assert.deepStrictEqual(await ended, [null, "SIGKILL"])
+      const said = await killed("commits", file, kill * 7)
       const storage = await opened(file)
-      const rows = await storage.scan("records", undefined, 1_000)
-      const values = new Set(rows.map(({ value }) => new TextDecoder().decode(value)))
-      assert.strictEqual(rows.length, 40)
-      assert.strictEqual(values.size, 1)
-      // The last one may have come to the disk, and not to be said.
-      assert.include([said, said + 1], Number([...values][0]))
+      await assertWhole(storage, said)
+      await storage.close()
+    }
+  })
+
+  it("that is encrypted has it too when the process is killed while it changes keys, in 8 kills", async () => {
+    const file = newFile()
+    for (let kill = 1; kill <= 8; kill++) {
+      const said = await killed("rotates", file, kill % 3)
+      const storage = encrypted(sqlite(file), { secret: new Uint8Array(32).fill(7) })
+      await storage.open("app")
+      await assertWhole(storage, said)
+      const others = await storage.scan("others", undefined, 2_000)
+      assert.strictEqual(others.filter(({ value }) => value.length === 100).length, 1_500)
+      assert.strictEqual(others.length, 1_500)
       await storage.close()
     }
   })
