@@ -1,10 +1,11 @@
 // oxlint-disable no-console
 /**
- * Another process over an SQLite file, for the tests: what it does is its first argument, the file its second.
+ * Another process, or thread, over an SQLite file, for the tests: what it does is its first argument, the file its second.
  *
  *     commits   writes rows "0", "1", … in transactions of 40 rows each until it's killed, and prints the number of each that is done
  *     rotates   the same, encrypted, while it changes the keys of these rows and of 1,500 others again and again
  *     opens     opens the storage, writes a row, and prints that it has
+ *     makes     makes a file after the other, at the same moments as the thread that shares its memory
  *     holds     begins a transaction, prints that it has, and ends it a moment later
  */
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
@@ -12,6 +13,7 @@ import { encrypted } from "@topgun/adapters/encrypted"
 import { sqlite } from "@topgun/adapters/sqlite"
 import * as Effect from "effect/Effect"
 import { writeSync } from "node:fs"
+import { workerData } from "node:worker_threads"
 
 const [, , what, file, key = "child"] = process.argv
 const say = (text) => writeSync(1, `${text}\n`)
@@ -26,6 +28,16 @@ if (what === "holds") {
     yield* connection.executeRaw("COMMIT", [])
   })
   await Effect.runPromise(Effect.scoped(Effect.provide(hold, SqliteClient.layer({ filename: file }))))
+} else if (what === "makes") {
+  const { arrivals, files } = workerData
+  for (let n = 1; n <= files; n++) {
+    Atomics.add(arrivals, 0, 1)
+    while (Atomics.load(arrivals, 0) < 2 * n);
+    const storage = sqlite(`${file}-${n}`)
+    await storage.open(key)
+    await storage.commit([{ space: "records", key, value: new Uint8Array(1) }])
+    await storage.close()
+  }
 } else {
   const isEncrypted = what === "rotates"
   const storage = isEncrypted ? encrypted(sqlite(file), { secret: new Uint8Array(32).fill(7) }) : sqlite(file)

@@ -14,6 +14,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
+import { Worker } from "node:worker_threads"
 import { afterEach } from "vitest"
 import * as SqliteDatabase from "../src/internal/SqliteDatabase.ts"
 
@@ -25,6 +26,7 @@ const newFile = (): string => {
 }
 
 const children: Array<ChildProcess> = []
+const workers: Array<Worker> = []
 const start = (...words: ReadonlyArray<string>) => {
   const child = spawn(process.execPath, [join(import.meta.dirname, "sqlite-process.mjs"), ...words], {
     stdio: ["ignore", "pipe", "inherit"]
@@ -33,7 +35,8 @@ const start = (...words: ReadonlyArray<string>) => {
   return { child, ended: once(child, "close"), lines: createInterface({ input: child.stdout }) }
 }
 
-afterEach(() => {
+afterEach(async () => {
+  await Promise.all(workers.splice(0).map((worker) => worker.terminate()))
   for (const child of children.splice(0)) child.kill("SIGKILL")
   for (const directory of directories.splice(0)) rmSync(directory, { recursive: true, force: true })
 })
@@ -202,15 +205,23 @@ describe("SQLite", () => {
     await storage.close()
   })
 
-  it("is made once by processes that open it at the same moment, each for a name of its own", async () => {
+  it("is made once by those that open it at the same moment, each for a name of its own", async () => {
     const file = newFile()
-    const names = ["a", "b", "c", "d"]
-    const codes = await Promise.all(names.map((name) => start("opens", file, name).ended))
-    assert.deepStrictEqual(codes, names.map(() => [0, null]))
-    for (const name of names) {
-      const storage = await opened(file, name)
-      assert.deepStrictEqual(await keys(storage), [name])
-      await storage.close()
+    const files = 40
+    const arrivals = new Int32Array(new SharedArrayBuffer(4))
+    const make = (name: string) => {
+      const script = join(import.meta.dirname, "sqlite-process.mjs")
+      const worker = new Worker(script, { argv: ["makes", file, name], workerData: { arrivals, files } })
+      workers.push(worker)
+      return once(worker, "exit")
+    }
+    assert.deepStrictEqual(await Promise.all([make("a"), make("b")]), [[0], [0]])
+    for (let n = 1; n <= files; n++) {
+      for (const name of ["a", "b"]) {
+        const storage = await opened(`${file}-${n}`, name)
+        assert.deepStrictEqual(await keys(storage), [name])
+        await storage.close()
+      }
     }
   })
 

@@ -10,6 +10,7 @@ import { StorageFault, type StorageRow, type StorageWrite } from "@topgun/core/S
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import { readText, writeText } from "./Bytes.ts"
 
 /** The layout of the tables that this version reads and writes. */
@@ -20,6 +21,9 @@ const applicationId = 0x5447554e
 
 /** How long another process may be in the middle of a transaction. Meanwhile this one does nothing else. */
 const busyMillis = 5_000
+
+/** SQLite itself doesn't wait for another process that makes the same file a write-ahead log's at the same moment. */
+const changingMode = Schedule.spaced("20 millis").pipe(Schedule.upTo(busyMillis))
 
 const tables = [
   `CREATE TABLE storages (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, owner INTEGER NOT NULL) STRICT`,
@@ -66,6 +70,8 @@ const codeOf = (cause: unknown): string =>
     ? cause.code
     : ""
 
+const isBusy = (cause: unknown): boolean => /^SQLITE_(BUSY|LOCKED)/.test(codeOf(cause))
+
 const messageOf = (cause: unknown): string =>
   cause instanceof SqlError
     ? messageOf(cause.cause ?? cause.message)
@@ -80,7 +86,7 @@ export const explain = (file: string, cause: unknown): Error => {
   const message = messageOf(cause)
   if (code === "SQLITE_FULL") return new StorageFault("quota", `there is no room for "${file}"`, { cause })
   return new Error(
-    /^SQLITE_(BUSY|LOCKED)/.test(code)
+    isBusy(cause)
       ? `another process has held "${file}" for more than ${busyMillis / 1000} seconds`
       : /^SQLITE_(NOTADB|CORRUPT)/.test(code)
       ? `the database "${file}" is damaged (${message}): restore it, or move it away to begin with none`
@@ -95,9 +101,13 @@ export class SqliteDatabase extends Context.Tag("@topgun/adapters/internal/Sqlit
   readonly inTurn: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
 }>() {}
 
-/** All of it or nothing, while nobody else writes. */
-const transaction = <A, E>(connection: Connection, body: Effect.Effect<A, E>): Effect.Effect<A, E | SqlError> =>
-  connection.executeRaw("BEGIN IMMEDIATE", []).pipe(
+/** All of it or nothing, while nobody else writes; or what only reads, of one moment. */
+const transaction = <A, E>(
+  connection: Connection,
+  body: Effect.Effect<A, E>,
+  begin: "BEGIN IMMEDIATE" | "BEGIN" = "BEGIN IMMEDIATE"
+): Effect.Effect<A, E | SqlError> =>
+  connection.executeRaw(begin, []).pipe(
     Effect.zipRight(body),
     Effect.zipLeft(connection.executeRaw("COMMIT", [])),
     // After some faults SQLite has rolled back by itself. What counts is the fault.
@@ -131,8 +141,13 @@ const connect = (file: string) =>
     const connection = yield* client.reserve
     const turn = yield* Effect.makeSemaphore(1)
     yield* connection.executeRaw(`PRAGMA busy_timeout = ${busyMillis}`, [])
-    const isThere = yield* isMade(file, connection)
-    yield* connection.executeRaw("PRAGMA journal_mode = WAL", [])
+    const isThere = yield* Effect.retry(
+      Effect.zipLeft(
+        transaction(connection, isMade(file, connection), "BEGIN"),
+        connection.executeRaw("PRAGMA journal_mode = WAL", [])
+      ),
+      { while: isBusy, schedule: changingMode }
+    )
     // The server tells a device's writes apart by numbers that it keeps here: what was reported as written survives a loss of power.
     yield* connection.executeRaw("PRAGMA synchronous = FULL", [])
     if (!isThere) {
