@@ -330,8 +330,11 @@ export const encrypted = (
   const commit = async (writes: ReadonlyArray<StorageWrite>): Promise<void> => {
     const state = opened()
     const header = await reserve(state, writes.filter(({ value }) => value !== undefined).length)
-    await commitInner(state, header, await innerWrites(state, writes))
     const { loaded } = state
+    // Of a commit that fails nobody knows whether it's there.
+    state.loaded = undefined
+    await commitInner(state, header, await innerWrites(state, writes))
+    state.loaded = loaded
     for (const { key: changed, space, value } of writes) {
       if (loaded?.space !== space) continue
       if (value === undefined || !loaded.rows.has(changed)) loaded.ordered = undefined

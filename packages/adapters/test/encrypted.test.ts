@@ -231,6 +231,15 @@ describe("What is encrypted", () => {
     assert.strictEqual(scans.mock.calls.length, 1)
   })
 
+  it("is read anew after a commit of which nobody knows whether it's there", async () => {
+    const { inner } = await withRows(put("a"), put("b"))
+    const storage = await opened(dyingAt(inner, 0, true).adapter)
+    await storage.scan("records", undefined, 1)
+    assert.instanceOf(await faultOf(storage.commit([put("b", "later")])), Error)
+    const [row] = await storage.scan("records", "a", 1)
+    assert.deepStrictEqual(row, { key: "b", value: bytes("later") })
+  })
+
   it("has spaces of more rows than one read brings, beside others", async () => {
     const spaces = ["x", "y", "z"]
     const { storage } = await withRows(
