@@ -1,3 +1,3 @@
 import { project } from "../../vitest.shared.ts"
 
-export default project("adapters")
+export default project("adapters", { build: "packages" })

@@ -54,7 +54,8 @@ const failureOf = (what: string, cause: unknown): StorageFailure => {
   return new Failure({ reason: `${what}: ${cause instanceof Error ? cause.message : String(cause)}`, cause })
 }
 
-const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, StorageFailure> =>
+/** What a driver does, failing with what its rejection stands for. */
+export const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, StorageFailure> =>
   Effect.tryPromise({ try: run, catch: (cause) => failureOf(what, cause) })
 
 /** The storage of an adapter, open for `name` as long as the scope is. */

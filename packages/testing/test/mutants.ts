@@ -16,6 +16,11 @@ const server = (file: string, test: string) => ({
   test: `packages/server/test/${test}.test.ts`
 })
 
+const adapters = (file: string, test: string) => ({
+  file: `packages/adapters/src/${file}.ts`,
+  test: `packages/adapters/test/${test}.test.ts`
+})
+
 /** A fault of core that a test of the server finds. */
 const coreByServer = (file: string, test: string) => ({
   file: `packages/core/src/${file}.ts`,
@@ -1380,5 +1385,126 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      if (serverMillis < 0 || serverMillis > millisMax - driftMillisMax)",
     replace: "      if (serverMillis < -1e300)",
     fails: "says at the handshake that it is"
+  },
+  {
+    id: "ENC-1",
+    breaks: "the keys of rows are in the clear",
+    ...adapters("internal/RowCipher", "encrypted"),
+    find: "toBase64(half) + toBase64(await hmac(text))",
+    replace: "toBase64(half) + key",
+    fails: "shows nothing of values, keys and names of spaces to who has no key"
+  },
+  {
+    id: "ENC-2",
+    breaks: "a row isn't bound to its place",
+    ...adapters("internal/RowCipher", "encrypted"),
+    find: "  writeText(name, bound, writeText(place, bound, ivAt))",
+    replace: "  writeText(name, bound, ivAt)",
+    fails: "is none in the place of another, be it of its space or not"
+  },
+  {
+    id: "ENC-2",
+    breaks: "a row isn't bound to the name of its storage",
+    ...adapters("internal/RowCipher", "encrypted"),
+    find: "  writeText(name, bound, writeText(place, bound, ivAt))",
+    replace: "  writeText(place, bound, ivAt)",
+    fails: "is none under the key of another storage, or another name's with the same keys"
+  },
+  {
+    id: "ENC-2",
+    breaks: "what isn't encrypted is taken as it is",
+    ...adapters("internal/RowCipher", "encrypted"),
+    find: "      if (key === undefined) return unsealed",
+    replace: "      if (key === undefined) return Promise.resolve({ key: place, value: stored })",
+    fails: "is none when it isn't encrypted, whatever form it has"
+  },
+  {
+    id: "ENC-2",
+    breaks: "a row that can't be read hides that it's there",
+    ...adapters("encrypted", "encrypted"),
+    find: "rows.set(standIn + place, unreadable)",
+    replace: "void unreadable",
+    fails: "is none, whichever bit of it is turned"
+  },
+  {
+    id: "ENC-3",
+    breaks: "a key is used more often than is noted on disk",
+    ...adapters("encrypted", "encrypted"),
+    find: "    if (used > currentKey(state.ring).reserved) {",
+    replace: "    if (used > currentKey(state.ring).reserved + 500) {",
+    fails: "is noted on disk before it is spent, whatever fails, and however often it's opened anew"
+  },
+  {
+    id: "ENC-3",
+    breaks: "what was used before a crash isn't counted",
+    ...adapters("encrypted", "encrypted"),
+    find: "      used: currentKey(ring).reserved,",
+    replace: "      used: 0,",
+    fails: "is noted on disk before it is spent, whatever fails, and however often it's opened anew"
+  },
+  {
+    id: "ENC-3",
+    breaks: "a key has no end",
+    ...adapters("encrypted", "encrypted"),
+    find: "    if (used > 2 * rowsPerKey) {",
+    replace: "    if (used > 2e12) {",
+    fails: "ends writing when there can be no more keys, which a rotation mends"
+  },
+  {
+    id: "ENC-3",
+    breaks: "random numbers that repeat themselves are good enough",
+    ...adapters("internal/Randomness", "encrypted"),
+    find: "piece.every((byte, i) => byte === last[i])",
+    replace: "false",
+    fails: "isn't drawn on with random numbers that repeat themselves: nothing is written any more"
+  },
+  {
+    id: "ENC-4",
+    breaks: "one round of PBKDF2 is believed to be what was chosen",
+    ...adapters("internal/KeyDerivation", "encrypted"),
+    find: "Number(value) >= iterationsMin",
+    replace: "Number(value) >= 1",
+    fails:
+      "that asks for fewer rounds than are safe, or more than can be waited for, is refused before a key is derived"
+  },
+  {
+    id: "ENC-4",
+    breaks: "a storage whose header is gone begins anew",
+    ...adapters("encrypted", "encrypted"),
+    find: "    return rows.length > 0 ?",
+    replace: "    return rows.length > 9 ?",
+    fails: "that is gone, with rows still there, isn't made anew"
+  },
+  {
+    id: "ENC-4",
+    breaks: "a second header is overlooked",
+    ...adapters("encrypted", "encrypted"),
+    find: "    if (others.length > 0 ||",
+    replace: "    if (others.length > 9 ||",
+    fails: "isn't alone where others have written: neither a second one nor what isn't encrypted is gone over"
+  },
+  {
+    id: "ENC-4",
+    breaks: "the old key goes when a part of the rows is under the new one",
+    ...adapters("encrypted", "encrypted"),
+    find: "    while (after !== undefined)",
+    replace: "    while (after === \"\")",
+    fails: "of rows encrypts all of them anew, and makes the old key useless"
+  },
+  {
+    id: "ENC-4",
+    breaks: "the old key stays when all rows are under the new one",
+    ...adapters("encrypted", "encrypted"),
+    find: "keys: state.ring.keys.filter(({ id }) => id >= state.ring.outdated)",
+    replace: "keys: state.ring.keys",
+    fails: "of rows encrypts all of them anew, and makes the old key useless"
+  },
+  {
+    id: "ENC-4",
+    breaks: "another passphrase is added to the old one",
+    ...adapters("encrypted", "encrypted"),
+    find: "    await commitInner(state, [await headerWrite({ ...state, derivation, master })], [])",
+    replace: "    void master",
+    fails: "to another passphrase is one commit, after which the old one opens nothing"
   }
 ]
