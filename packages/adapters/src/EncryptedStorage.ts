@@ -19,7 +19,7 @@ export const layer = (
   inner: () => StorageAdapter,
   options: EncryptionKey & EncryptionLimits,
   name = "topgun"
-): Layer.Layer<Storage.Storage, StorageFailure> => Storage.layerAdapter(() => encrypted(inner(), options), name)
+): Layer.Layer<Storage.Storage> => Storage.layerAdapter(() => encrypted(inner(), options), name)
 
 /** Changes the keys of a driver that is open, by `Storage.layerAdapter`, while it's in use. */
 export const rotate = (storage: EncryptedStorage, rotation?: Rotation): Effect.Effect<void, StorageFailure> =>

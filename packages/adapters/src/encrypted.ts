@@ -402,6 +402,7 @@ export const encrypted = (
   return {
     kind: `encrypted ${inner.kind}`,
     durable: inner.durable,
+    isShared: inner.isShared ?? false,
     open: (name) =>
       inLine(async () => {
         await inner.open(name)

@@ -204,11 +204,12 @@ describe("What is encrypted", () => {
 
   it("is what a layer opens for Effect applications, and its keys are changed there", async () => {
     const inner = memory()
-    const write = Effect.flatMap(Storage.Storage, ({ commit }) => commit([put("a")]))
-    await Effect.runPromise(Effect.provide(write, Encrypted.layer(() => inner, secret, "app")))
+    const openStorage = Effect.flatMap(Storage.Storage, ({ open }) => open)
+    const write = Effect.flatMap(openStorage, ({ commit }) => commit([put("a")]))
+    await Effect.runPromise(Effect.scoped(Effect.provide(write, Encrypted.layer(() => inner, secret, "app"))))
     const storage = encrypted(inner, secret)
-    const rotate = Effect.zipRight(Storage.Storage, Encrypted.rotate(storage, { to: otherSecret }))
-    await Effect.runPromise(Effect.provide(rotate, Storage.layerAdapter(() => storage, "app")))
+    const rotate = Effect.zipRight(openStorage, Encrypted.rotate(storage, { to: otherSecret }))
+    await Effect.runPromise(Effect.scoped(Effect.provide(rotate, Storage.layerAdapter(() => storage, "app"))))
     assert.deepStrictEqual(await rowsOf(await opened(inner, otherSecret)), { a: "value of a" })
   })
 

@@ -78,8 +78,11 @@ const faultOf = (promise: Promise<unknown>): Promise<unknown> =>
 describe("SQLite", () => {
   it("is what a layer opens for Effect applications", async () => {
     const file = newFile()
-    const write = Effect.flatMap(Storage, ({ commit }) => commit([{ space: "records", key: "a", value: bytes("a") }]))
-    await Effect.runPromise(Effect.provide(write, SqlStorage.layer(file, "effect")))
+    const write = Effect.flatMap(
+      Effect.flatMap(Storage, ({ open }) => open),
+      ({ commit }) => commit([{ space: "records", key: "a", value: bytes("a") }])
+    )
+    await Effect.runPromise(Effect.scoped(Effect.provide(write, SqlStorage.layer(file, "effect"))))
     assert.deepStrictEqual(await keys(await opened(file, "effect")), ["a"])
   })
 
