@@ -4,7 +4,7 @@
  * numbers again does it refuse.
  */
 import * as Cell from "@topgun/core/Cell"
-import { StorageUnavailable } from "@topgun/core/GridError"
+import { StorageTooNew, StorageUnavailable } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import type { Storage, StorageRow, StorageWrite } from "@topgun/core/Storage"
 import { isNodeId } from "@topgun/core/Timestamp"
@@ -110,10 +110,8 @@ export const read = Effect.fnUntraced(function*(storage: Storage["Type"], { rows
   if (metaFault !== undefined) return yield* metaFault
   const storedFormat = meta.get(formatKey)
   if (storedFormat !== undefined && storedFormat !== format) {
-    return yield* new StorageUnavailable({
-      reason: `it was written in format ${
-        String(storedFormat)
-      }, this version reads format ${format}: update the application`
+    return yield* new StorageTooNew({
+      reason: `it is in format ${String(storedFormat)}, this version reads format ${format}`
     })
   }
   const storedNodeId = meta.get(nodeIdKey)

@@ -8,6 +8,7 @@ import {
   StorageKeyRefused,
   StorageQuotaExceeded,
   StorageSuperseded,
+  StorageTooNew,
   StorageUnavailable
 } from "./GridError.ts"
 import { memory, type StorageAdapter, StorageFault, type StorageRow, type StorageWrite } from "./StorageAdapter.ts"
@@ -30,6 +31,7 @@ const failures = {
   quota: StorageQuotaExceeded,
   evicted: StorageEvicted,
   superseded: StorageSuperseded,
+  newer: StorageTooNew,
   key: StorageKeyRefused
 } as const
 

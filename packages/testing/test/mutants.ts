@@ -16,6 +16,11 @@ const server = (file: string, test: string) => ({
   test: `packages/server/test/${test}.test.ts`
 })
 
+const adapters = (file: string, test: string) => ({
+  file: `packages/adapters/src/${file}.ts`,
+  test: `packages/adapters/test/${test}.test.ts`
+})
+
 /** A fault of core that a test of the server finds. */
 const coreByServer = (file: string, test: string) => ({
   file: `packages/core/src/${file}.ts`,
@@ -1380,5 +1385,69 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      if (serverMillis < 0 || serverMillis > millisMax - driftMillisMax)",
     replace: "      if (serverMillis < -1e300)",
     fails: "says at the handshake that it is"
+  },
+  {
+    id: "STO-1",
+    breaks: "a connection that the browser has lost isn't opened again",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "        if (!isLost(fault) || millis === undefined) throw faultOf(fault, called)",
+    replace: "        throw faultOf(fault, called)",
+    fails: "does everything once and in order when "
+  },
+  {
+    id: "STO-1",
+    breaks: "no room counts as any other trouble",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "  if (isNamed(fault, \"QuotaExceededError\")) {",
+    replace: "  if (isNamed(fault, \"NoSuchError\")) {",
+    fails: "says that there is no room, wherever the browser says so"
+  },
+  {
+    id: "STO-1",
+    breaks: "where there is no room, what is stored isn't shown either",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "      if (!isNamed(fault, \"QuotaExceededError\")) throw fault",
+    replace: "      throw fault",
+    fails: "shows what is stored where there is no room to take it over"
+  },
+  {
+    id: "STO-1",
+    breaks: "a database that is opened too late stays open",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "      opening.then((database) => database.close(), () => {})",
+    replace: "      opening.catch(() => {})",
+    fails: "gives up opening, and closes what comes too late"
+  },
+  {
+    id: "STO-2",
+    breaks: "a client goes on in the empty database that its own was replaced by",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "          isDeleted = !isNew",
+    replace: "          isDeleted = false",
+    fails: "makes way for a deletion, and doesn't go on in an empty database"
+  },
+  {
+    id: "STO-2",
+    breaks: "the first to open a database that was deleted and made anew counts as its owner before",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "  return (high! & 0x1f_ffff) * 2 ** 32 + low!",
+    replace: "  return Math.min(1, high! + low!)",
+    fails: "doesn't take another's database, made after its own was deleted, for its own"
+  },
+  {
+    id: "STO-2",
+    breaks: "rows that were deleted count as somebody else's",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "        if (found === undefined) throw new StorageFault(\"evicted\"",
+    replace: "        if (found === undefined) throw new StorageFault(\"superseded\"",
+    fails: "takes rows that were deleted under it for what they are"
+  },
+  {
+    id: "STO-2",
+    breaks: "what a newer version has written counts as out of order",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "  if (isNamed(fault, \"VersionError\")) {",
+    replace: "  if (isNamed(fault, \"NoSuchError\")) {",
+    fails: "leaves what a newer version has written as it is"
   }
 ]
