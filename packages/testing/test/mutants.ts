@@ -1449,5 +1449,14 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "  if (isNamed(fault, \"VersionError\")) {",
     replace: "  if (isNamed(fault, \"NoSuchError\")) {",
     fails: "leaves what a newer version has written as it is"
+  },
+  {
+    id: "STO-1",
+    breaks: "in a browser, a value is stored with the whole buffer that it is a part of",
+    file: "packages/adapters/src/indexeddb.ts",
+    test: "packages/testing/test/browser/storage.test.ts",
+    find: "value: value && new Uint8Array(value) }))",
+    replace: "value }))",
+    fails: "keeps only the part of a larger buffer that a value is"
   }
 ]
