@@ -74,6 +74,8 @@ export interface Options<Operation> {
   readonly inUse: () => Reservation
   /** Called after each transaction with its fault, if it had one. */
   readonly onCommit: (fault: StorageFailure | undefined) => void
+  /** Opens storage anew after its rows were deleted under it, and stages all that it is to hold. */
+  readonly renew: Effect.Effect<void, StorageFailure>
 }
 
 /** The journal of a device, whose operations are `Operation`. */
@@ -128,6 +130,10 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
   let reserved = initial
   let writers = 0
   let ended = false
+  /** Whether storage has none of what was written before. */
+  let evicted = false
+  /** Those who wait for a transaction that has to be made again. */
+  let postponed: Array<Deferred.Deferred<void, StorageFailure>> = []
   const work = Effect.unsafeMakeLatch(false)
   const oneAtATime = Effect.unsafeMakeSemaphore(1).withPermits(1)
 
@@ -183,11 +189,17 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     work.unsafeOpen()
   }
 
+  const isEviction = (outcome: Exit.Exit<unknown, StorageFailure>): boolean =>
+    Exit.isFailure(outcome) && outcome.cause._tag === "Fail" && outcome.cause.error._tag === "StorageEvicted"
+
   const commit = Effect.gen(function*() {
     work.unsafeClose()
     if (ended) staged = new Staged()
+    const isRenewal = evicted && !ended
+    const renewed = isRenewal ? yield* Effect.exit(options.renew) : Exit.void
     const { batch, writes } = takeBatch()
-    const waiters = flushed
+    const waiters = [...postponed, flushed]
+    postponed = []
     flushed = Deferred.unsafeMake(FiberId.none)
     if (staged.remote.size > 0) work.unsafeOpen()
     const reservation = ended ? undefined : reserve()
@@ -199,18 +211,25 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
         value: Value.encode([reservation.millis, reservation.sequence])
       })
     }
-    const outcome = yield* Effect.exit(writes.length === 0 ? Effect.void : storage.commit(writes))
+    const outcome = Exit.isFailure(renewed)
+      ? renewed
+      : yield* Effect.exit(writes.length === 0 ? Effect.void : storage.commit(writes))
     if (Exit.isSuccess(outcome)) {
+      evicted = false
       // What was reserved for the writer before says nothing of the present one's stamps.
       if (reservation !== undefined && writer === writers) reserved = reservation
-      Deferred.unsafeDone(waiters, Exit.void)
+      for (const each of waiters) Deferred.unsafeDone(each, Exit.void)
       options.onCommit(undefined)
       return true
     }
     restore(batch)
-    Deferred.unsafeDone(waiters, outcome)
+    if (isEviction(outcome)) evicted = true
+    // At once, but not over and over: those who wait needn't know.
+    const isAgain = evicted && !isRenewal
+    if (isAgain) postponed = waiters
+    else for (const each of waiters) Deferred.unsafeDone(each, outcome)
     if (outcome.cause._tag === "Fail") options.onCommit(outcome.cause.error)
-    return false
+    return isAgain
   }).pipe(oneAtATime, Effect.uninterruptible)
 
   const loop = Effect.gen(function*() {
@@ -261,7 +280,15 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
       Effect.gen(function*() {
         yield* storage.commit(yield* writes)
         ended = true
-      }).pipe(oneAtATime, Effect.uninterruptible),
+      }).pipe(
+        Effect.onExit((exit) =>
+          Effect.sync(() => {
+            if (isEviction(exit)) evicted = true
+          })
+        ),
+        oneAtATime,
+        Effect.uninterruptible
+      ),
     flush: Effect.suspend(() => {
       work.unsafeOpen()
       return Deferred.await(flushed)

@@ -84,6 +84,28 @@ export const markRow = (name: string, { run, sequence }: Mark): StorageWrite => 
   value: Value.encode([run, sequence])
 })
 
+/** What a storage knows of itself: rows that say so. */
+export const metaRows = (meta: {
+  readonly nodeId: string
+  readonly reserved?: Reservation
+  readonly secret?: string | null
+  readonly syncedAt?: number | undefined
+  readonly user?: string | undefined
+}): ReadonlyArray<StorageWrite> => {
+  const { nodeId, reserved, secret, syncedAt, user } = meta
+  const rows: ReadonlyArray<readonly [key: string, value: unknown]> = [
+    [formatKey, format],
+    [nodeIdKey, nodeId],
+    [reservationKey, reserved && [reserved.millis, reserved.sequence]],
+    [secretKey, secret ?? undefined],
+    [syncedAtKey, syncedAt],
+    [userKey, user]
+  ]
+  return rows.flatMap(([key, value]) =>
+    value === undefined ? [] : [{ space: spaces.meta, key, value: Value.encode(value) }]
+  )
+}
+
 const decodeMap = (name: string, value: Uint8Array): KnownMap => {
   const stored = Value.decode(value)
   const [kind, sync] = Array.isArray(stored) ? stored : [stored, "all"]
@@ -117,10 +139,7 @@ export const read = Effect.fnUntraced(function*(storage: Storage["Type"], { rows
   const storedNodeId = meta.get(nodeIdKey)
   const nodeId = isNodeId(storedNodeId) ? storedNodeId : newNodeId
   if (storedNodeId === undefined) {
-    yield* storage.commit([
-      { space: spaces.meta, key: formatKey, value: Value.encode(format) },
-      { space: spaces.meta, key: nodeIdKey, value: Value.encode(nodeId) }
-    ])
+    yield* storage.commit(metaRows({ nodeId }))
   }
   const reservation = meta.get(reservationKey)
   const reserved: Reservation = Array.isArray(reservation)
@@ -142,6 +161,8 @@ export const read = Effect.fnUntraced(function*(storage: Storage["Type"], { rows
   const syncedAt = meta.get(syncedAtKey)
   return {
     nodeId,
+    /** Whether nothing was stored before. */
+    isNew: storedNodeId === undefined,
     reserved,
     operations,
     /** The maps that this device has opened, and those that it has operations for. */

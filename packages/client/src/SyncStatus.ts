@@ -32,7 +32,8 @@ const make = Effect.gen(function*() {
     storage: {
       kind: replica.storageKind,
       durable: replica.storageDurable,
-      fault: wordsOf(replica.storageFault())
+      fault: wordsOf(replica.storageFault()),
+      ...replica.room()
     },
     clockSkewMillis: engine.skewMillis(),
     failure: wordsOf(engine.lastFailure()),

@@ -72,7 +72,8 @@ describe("the journal", () => {
         operationWrite: Outbox.rowOf,
         markWrite,
         inUse: () => ({ millis, sequence: 7 }),
-        onCommit: () => {}
+        onCommit: () => {},
+        renew: Effect.void
       }).pipe(Effect.provideService(Storage.Storage, storage))
       journal.stageRow({ space: "s", key: "k", value: new Uint8Array(1) })
       yield* clock.settle
@@ -113,7 +114,8 @@ describe("the journal", () => {
         operationWrite: Outbox.rowOf,
         markWrite,
         inUse: () => ({ millis: 0, sequence: 0 }),
-        onCommit: () => {}
+        onCommit: () => {},
+        renew: Effect.void
       }).pipe(Effect.provideService(Storage.Storage, storage))
       for (let n = 0; n < 12_000; n++) journal.stageCell("m", `k${n}`, "remote")
       journal.stageCell("m", "mine", "local")

@@ -21,6 +21,12 @@ const adapters = (file: string, test: string) => ({
   test: `packages/adapters/test/${test}.test.ts`
 })
 
+/** A fault of core that a test of the client finds. */
+const coreByClient = (file: string, test: string) => ({
+  file: `packages/core/src/${file}.ts`,
+  test: `packages/client/test/${test}.test.ts`
+})
+
 /** A fault of core that a test of the server finds. */
 const coreByServer = (file: string, test: string) => ({
   file: `packages/core/src/${file}.ts`,
@@ -1458,5 +1464,109 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "value: value && new Uint8Array(value) }))",
     replace: "value }))",
     fails: "keeps only the part of a larger buffer that a value is"
+  },
+  {
+    id: "STO-1",
+    breaks: "a client without a storage that it could have done without doesn't open",
+    ...coreByClient("Storage", "StorageGuardian"),
+    find: "(failure) => adapter.durable && isPassable(failure)",
+    replace: "(failure) => !adapter.durable && isPassable(failure)",
+    fails: "goes on in memory, and says so: "
+  },
+  {
+    id: "STO-1",
+    breaks: "a client goes on in memory beside a storage that isn't for it",
+    ...coreByClient("Storage", "StorageGuardian"),
+    find: "(failure) => adapter.durable && isPassable(failure)",
+    replace: "() => adapter.durable",
+    fails: "refuses to be opened, writes nothing and sends nothing"
+  },
+  {
+    id: "STO-1",
+    breaks: "nobody is told that a client goes on in memory",
+    ...client("Replica", "StorageGuardian"),
+    find: "  if (storage.fault !== undefined) found.push(storage.fault)",
+    replace: "",
+    fails: "goes on in memory, and says so: "
+  },
+  {
+    id: "STO-1",
+    breaks: "the fault of a full storage is told of at each try",
+    ...client("Replica", "StorageGuardian"),
+    find: "      const isNews = fault?._tag !== storageFault?._tag",
+    replace: "      const isNews = true",
+    fails: "says so to who writes, keeps all in memory, and stores it when there is room"
+  },
+  {
+    id: "STO-1",
+    breaks: "a browser is asked not to delete at each write",
+    ...client("StorageGuardian", "StorageGuardian"),
+    find: "      isAsked = true",
+    replace: "      isAsked = false",
+    fails: "is asked once not to delete what is stored"
+  },
+  {
+    id: "STO-1",
+    breaks: "a browser that never answers isn't asked again",
+    ...client("StorageGuardian", "StorageGuardian"),
+    find: "  }).pipe(Effect.timeoutOption(answerWithin))",
+    replace: "  })",
+    fails: "is asked how much room there is, now and then"
+  },
+  {
+    id: "STO-2",
+    breaks: "rows of a newer format are read as if they were of this one",
+    ...client("Remembered", "StorageGuardian"),
+    find: "  if (storedFormat !== undefined && storedFormat !== format) {",
+    replace: "  if (storedFormat !== undefined && storedFormat === -1) {",
+    fails: "leaves rows of a newer format as they are"
+  },
+  {
+    id: "STO-2",
+    breaks: "storage that was deleted under a client gets only what is written after that",
+    ...client("Replica", "StorageGuardian"),
+    find: "    renew: Effect.zipRight(storage.reopen, Effect.sync(() => stageAll()))",
+    replace: "    renew: storage.reopen",
+    fails: "stores all that it has anew, is told of once, and goes on as the same node"
+  },
+  {
+    id: "STO-2",
+    breaks: "a write that found its storage deleted isn't promised to be in the new one",
+    ...client("Journal", "StorageGuardian"),
+    find: "    if (isAgain) postponed = waiters",
+    replace: "    if (isAgain) waiters.forEach((each) => Deferred.unsafeDone(each, outcome))",
+    fails: "stores all that it has anew, is told of once, and goes on as the same node"
+  },
+  {
+    id: "STO-2",
+    breaks: "rejected writes don't come to the new storage",
+    ...client("Replica", "StorageGuardian"),
+    find: "    rejected.stageAgain()",
+    replace: "",
+    fails: "keeps its rejected writes"
+  },
+  {
+    id: "STO-2",
+    breaks: "an empty storage is taken for that of a new device",
+    ...client("Replica", "StorageGuardian"),
+    find: "  if (known.isNew && guardian.wasThere()) {",
+    replace: "  if (known.isNew && !guardian.wasThere()) {",
+    fails: "is told of it, becomes another node, and takes everything from the server"
+  },
+  {
+    id: "STO-2",
+    breaks: "a logout counts as a deletion",
+    ...client("Replica", "StorageGuardian"),
+    find: "                if (what !== \"keep\") guardian.isGone()",
+    replace: "",
+    fails: "is told of nothing after a logout, unless something was kept"
+  },
+  {
+    id: "STO-2",
+    breaks: "the new storage has operations whose records come later",
+    ...client("Replica", "StorageGuardian"),
+    find: "        journal.stageCell(name, cell, isOwn ? \"local\" : \"remote\")",
+    replace: "        journal.stageCell(name, cell, isOwn ? \"remote\" : \"remote\")",
+    fails: "has all that is unsent in the first transaction, whatever becomes of the device after it"
   }
 ]
