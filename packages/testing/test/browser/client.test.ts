@@ -1,0 +1,178 @@
+/** Clients in a real browser, whose storage is filled up, deleted, copied and killed under them. */
+import { assert, describe, it } from "@effect/vitest"
+import * as TopGunServer from "@topgun/server/TopGunServer"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import { cp, mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import type { BrowserContext, CDPSession, Page } from "playwright-core"
+import { afterAll, beforeAll } from "vitest"
+import { launch, Site } from "./Browser.ts"
+
+let site: Site
+const server = ManagedRuntime.make(TopGunServer.layer({ port: 0, storage: "memory", allowedOrigins: ["*"] }))
+let url: string
+
+beforeAll(async () => {
+  site = await Site.open("client")
+  const { host, port } = (await server.runPromise(TopGunServer.TopGunServer)).address!
+  url = `ws://${host}:${port}`
+})
+afterAll(async () => {
+  site.close()
+  await server.dispose()
+})
+
+/** A device of a person: a browser and its profile, for the time of a test. */
+class Device {
+  browser: BrowserContext
+  readonly folder: string
+  readonly profile: string
+
+  constructor(browser: BrowserContext, folder: string, profile: string) {
+    this.browser = browser
+    this.folder = folder
+    this.profile = profile
+  }
+
+  /** A page with the client's code, not yet open. */
+  async page(): Promise<Page> {
+    const page = await this.browser.newPage()
+    await page.goto(site.url)
+    return page
+  }
+
+  /** The browser's end of a page. */
+  devTools(page: Page): Promise<CDPSession> {
+    return this.browser.newCDPSession(page)
+  }
+
+  async restart(): Promise<void> {
+    await this.browser.close()
+    this.browser = await launch(this.profile)
+  }
+}
+
+const test = (behaviour: string, run: (device: Device) => Promise<void>): void =>
+  it(behaviour, async () => {
+    const folder = await mkdtemp(join(tmpdir(), "topgun-browser-"))
+    const profile = join(folder, "profile")
+    const device = new Device(await launch(profile), folder, profile)
+    try {
+      await run(device)
+    } finally {
+      await device.browser.close()
+      await rm(folder, { recursive: true, force: true, maxRetries: 10 })
+    }
+  })
+
+const origin = () => new URL(site.url).origin
+
+const faultsOf = (page: Page): Promise<ReadonlyArray<string>> => page.evaluate(() => window.faults.map(([tag]) => tag))
+
+const settled = (page: Page): Promise<unknown> =>
+  page.waitForFunction(() => {
+    const { pending, state } = window.client.status.current
+    return pending === 0 && state === "CONNECTED"
+  })
+
+/** What is in the map `m` of the page's client. */
+const keysOf = (page: Page): Promise<ReadonlyArray<string>> =>
+  page.evaluate(() => Array.from(window.client.map("m").keys()).sort())
+
+const pendingOf = (page: Page): Promise<number> => page.evaluate(() => window.client.status.current.pending)
+
+describe("a browser that has no room", () => {
+  test("is never said to have saved what it hasn't, and saves that when it has", async (device) => {
+    // The quota lasts as long as the page that it is set from.
+    const devTools = await device.devTools(await device.page())
+    const page = await device.page()
+    const setQuota = (quotaSize?: number) =>
+      devTools.send("Storage.overrideQuotaForOrigin", {
+        origin: origin(),
+        ...(quotaSize === undefined ? {} : { quotaSize })
+      })
+    /** Writes until a write fails; what didn't, and how it failed. */
+    const fill = () =>
+      page.evaluate(async () => {
+        const map = window.client.map<Uint8Array>("m")
+        const saved: Array<string> = []
+        for (let n = map.size;; n++) {
+          const fault = await window.faultOf(map.set(`k${n}`, crypto.getRandomValues(new Uint8Array(60_000))))
+          if (fault !== "none") return { saved, fault, shown: window.client.status.current.storage.fault }
+          saved.push(`k${n}`)
+          if (saved.length > 100) throw new Error("there is room")
+        }
+      })
+    await setQuota(1_000_000)
+    await page.evaluate(() => window.openClient())
+    const { fault, saved, shown } = await fill()
+    assert.strictEqual(fault, "StorageQuotaExceeded")
+    assert.include(shown, "Storage is full")
+    assert.isAbove(saved.length, 2)
+    assert.deepStrictEqual(await faultsOf(page), ["StorageQuotaExceeded"])
+
+    // None at all: what is there can be read nevertheless.
+    await setQuota(1)
+    await page.reload()
+    await page.evaluate(() => window.openClient())
+    assert.deepStrictEqual(await keysOf(page), saved.sort())
+    assert.strictEqual(await pendingOf(page), saved.length)
+    const again = await fill()
+    assert.deepStrictEqual([again.fault, again.saved], ["StorageQuotaExceeded", []])
+
+    await setQuota()
+    await page.waitForFunction(() => window.client.status.current.storage.fault === undefined)
+    const keys = await keysOf(page)
+    await page.reload()
+    await page.evaluate(() => window.openClient())
+    assert.deepStrictEqual(await keysOf(page), keys)
+    assert.strictEqual(await pendingOf(page), saved.length + 1)
+  })
+})
+
+describe("a browser whose storage is deleted", () => {
+  test("stores all that its pages have anew, be the server away, and loses nothing that is unsent", async (device) => {
+    const page = await device.page()
+    const devTools = await device.devTools(page)
+    await page.evaluate((url) => window.openClient({ url, storageKey: "deleted" }), url)
+    await page.evaluate(() => window.client.map("m").set("sent", 1))
+    await settled(page)
+    await page.evaluate(async () => {
+      await window.client.disconnect()
+      await window.client.map("m").set("unsent", 1)
+    })
+    await devTools.send("Storage.clearDataForOrigin", { origin: origin(), storageTypes: "all" })
+    await page.evaluate(async () => {
+      await window.client.map("m").set("later", 1)
+    })
+    assert.deepStrictEqual(await faultsOf(page), ["StorageEvicted"])
+    await page.reload()
+    await page.evaluate((url) => window.openClient({ url, storageKey: "deleted", autoConnect: false }), url)
+    assert.deepStrictEqual(await keysOf(page), ["later", "sent", "unsent"])
+    assert.strictEqual(await pendingOf(page), 2)
+    await page.evaluate(() => window.client.connect())
+    await settled(page)
+    assert.deepStrictEqual(await keysOf(page), ["later", "sent", "unsent"])
+    assert.deepStrictEqual(await faultsOf(page), [])
+  })
+
+  test("tells of it when it's opened again, and takes everything from the server", async (device) => {
+    const page = await device.page()
+    await page.evaluate((url) => window.openClient({ url, storageKey: "evicted" }), url)
+    await page.evaluate(() => window.client.map("m").set("evicted", 1))
+    await settled(page)
+    const before = await keysOf(page)
+    await page.evaluate(() => window.client.close())
+    const devTools = await device.devTools(page)
+    await devTools.send("Storage.clearDataForOrigin", { origin: origin(), storageTypes: "indexeddb" })
+    await page.reload()
+    await page.evaluate((url) => window.openClient({ url, storageKey: "evicted" }), url)
+    assert.deepStrictEqual(await faultsOf(page), ["StorageEvicted"])
+    await page.evaluate(() => void window.client.map("m"))
+    await settled(page)
+    assert.deepStrictEqual(await keysOf(page), before)
+  })
+})
