@@ -32,9 +32,12 @@ type Writing = IDBPTransaction<Schema, ["rows", "owner"], "readwrite">
 /** Version 1 had no owner. Tabs with a newer version are made way for. */
 const version = 2
 
-/** The rows of a space beyond `after`. In IndexedDB's order a shorter array comes first, and an array after any string. */
+/** The rows of a space beyond `after`. In IndexedDB's order numbers and dates come before any string, bytes and arrays after. */
 const rangeOf = (space: string, after: string | undefined): IDBKeyRange =>
-  IDBKeyRange.bound(after === undefined ? [space] : [space, after], [space, []], true, true)
+  IDBKeyRange.bound([space, after ?? ""], [space, []], after !== undefined, true)
+
+/** What is read for a value that isn't bytes, as somebody else has put it there. No decoder takes it. */
+const unreadable = Uint8Array.of(0xc1)
 
 const isNamed = (fault: unknown, ...names: ReadonlyArray<string>): boolean =>
   typeof fault === "object" && fault !== null && "name" in fault && names.includes(String(fault.name))
@@ -264,7 +267,15 @@ export const indexedDb = (): StorageAdapter => {
         const asked = transaction.store.getAllKeys(range, limit)
         asked.catch(() => {})
         const [keys, values] = await Promise.all([asked, transaction.store.getAll(range, limit)])
-        return keys.map(([, key], i) => ({ key, value: values[i]! }))
+        const rows: Array<StorageRow> = []
+        for (let i = 0; i < keys.length; i++) {
+          const key: unknown = keys[i]![1]
+          const value: unknown = values[i]
+          // Somebody else's; nothing but such comes after it.
+          if (typeof key !== "string") break
+          rows.push({ key, value: value instanceof Uint8Array ? value : unreadable })
+        }
+        return rows
       })
     },
     commit: (writes) => {

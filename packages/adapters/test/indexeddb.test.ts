@@ -266,6 +266,34 @@ describe("IndexedDB", () => {
     assert.deepStrictEqual(await keys(storage), [])
   })
 
+  it("gives nothing that no decoder refuses for what somebody else has put there", async () => {
+    const storage = await opened()
+    await put(storage, "a")
+    const other = await openDB("app")
+    const rows = other.transaction("rows", "readwrite")
+    const strange: ReadonlyArray<readonly [IDBValidKey, unknown]> = [
+      [["records", "b"], "text"],
+      [["records", "c"], { length: 9 }],
+      [["records", "d"], null],
+      [["records", 1], bytes("number")],
+      [["records", new Date(0)], bytes("date")],
+      [["records", Uint8Array.of(1)], bytes("binary")],
+      [["records", ["x"]], bytes("array")],
+      [["records"], bytes("short")],
+      ["records", bytes("no array")]
+    ]
+    await Promise.all([...strange.map(([key, value]) => rows.store.put(value, key)), rows.done])
+    other.close()
+    const unreadable = Uint8Array.of(0xc1)
+    assert.deepStrictEqual(await storage.scan("records", undefined, 100), [
+      { key: "a", value: bytes("a") },
+      { key: "b", value: unreadable },
+      { key: "c", value: unreadable },
+      { key: "d", value: unreadable }
+    ])
+    assert.deepStrictEqual(await storage.scan("records", "c", 100), [{ key: "d", value: unreadable }])
+  })
+
   it("doesn't take another's database, made after its own was deleted, for its own", async () => {
     const storage = await opened()
     await put(storage, "a")

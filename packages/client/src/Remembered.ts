@@ -7,7 +7,7 @@ import * as Cell from "@topgun/core/Cell"
 import { StorageTooNew, StorageUnavailable } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import type { Storage, StorageRow, StorageWrite } from "@topgun/core/Storage"
-import { isNodeId } from "@topgun/core/Timestamp"
+import { isNodeId, millisMax } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
 import {
@@ -122,6 +122,14 @@ const decodeMark = (name: string, value: Uint8Array): Mark => {
   return { run, sequence }
 }
 
+/** What a row says that is there; `undefined` when it says nothing that can be. */
+const reservationOf = (stored: unknown): Reservation | undefined => {
+  if (stored === undefined) return { millis: 0, sequence: 0 }
+  const [millis, sequence] = Array.isArray(stored) ? stored : []
+  const isSound = Number.isSafeInteger(millis) && millis >= 0 && millis <= millisMax && Outbox.isSequence(sequence)
+  return isSound ? { millis, sequence } : undefined
+}
+
 const textOf = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
 
 /** All but the records. A storage that is new becomes that of the node `newNodeId`. */
@@ -137,18 +145,16 @@ export const read = Effect.fnUntraced(function*(storage: Storage["Type"], { rows
     })
   }
   const storedNodeId = meta.get(nodeIdKey)
-  const nodeId = isNodeId(storedNodeId) ? storedNodeId : newNodeId
-  if (storedNodeId === undefined) {
-    yield* storage.commit(metaRows({ nodeId }))
+  const reserved = reservationOf(meta.get(reservationKey))
+  if (reserved === undefined) {
+    return yield* new StorageUnavailable({ reason: "what it says of the stamps that were issued here is unreadable" })
   }
-  const reservation = meta.get(reservationKey)
-  const reserved: Reservation = Array.isArray(reservation)
-    ? { millis: Number(reservation[0]), sequence: Number(reservation[1]) }
-    : { millis: 0, sequence: 0 }
+  const nodeId = isNodeId(storedNodeId) ? storedNodeId : newNodeId
+  if (nodeId !== storedNodeId) yield* storage.commit(metaRows({ nodeId }))
 
   const operations: Array<Outbox.StoredOperation> = []
   yield* rows(spaces.outbox, (key, value) => {
-    const operation = Outbox.decode(value)
+    const operation = Outbox.decode(key, value)
     if (operation === undefined) throw new Error(`${key} is not an operation`)
     operations.push(operation)
   })

@@ -1568,5 +1568,29 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        journal.stageCell(name, cell, isOwn ? \"local\" : \"remote\")",
     replace: "        journal.stageCell(name, cell, isOwn ? \"remote\" : \"remote\")",
     fails: "has all that is unsent in the first transaction, whatever becomes of the device after it"
+  },
+  {
+    id: "IN-1",
+    breaks: "an operation's number is believed wherever it is stored",
+    ...client("Outbox", "Journal"),
+    find: "storageKey(sequence) !== storedAs) return undefined",
+    replace: "storageKey(sequence) === \"\") return undefined",
+    fails: "of an operation under another's number, or one that nobody gets to, isn't taken for one"
+  },
+  {
+    id: "CLK-1",
+    breaks: "a device whose note of issued stamps can't be read begins anew with them",
+    ...client("Remembered", "Journal"),
+    find: "  return isSound ? { millis, sequence } : undefined",
+    replace: "  return isSound ? { millis, sequence } : { millis: 0, sequence: 0 }",
+    fails: "of what stamps were issued stops the client where it can't be read"
+  },
+  {
+    id: "IN-1",
+    breaks: "what isn't bytes is read as if it were",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "value: value instanceof Uint8Array ? value : unreadable }",
+    replace: "value: value as Uint8Array }",
+    fails: "gives nothing that no decoder refuses for what somebody else has put there"
   }
 ]

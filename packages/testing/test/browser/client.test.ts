@@ -1,8 +1,9 @@
 /** Clients in a real browser, whose storage is filled up, deleted, copied and killed under them. */
 import { assert, describe, it } from "@effect/vitest"
 import * as TopGunServer from "@topgun/server/TopGunServer"
-import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import { cp, mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
@@ -12,7 +13,11 @@ import { afterAll, beforeAll } from "vitest"
 import { launch, Site } from "./Browser.ts"
 
 let site: Site
-const server = ManagedRuntime.make(TopGunServer.layer({ port: 0, storage: "memory", allowedOrigins: ["*"] }))
+const server = ManagedRuntime.make(
+  TopGunServer.layer({ port: 0, storage: "memory", allowedOrigins: ["*"] }).pipe(
+    Layer.provide(Logger.minimumLogLevel(LogLevel.Error))
+  )
+)
 let url: string
 
 beforeAll(async () => {
@@ -49,9 +54,13 @@ class Device {
     return this.browser.newCDPSession(page)
   }
 
-  async restart(): Promise<void> {
+  /** Copies the profile, and runs both. */
+  async copy(): Promise<Device> {
     await this.browser.close()
+    const profile = `${this.profile} copied`
+    await cp(this.profile, profile, { recursive: true })
     this.browser = await launch(this.profile)
+    return new Device(await launch(profile), this.folder, profile)
   }
 }
 
@@ -174,5 +183,126 @@ describe("a browser whose storage is deleted", () => {
     await page.evaluate(() => void window.client.map("m"))
     await settled(page)
     assert.deepStrictEqual(await keysOf(page), before)
+  })
+})
+
+describe("a browser whose page is killed", () => {
+  /** Writes without end: each time a key, the latest of all, and a count, together. */
+  const writeOn = (page: Page, round: number): Promise<void> =>
+    page.evaluate((of) => {
+      const map = window.client.map<number>("m")
+      const count = window.client.counter("count")
+      const write = async () => {
+        let before: PromiseLike<void> | undefined
+        for (let n = 0;; n++) {
+          const key = `${of}-${n}`
+          map.set(key, n)
+          map.set("latest", of * 1e6 + n)
+          const { local } = count.increment()
+          void local.then(() => window.saved!(key))
+          if (n % 10 === 0) {
+            await before
+            before = local
+          }
+        }
+      }
+      void write()
+    }, round)
+
+  test("has what it was said to have, and of each write record and operation or neither", async (device) => {
+    const saved = new Set<string>()
+    let latest = 0
+    // At which of its writes each page is killed.
+    const kills = [1, 613, 40, 1_009, 137, 2]
+    for (const [round, killAt] of kills.entries()) {
+      const page = await device.page()
+      let heard = 0
+      const isDue = new Promise<void>((resolve) => {
+        const listening = page.exposeFunction("saved", (key: string) => {
+          saved.add(key)
+          const [of, n] = key.split("-").map(Number) as [number, number]
+          latest = Math.max(latest, of * 1e6 + n)
+          if (++heard === killAt) resolve()
+        })
+        void listening.then(() => page.evaluate(() => window.openClient())).then(() => writeOn(page, round))
+      })
+      await isDue
+      const crashed = new Promise<void>((resolve) => void page.once("crash", () => resolve()))
+      const devTools = await device.devTools(page)
+      devTools.send("Page.crash").catch(() => {})
+      await crashed
+      await page.close()
+
+      const after = await device.page()
+      await after.evaluate(() => window.openClient())
+      const found = await after.evaluate(() => ({
+        keys: Array.from(window.client.map<number>("m").keys()),
+        latest: window.client.map<number>("m").get("latest")!,
+        count: window.client.counter("count").current,
+        pending: window.client.status.current.pending
+      }))
+      const keys = new Set(found.keys)
+      assert.deepStrictEqual(Array.from(saved).filter((key) => !keys.has(key)), [])
+      assert.isAtLeast(found.latest, latest)
+      assert.strictEqual(found.count, keys.size - 1)
+      // One of each key, and of each page one of the latest and one of the count: what may be on its way isn't changed any more.
+      assert.strictEqual(found.pending, keys.size - 1 + 2 * (round + 1))
+      assert.deepStrictEqual(await faultsOf(after), [])
+      await after.evaluate(() => window.client.close())
+      await after.close()
+    }
+    assert.isAbove(saved.size, 1_500)
+  })
+})
+
+describe("a browser's profile that is copied", () => {
+  test("makes two devices of one, which lose nothing that either wrote", async (device) => {
+    const open = async (which: Device, autoConnect: boolean): Promise<Page> => {
+      const page = await which.page()
+      await page.evaluate((options) => window.openClient(options), { url, userId: "copied", autoConnect })
+      return page
+    }
+    const original = await open(device, true)
+    await original.evaluate(() => window.client.map("copied").set("sent", 1))
+    await settled(original)
+    await original.evaluate(async () => {
+      await window.client.disconnect()
+      await window.client.map("copied").set("unsent", 1)
+      await window.client.close()
+    })
+    const copy = await device.copy()
+    try {
+      const pages = [await open(device, false), await open(copy, false)]
+      await Promise.all(pages.map((page, i) => page.evaluate((of) => window.client.map("copied").set(of, 1), `${i}`)))
+      for (const page of pages) {
+        await page.evaluate(() => window.client.connect())
+        await settled(page)
+      }
+      // As whom each writes from now on.
+      const nodes = await Promise.all(
+        pages.map((page, i) =>
+          page.evaluate(async (of) => {
+            const map = window.client.map("copied")
+            await map.set(of, 1)
+            return map.getRecord(of)!.nodeId
+          }, `${i} later`)
+        )
+      )
+      assert.notStrictEqual(nodes[0], nodes[1])
+      for (const page of pages) {
+        await page.evaluate(() => window.client.synced())
+        await page.waitForFunction(() => window.client.map("copied").size === 6)
+        assert.deepStrictEqual(
+          await page.evaluate(() => Array.from(window.client.map("copied").keys()).sort()),
+          ["0", "0 later", "1", "1 later", "sent", "unsent"]
+        )
+      }
+      const digests = await Promise.all(pages.map((page) => page.evaluate(() => window.client.map("copied").digest)))
+      assert.strictEqual(digests[0], digests[1])
+      const faults = (await Promise.all(pages.map(faultsOf))).flat()
+      assert.deepStrictEqual(faults, ["NodeIdConflict"])
+    } finally {
+      await copy.browser.close()
+    }
   })
 })
