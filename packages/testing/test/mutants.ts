@@ -33,6 +33,12 @@ const coreByServer = (file: string, test: string) => ({
   test: `packages/server/test/${test}.test.ts`
 })
 
+/** A fault that a test in a real browser finds. */
+const inBrowser = (file: string, test: string) => ({
+  file: `packages/${file}.ts`,
+  test: `packages/testing/test/browser/${test}.test.ts`
+})
+
 export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-1",
@@ -1459,8 +1465,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "STO-1",
     breaks: "in a browser, a value is stored with the whole buffer that it is a part of",
-    file: "packages/adapters/src/indexeddb.ts",
-    test: "packages/testing/test/browser/storage.test.ts",
+    ...inBrowser("adapters/src/indexeddb", "storage"),
     find: "value: value && new Uint8Array(value) }))",
     replace: "value }))",
     fails: "keeps only the part of a larger buffer that a value is"
@@ -1592,5 +1597,37 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "value: value instanceof Uint8Array ? value : unreadable }",
     replace: "value: value as Uint8Array }",
     fails: "gives nothing that no decoder refuses for what somebody else has put there"
+  },
+  {
+    id: "OPL-1",
+    breaks: "in a browser, a write is durable before its record is",
+    ...inBrowser("client/src/Journal", "client"),
+    find: "    for (const [map, cells] of batch.local) for (const cell of cells) addWrites(map, cell)",
+    replace: "    for (const [map, cells] of batch.local) for (const cell of cells) addCell(staged.remote, map, cell)",
+    fails: "has what it was said to have, and of each write record and operation or neither"
+  },
+  {
+    id: "STO-1",
+    breaks: "in a browser that is full, what couldn't be stored is forgotten",
+    ...inBrowser("client/src/Journal", "client"),
+    find: "    restore(batch)",
+    replace: "    void restore",
+    fails: "is never said to have saved what it hasn't, and saves that when it has"
+  },
+  {
+    id: "STO-2",
+    breaks: "in a browser that deletes storage, a client keeps in the new one only what is written after that",
+    ...inBrowser("client/src/Replica", "client"),
+    find: "    renew: Effect.zipRight(storage.reopen, Effect.sync(() => stageAll()))",
+    replace: "    renew: storage.reopen",
+    fails: "stores all that its pages have anew, be the server away, and loses nothing that is unsent"
+  },
+  {
+    id: "CLK-6",
+    breaks: "in a browser, a copied profile goes on as the node that it was copied from",
+    ...inBrowser("server/src/Devices", "client"),
+    find: "if (shown < 0 || (known?.userId",
+    replace: "if ((known?.userId",
+    fails: "makes two devices of one, which lose nothing that either wrote"
   }
 ]

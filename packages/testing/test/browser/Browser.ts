@@ -1,8 +1,6 @@
 /** A real Chromium, with profiles that outlive it, and pages of our own on an origin of their own. */
-import { mkdtemp, rm } from "node:fs/promises"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { type BrowserContext, chromium } from "playwright-core"
 import { build, type Rollup } from "vite"
@@ -70,21 +68,10 @@ export class Site {
   }
 }
 
-/** A folder that is there for as long as `use` takes. */
-export const withFolder = async <A>(use: (folder: string) => Promise<A>): Promise<A> => {
-  const folder = await mkdtemp(join(tmpdir(), "topgun-browser-"))
-  try {
-    return await use(folder)
-  } finally {
-    await rm(folder, { recursive: true, force: true, maxRetries: 10 })
-  }
-}
-
-/** A browser over a profile, which is its folder. */
-export const launch = async (profile: string): Promise<BrowserContext> => {
+const options = async () => {
   const executablePath: string | undefined = await findChromium()
   if (executablePath === undefined) throw new Error("there is no Chromium here: set CHROMIUM_PATH to one")
-  return chromium.launchPersistentContext(profile, {
+  return {
     executablePath,
     args: [
       "--headless=new",
@@ -96,5 +83,15 @@ export const launch = async (profile: string): Promise<BrowserContext> => {
       "--disable-component-update",
       "--disable-sync"
     ]
-  })
+  }
+}
+
+/** A browser over a profile, which is its folder. */
+export const launch = async (profile: string): Promise<BrowserContext> =>
+  chromium.launchPersistentContext(profile, await options())
+
+/** A private window, and the browser to close after it. */
+export const launchPrivate = async () => {
+  const browser = await chromium.launch(await options())
+  return { browser, context: await browser.newContext() }
 }

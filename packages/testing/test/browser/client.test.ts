@@ -10,7 +10,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { BrowserContext, CDPSession, Page } from "playwright-core"
 import { afterAll, beforeAll } from "vitest"
-import { launch, Site } from "./Browser.ts"
+import { launch, launchPrivate, Site } from "./Browser.ts"
 
 let site: Site
 const server = ManagedRuntime.make(
@@ -304,5 +304,143 @@ describe("a browser's profile that is copied", () => {
     } finally {
       await copy.browser.close()
     }
+  })
+})
+
+describe("a browser that stores what this version doesn't know", () => {
+  test("is left as it is where a newer version has been", async (device) => {
+    const page = await device.page()
+    const found = await page.evaluate(() =>
+      new Promise<ReadonlyArray<number>>((resolve) => {
+        const opening = indexedDB.open("topgun|local||", 99)
+        opening.addEventListener("upgradeneeded", () => void opening.result.createObjectStore("later"))
+        opening.addEventListener("success", () => {
+          opening.result.close()
+          resolve([opening.result.version])
+        })
+      })
+    )
+    assert.deepStrictEqual(found, [99])
+    assert.strictEqual(await page.evaluate(() => window.faultOf(window.openClient())), "StorageTooNew")
+    assert.strictEqual(await page.evaluate(() => window.faultOf(window.client.map("m").set("k", 1))), "StorageTooNew")
+    const after = await page.evaluate(async () => (await indexedDB.databases()).map(({ version }) => version))
+    assert.deepStrictEqual(after, [99])
+  })
+
+  test("shows the rest where somebody has edited rows by hand", async (device) => {
+    const page = await device.page()
+    await page.evaluate(async () => {
+      await window.openClient()
+      for (let n = 0; n < 20; n++) await window.client.map("m").set(`k${n}`, n)
+      await window.client.close()
+      const database = await new Promise<IDBDatabase>((resolve) => {
+        const opening = indexedDB.open("topgun|local||")
+        opening.addEventListener("success", () => resolve(opening.result))
+      })
+      const editing = database.transaction("rows", "readwrite")
+      const rows = editing.objectStore("rows")
+      const [first] = await new Promise<ReadonlyArray<Uint8Array>>((resolve) => {
+        const asked = rows.getAll(IDBKeyRange.bound(["outbox"], ["outbox", []]))
+        asked.addEventListener("success", () => resolve(asked.result as ReadonlyArray<Uint8Array>))
+      })
+      rows.put("text", ["records/m", "k0"])
+      rows.put(first!.slice(0, 9), ["records/m", "k1"])
+      rows.put(new Uint8Array(300_000), ["records/m", "strange"])
+      rows.put(first!, ["records/m", 7])
+      rows.put(first!, ["outbox", "1fffffffffffff"])
+      rows.put({ synced: true }, ["outbox", "zzz"])
+      rows.put(null, ["maps", "of no kind"])
+      rows.put(Uint8Array.of(1), ["marks", "m"])
+      rows.put(Uint8Array.of(0xc1), ["rejected", "1"])
+      await new Promise<void>((resolve) => editing.addEventListener("complete", () => resolve()))
+      database.close()
+      await window.openClient()
+    })
+    const faults = await faultsOf(page)
+    assert.deepStrictEqual(new Set(faults), new Set(["StorageUnavailable"]))
+    assert.deepStrictEqual(
+      await page.evaluate(() => Array.from(window.client.map<number>("m").values()).sort((a, b) => a - b)),
+      Array.from({ length: 18 }, (_, n) => n + 2)
+    )
+    assert.strictEqual(await pendingOf(page), 20)
+    assert.strictEqual(await page.evaluate(() => window.faultOf(window.client.map("m").set("k0", 0))), "none")
+  })
+})
+
+describe("a browser that keeps nothing", () => {
+  it("stores what a private window has for as long as it's open", async () => {
+    const { browser, context } = await launchPrivate()
+    try {
+      const page = await context.newPage()
+      await page.goto(site.url)
+      await page.evaluate(() => window.openClient())
+      await page.evaluate(() => window.client.map("m").set("k", 1))
+      await page.reload()
+      await page.evaluate(() => window.openClient())
+      assert.deepStrictEqual(await keysOf(page), ["k"])
+    } finally {
+      await browser.close()
+    }
+  })
+
+  test("goes on in memory where its settings forbid storage", async (device) => {
+    const page = await device.browser.newPage()
+    await page.addInitScript(() => {
+      for (const name of ["indexedDB", "localStorage"]) {
+        Object.defineProperty(window, name, {
+          get: () => {
+            throw new DOMException("The operation is insecure.", "SecurityError")
+          }
+        })
+      }
+    })
+    await page.goto(site.url)
+    await page.evaluate((url) => window.openClient({ url, userId: "forbidden" }), url)
+    assert.deepStrictEqual(await faultsOf(page), ["StorageUnavailable"])
+    await page.evaluate(() => window.client.map("forbidden").set("k", 1))
+    await settled(page)
+    const { durable, fault, kind } = await page.evaluate(() => window.client.status.current.storage)
+    assert.deepStrictEqual([kind, durable], ["memory", false])
+    assert.include(fault, "insecure")
+  })
+
+  test("goes on in memory when another page is in the way, and says which", async (device) => {
+    const older = await device.page()
+    await older.evaluate(() =>
+      new Promise<void>((resolve) => {
+        const opening = indexedDB.open("topgun|local||", 1)
+        opening.addEventListener("upgradeneeded", () => void opening.result.createObjectStore("rows"))
+        opening.addEventListener("success", () => resolve())
+      })
+    )
+    const page = await device.browser.newPage()
+    await page.clock.install()
+    await page.goto(site.url)
+    const opening = page.evaluate(() => window.openClient())
+    await page.clock.fastForward(5_000)
+    await page.clock.fastForward(5_000)
+    await opening
+    const { durable, fault } = await page.evaluate(() => window.client.status.current.storage)
+    assert.isFalse(durable)
+    assert.include(fault, "another tab holds")
+    assert.deepStrictEqual(await faultsOf(page), ["StorageUnavailable"])
+    // The way is free again.
+    await older.close()
+    await page.reload()
+    await page.evaluate(() => window.openClient())
+    assert.isTrue(await page.evaluate(() => window.client.status.current.storage.durable))
+  })
+})
+
+describe("a browser that is asked", () => {
+  test("says whether it will keep what is stored, and how much room there is", async (device) => {
+    const page = await device.page()
+    await page.evaluate(() => window.openClient())
+    await page.evaluate(() => window.client.map("m").set("k", 1))
+    await page.waitForFunction(() => window.client.status.current.storage.quota !== undefined)
+    const { persisted, quota, usage } = await page.evaluate(() => window.client.status.current.storage)
+    assert.isBoolean(persisted)
+    assert.isAbove(quota!, 0)
+    assert.isAtLeast(usage!, 0)
   })
 })

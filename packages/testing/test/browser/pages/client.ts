@@ -11,8 +11,6 @@ declare global {
     faults: Array<readonly [tag: string, message: string]>
     /** What a rejection is called, or `"none"`. */
     faultOf: (promise: PromiseLike<unknown>) => Promise<string>
-    /** What is stored where by the client of `name`. */
-    rowsOf: (name: string, space: string) => Promise<ReadonlyArray<string>>
     /** Told by the page, where a test listens: this write is durable. */
     saved?: (key: string) => void
   }
@@ -34,18 +32,3 @@ window.openClient = async (options = {}) => {
 }
 
 window.faultOf = (promise) => promise.then(() => "none", tagOf) as Promise<string>
-
-window.rowsOf = (name, space) =>
-  new Promise((resolve, reject) => {
-    const opening = indexedDB.open(name)
-    opening.addEventListener("error", () => reject(opening.error))
-    opening.addEventListener("success", () => {
-      const database = opening.result
-      const range = IDBKeyRange.bound([space], [space, []])
-      const asked = database.transaction("rows").objectStore("rows").getAllKeys(range)
-      asked.addEventListener("success", () => {
-        database.close()
-        resolve(asked.result.map((key) => (key as [string, string])[1]))
-      })
-    })
-  })
