@@ -1,5 +1,6 @@
 /** Clients in a real browser, whose storage is filled up, deleted, copied and killed under them. */
 import { assert, describe, it } from "@effect/vitest"
+import type { ClientOptions } from "@topgun/client/promise"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -79,6 +80,10 @@ const test = (behaviour: string, run: (device: Device) => Promise<void>): void =
 
 const origin = () => new URL(site.url).origin
 
+/** Opens the page's client. */
+const openClient = (page: Page, options?: ClientOptions): Promise<void> =>
+  page.evaluate((given) => window.openClient(given), options)
+
 const faultsOf = (page: Page): Promise<ReadonlyArray<string>> => page.evaluate(() => window.faults.map(([tag]) => tag))
 
 const settled = (page: Page): Promise<unknown> =>
@@ -116,7 +121,7 @@ describe("a browser that has no room", () => {
         }
       })
     await setQuota(1_000_000)
-    await page.evaluate(() => window.openClient())
+    await openClient(page)
     const { fault, saved, shown } = await fill()
     assert.strictEqual(fault, "StorageQuotaExceeded")
     assert.include(shown, "Storage is full")
@@ -126,7 +131,7 @@ describe("a browser that has no room", () => {
     // None at all: what is there can be read nevertheless.
     await setQuota(1)
     await page.reload()
-    await page.evaluate(() => window.openClient())
+    await openClient(page)
     assert.deepStrictEqual(await keysOf(page), saved.sort())
     assert.strictEqual(await pendingOf(page), saved.length)
     const again = await fill()
@@ -136,7 +141,7 @@ describe("a browser that has no room", () => {
     await page.waitForFunction(() => window.client.status.current.storage.fault === undefined)
     const keys = await keysOf(page)
     await page.reload()
-    await page.evaluate(() => window.openClient())
+    await openClient(page)
     assert.deepStrictEqual(await keysOf(page), keys)
     assert.strictEqual(await pendingOf(page), saved.length + 1)
   })
@@ -146,7 +151,7 @@ describe("a browser whose storage is deleted", () => {
   test("stores all that its pages have anew, be the server away, and loses nothing that is unsent", async (device) => {
     const page = await device.page()
     const devTools = await device.devTools(page)
-    await page.evaluate((url) => window.openClient({ url, storageKey: "deleted" }), url)
+    await openClient(page, { url, storageKey: "deleted" })
     await page.evaluate(() => window.client.map("m").set("sent", 1))
     await settled(page)
     await page.evaluate(async () => {
@@ -159,7 +164,7 @@ describe("a browser whose storage is deleted", () => {
     })
     assert.deepStrictEqual(await faultsOf(page), ["StorageEvicted"])
     await page.reload()
-    await page.evaluate((url) => window.openClient({ url, storageKey: "deleted", autoConnect: false }), url)
+    await openClient(page, { url, storageKey: "deleted", autoConnect: false })
     assert.deepStrictEqual(await keysOf(page), ["later", "sent", "unsent"])
     assert.strictEqual(await pendingOf(page), 2)
     await page.evaluate(() => window.client.connect())
@@ -170,7 +175,7 @@ describe("a browser whose storage is deleted", () => {
 
   test("tells of it when it's opened again, and takes everything from the server", async (device) => {
     const page = await device.page()
-    await page.evaluate((url) => window.openClient({ url, storageKey: "evicted" }), url)
+    await openClient(page, { url, storageKey: "evicted" })
     await page.evaluate(() => window.client.map("m").set("evicted", 1))
     await settled(page)
     const before = await keysOf(page)
@@ -178,7 +183,7 @@ describe("a browser whose storage is deleted", () => {
     const devTools = await device.devTools(page)
     await devTools.send("Storage.clearDataForOrigin", { origin: origin(), storageTypes: "indexeddb" })
     await page.reload()
-    await page.evaluate((url) => window.openClient({ url, storageKey: "evicted" }), url)
+    await openClient(page, { url, storageKey: "evicted" })
     assert.deepStrictEqual(await faultsOf(page), ["StorageEvicted"])
     await page.evaluate(() => void window.client.map("m"))
     await settled(page)
@@ -224,7 +229,7 @@ describe("a browser whose page is killed", () => {
           latest = Math.max(latest, of * 1e6 + n)
           if (++heard === killAt) resolve()
         })
-        void listening.then(() => page.evaluate(() => window.openClient())).then(() => writeOn(page, round))
+        void listening.then(() => openClient(page)).then(() => writeOn(page, round))
       })
       await isDue
       const crashed = new Promise<void>((resolve) => void page.once("crash", () => resolve()))
@@ -234,7 +239,7 @@ describe("a browser whose page is killed", () => {
       await page.close()
 
       const after = await device.page()
-      await after.evaluate(() => window.openClient())
+      await openClient(after)
       const found = await after.evaluate(() => ({
         keys: Array.from(window.client.map<number>("m").keys()),
         latest: window.client.map<number>("m").get("latest")!,
@@ -259,7 +264,7 @@ describe("a browser's profile that is copied", () => {
   test("makes two devices of one, which lose nothing that either wrote", async (device) => {
     const open = async (which: Device, autoConnect: boolean): Promise<Page> => {
       const page = await which.page()
-      await page.evaluate((options) => window.openClient(options), { url, userId: "copied", autoConnect })
+      await openClient(page, { url, userId: "copied", autoConnect })
       return page
     }
     const original = await open(device, true)
@@ -373,10 +378,10 @@ describe("a browser that keeps nothing", () => {
     try {
       const page = await context.newPage()
       await page.goto(site.url)
-      await page.evaluate(() => window.openClient())
+      await openClient(page)
       await page.evaluate(() => window.client.map("m").set("k", 1))
       await page.reload()
-      await page.evaluate(() => window.openClient())
+      await openClient(page)
       assert.deepStrictEqual(await keysOf(page), ["k"])
     } finally {
       await browser.close()
@@ -395,7 +400,7 @@ describe("a browser that keeps nothing", () => {
       }
     })
     await page.goto(site.url)
-    await page.evaluate((url) => window.openClient({ url, userId: "forbidden" }), url)
+    await openClient(page, { url, userId: "forbidden" })
     assert.deepStrictEqual(await faultsOf(page), ["StorageUnavailable"])
     await page.evaluate(() => window.client.map("forbidden").set("k", 1))
     await settled(page)
@@ -416,7 +421,7 @@ describe("a browser that keeps nothing", () => {
     const page = await device.browser.newPage()
     await page.clock.install()
     await page.goto(site.url)
-    const opening = page.evaluate(() => window.openClient())
+    const opening = openClient(page)
     await page.clock.fastForward(5_000)
     await page.clock.fastForward(5_000)
     await opening
@@ -427,7 +432,7 @@ describe("a browser that keeps nothing", () => {
     // The way is free again.
     await older.close()
     await page.reload()
-    await page.evaluate(() => window.openClient())
+    await openClient(page)
     assert.isTrue(await page.evaluate(() => window.client.status.current.storage.durable))
   })
 })
@@ -435,7 +440,7 @@ describe("a browser that keeps nothing", () => {
 describe("a browser that is asked", () => {
   test("says whether it will keep what is stored, and how much room there is", async (device) => {
     const page = await device.page()
-    await page.evaluate(() => window.openClient())
+    await openClient(page)
     await page.evaluate(() => window.client.map("m").set("k", 1))
     await page.waitForFunction(() => window.client.status.current.storage.quota !== undefined)
     const { persisted, quota, usage } = await page.evaluate(() => window.client.status.current.storage)
