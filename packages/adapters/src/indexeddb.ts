@@ -3,7 +3,13 @@
  * another. It needs no Effect, touches no global before it is opened, and so can be imported where a page is rendered on a
  * server.
  */
-import { type StorageAdapter, StorageFault, type StorageRow, type StorageWrite } from "@topgun/core/StorageAdapter"
+import {
+  type StorageAdapter,
+  StorageFault,
+  type StorageRow,
+  type StorageWrite,
+  unreadable
+} from "@topgun/core/StorageAdapter"
 import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB } from "idb"
 
 interface Schema extends DBSchema {
@@ -35,9 +41,6 @@ const version = 2
 /** The rows of a space beyond `after`. In IndexedDB's order numbers and dates come before any string, bytes and arrays after. */
 const rangeOf = (space: string, after: string | undefined): IDBKeyRange =>
   IDBKeyRange.bound([space, after ?? ""], [space, []], after !== undefined, true)
-
-/** What is read for a value that isn't bytes, as somebody else has put it there. No decoder takes it. */
-const unreadable = Uint8Array.of(0xc1)
 
 const isNamed = (fault: unknown, ...names: ReadonlyArray<string>): boolean =>
   typeof fault === "object" && fault !== null && "name" in fault && names.includes(String(fault.name))

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as IndexedDbStorage from "@topgun/adapters/IndexedDbStorage"
 import { indexedDb, retryMillis } from "@topgun/adapters/indexeddb"
 import { Storage } from "@topgun/core/Storage"
-import { type StorageAdapter, StorageFault } from "@topgun/core/StorageAdapter"
+import { type StorageAdapter, StorageFault, unreadable } from "@topgun/core/StorageAdapter"
 import { storageSuite } from "@topgun/testing/storageSuite"
 import * as Effect from "effect/Effect"
 import "fake-indexeddb/auto"
@@ -284,7 +284,6 @@ describe("IndexedDB", () => {
     ]
     await Promise.all([...strange.map(([key, value]) => rows.store.put(value, key)), rows.done])
     other.close()
-    const unreadable = Uint8Array.of(0xc1)
     assert.deepStrictEqual(await storage.scan("records", undefined, 100), [
       { key: "a", value: bytes("a") },
       { key: "b", value: unreadable },

@@ -10,6 +10,12 @@ export interface StorageRow {
   readonly value: Uint8Array
 }
 
+/**
+ * The value of a row that is there, but can't be given back as it was written. It's one byte that nothing in MessagePack begins
+ * with, and too short for a record: whoever decodes it finds that it's unreadable, and does as he does with a damaged row.
+ */
+export const unreadable: Uint8Array = Uint8Array.of(0xc1)
+
 /** One change of a row; `value: undefined` deletes it. */
 export interface StorageWrite {
   readonly space: string
