@@ -17,13 +17,17 @@ export interface ProjectOptions {
    * also open the demo page in a browser (they find it at `process.env.CHROMIUM_PATH`). Default: nothing.
    */
   readonly build?: "packages" | "demo"
+  /** Whether tests open pages of their own in a browser, which they find at `process.env.CHROMIUM_PATH` too. Default: no. */
+  readonly browser?: boolean
   /** Files, relative to the package, that are run before each test file. */
   readonly setupFiles?: ReadonlyArray<string>
 }
 
 /** The test project of one package: every `test/**\/*.test.ts` under `packages/<name>`. */
 export const project = async (name: string, options: ProjectOptions = {}): Promise<UserWorkspaceConfig> => {
-  const chromium: string | undefined = options.build === "demo" ? await findChromium() : undefined
+  const chromium: string | undefined = options.build === "demo" || options.browser === true
+    ? await findChromium()
+    : undefined
   // Hang guards, not expectations: no test's outcome depends on them.
   const guardMillis = options.build === undefined ? 30_000 : 120_000
   return defineProject({

@@ -1,3 +1,3 @@
 import { project } from "../../vitest.shared.ts"
 
-export default project("testing", { build: "packages" })
+export default project("testing", { build: "packages", browser: true })

@@ -3,74 +3,177 @@
  * another. It needs no Effect, touches no global before it is opened, and so can be imported where a page is rendered on a
  * server.
  */
-import { type StorageAdapter, StorageFault, type StorageRow, type StorageWrite } from "@topgun/core/StorageAdapter"
-import { type DBSchema, type IDBPDatabase, openDB } from "idb"
+import {
+  type StorageAdapter,
+  StorageFault,
+  type StorageRow,
+  type StorageWrite,
+  unreadable
+} from "@topgun/core/StorageAdapter"
+import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB } from "idb"
 
 interface Schema extends DBSchema {
   readonly rows: { readonly key: [space: string, key: string]; readonly value: Uint8Array }
-  /** One row: a number that who opened the database last has taken. */
+  /** One row: a number drawn by lot, of who opened the database last. */
   readonly owner: { readonly key: string; readonly value: number }
 }
 
 const ownerKey = "owner"
 
+/** How long a browser may take to open a database, in ms: another tab may be in the way, or its own storage out of order. */
+export const openMillis = 10_000
+
+/** How long it may take for one transaction, in ms. The largest are of some thousand rows. */
+export const answerMillis = 30_000
+
+/**
+ * How long to wait before another try, in ms, when the browser has lost its connection: the first at once, as it closes idle
+ * ones, the others because Safari's storage process takes a while to come back.
+ */
+export const retryMillis: ReadonlyArray<number> = [0, 50, 250, 1_000]
+
 type Database = IDBPDatabase<Schema>
+type Writing = IDBPTransaction<Schema, ["rows", "owner"], "readwrite">
 
 /** Version 1 had no owner. Tabs with a newer version are made way for. */
 const version = 2
 
-/** The rows of a space beyond `after`. In IndexedDB's order a shorter array comes first, and an array after any string. */
+/** The rows of a space beyond `after`. In IndexedDB's order numbers and dates come before any string, bytes and arrays after. */
 const rangeOf = (space: string, after: string | undefined): IDBKeyRange =>
-  IDBKeyRange.bound(after === undefined ? [space] : [space, after], [space, []], true, true)
+  IDBKeyRange.bound([space, after ?? ""], [space, []], after !== undefined, true)
 
 const isNamed = (fault: unknown, ...names: ReadonlyArray<string>): boolean =>
   typeof fault === "object" && fault !== null && "name" in fault && names.includes(String(fault.name))
 
+/** The connection is of no use any more, another may be: nothing else here ends in these. */
+const isLost = (fault: unknown): boolean =>
+  isNamed(fault, "InvalidStateError", "TransactionInactiveError", "AbortError", "UnknownError")
+
+/** A browser that doesn't answer. */
+class Unanswered extends Error {
+  override readonly name = "Unanswered"
+}
+
+const pause = (millis: number): Promise<void> =>
+  // tidy-allow timer: drivers are without Effect, and each pause is one of a bounded number.
+  new Promise((resolve) => void setTimeout(resolve, millis))
+
+/** The answer, or a rejection when it doesn't come in time. */
+const within = <A>(millis: number, answer: Promise<A>, silence: () => string): Promise<A> =>
+  new Promise((resolve, reject) => {
+    const giveUp = (): void => reject(new Unanswered(silence()))
+    // tidy-allow timer: drivers are without Effect, and it's cleared with the answer.
+    const timer = setTimeout(giveUp, millis)
+    answer.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
+
+/** What the client is to make of it. */
+const faultOf = (fault: unknown, name: string | undefined): unknown => {
+  if (isNamed(fault, "QuotaExceededError")) {
+    return new StorageFault("quota", `the browser has no more room for the database "${name}"`, { cause: fault })
+  }
+  if (isNamed(fault, "VersionError")) {
+    return new StorageFault("newer", `the database "${name}" was written by a newer version: reload`, { cause: fault })
+  }
+  return fault
+}
+
+/**
+ * Makes a transaction of what `run` asks for, all of it or none, and waits until it is durable. Each request is to be
+ * watched: when they fail, the transaction only knows that it was aborted; and when it is aborted, the requests do.
+ */
+const write = async (
+  database: Database,
+  run: (transaction: Writing, watch: <A>(request: Promise<A>) => Promise<A | undefined>) => void | Promise<void>
+): Promise<void> => {
+  // Strict: the server tells a device's writes apart by numbers that it keeps here. After a loss of power, rows that had
+  // been reported as written must not be gone, or numbers would be used twice and writes taken for ones already seen.
+  const transaction = database.transaction(["rows", "owner"], "readwrite", { durability: "strict" })
+  let refusal: unknown
+  const refuse = (fault: unknown): undefined => {
+    refusal ??= fault
+  }
+  transaction.done.catch(() => {})
+  try {
+    await run(transaction, (request) => request.catch(refuse))
+    if (refusal !== undefined) throw refusal
+    transaction.commit()
+  } catch (fault) {
+    refuse(fault)
+    try {
+      transaction.abort()
+    } catch {
+      // It is over already.
+    }
+  }
+  await transaction.done.catch((fault: unknown) => {
+    throw transaction.error ?? refusal ?? fault
+  })
+}
+
+/** By lot: a database that was deleted and made anew has other owners than the one before. */
+const drawOwner = (): number => {
+  const [high, low] = crypto.getRandomValues(new Uint32Array(2))
+  return (high! & 0x1f_ffff) * 2 ** 32 + low!
+}
+
 /**
  * Rows in IndexedDB. The browser may close its connection at any time (a tab that sleeps, a fault of the disk, another
  * tab with a newer version); the next call opens it again. When the database was deleted meanwhile, calls are rejected
- * from then on: half of the rows in an empty database would be worse than none.
+ * as `evicted` until it is opened again: half of the rows in an empty database would be worse than none.
+ *
+ * Where there is no room even to take ownership, what is stored can be read: it's taken with the first commit that there is
+ * room for, unless somebody else has opened the database meanwhile.
  */
 export const indexedDb = (): StorageAdapter => {
   let name: string | undefined
   let connection: Promise<Database> | undefined
-  /** What this adapter's opening has taken, and everybody's after it goes beyond. */
+  /** What this adapter's opening has taken, and nobody else's has. */
   let owner = 0
+  /** The owner before, as long as there is no room to take its place. */
+  let predecessor: number | undefined
   /** Settled with the last commit that was asked for. */
   let lastCommit: Promise<unknown> = Promise.resolve()
 
   const connect = (called: string, isNew: boolean): Promise<Database> => {
-    if (typeof indexedDB === "undefined") {
-      return Promise.reject(new Error("there is no IndexedDB here; it's a browser's"))
-    }
     let isDeleted = false
+    let isBlocked = false
     const forget = (): void => {
       if (connection === own) connection = undefined
     }
-    const opening = openDB<Schema>(called, version, {
-      upgrade: (database, from, __, transaction) => {
-        isDeleted = !isNew
-        if (isDeleted) {
+    // Asking for it may throw already, where a browser's settings forbid storage.
+    const opening = (async () => {
+      if (typeof indexedDB === "undefined") throw new Error("there is no IndexedDB here; it's a browser's")
+      return openDB<Schema>(called, version, {
+        upgrade: (database, from, __, transaction) => {
+          // Its end is that of the opening.
           transaction.done.catch(() => {})
-          return transaction.abort()
-        }
-        if (from < 1) database.createObjectStore("rows")
-        if (from < 2) database.createObjectStore("owner")
-      },
-      blocking: (_, __, event) => {
-        // Who waits for this connection to go, waits for its transactions too.
-        ;(event.target as IDBDatabase).close()
-        forget()
-      },
-      terminated: forget
-    })
-    const own = opening.catch((fault: unknown) => {
+          isDeleted = !isNew
+          if (isDeleted) return transaction.abort()
+          if (from < 1) database.createObjectStore("rows")
+          if (from < 2) database.createObjectStore("owner")
+        },
+        blocked: () => {
+          isBlocked = true
+        },
+        blocking: (_, __, event) => {
+          // Who waits for this connection to go, waits for its transactions too.
+          ;(event.target as IDBDatabase).close()
+          forget()
+        },
+        terminated: forget
+      })
+    })()
+    const silence = (): string =>
+      isBlocked
+        ? `another tab holds the database "${called}" with an older version: close it`
+        : `the browser hasn't opened the database "${called}" within ${openMillis} ms`
+    const own = within(openMillis, opening, silence).catch((fault: unknown) => {
       forget()
+      // Too late is of no use to anybody, and an open connection in the way of others.
+      opening.then((database) => database.close(), () => {})
       if (isDeleted) {
-        throw new Error(`the database "${called}" was deleted while it was in use: reload`, { cause: fault })
-      }
-      if (isNamed(fault, "VersionError")) {
-        throw new Error(`the database "${called}" was written by a newer version: reload`, { cause: fault })
+        throw new StorageFault("evicted", `the database "${called}" was deleted while it was in use`, { cause: fault })
       }
       throw fault
     })
@@ -78,52 +181,68 @@ export const indexedDb = (): StorageAdapter => {
     return own
   }
 
-  /** Runs `use` with the connection; once more with a new one when the browser has closed the old one before or meanwhile. */
-  const withDatabase = async <A>(use: (database: Database) => Promise<A>): Promise<A> => {
+  /** Runs `use` with the connection, and again with a new one when the browser has closed the old one before or meanwhile. */
+  const withDatabase = async <A>(
+    called: string,
+    isNew: boolean,
+    use: (database: Database) => Promise<A>
+  ): Promise<A> => {
+    for (let tries = 0;; tries++) {
+      const used = connection ?? connect(called, isNew)
+      let database: Database | undefined
+      try {
+        database = await used
+        return await within(answerMillis, use(database), () => `the browser hasn't answered within ${answerMillis} ms`)
+      } catch (fault) {
+        const isOver = isLost(fault) || fault instanceof Unanswered
+        if (isOver && connection === used) connection = undefined
+        if (isOver) database?.close()
+        const millis = retryMillis[tries]
+        if (!isLost(fault) || millis === undefined) throw faultOf(fault, called)
+        if (millis > 0) await pause(millis)
+      }
+    }
+  }
+
+  const whileOpen = async <A>(use: (database: Database) => Promise<A>): Promise<A> => {
     if (name === undefined) throw new Error("the storage is closed")
-    const used = connection ?? connect(name, false)
-    const database = await used
+    return withDatabase(name, false, use)
+  }
+
+  const disconnect = async (): Promise<void> => {
+    const closing = connection
+    connection = undefined
+    const database = await closing?.catch(() => undefined)
+    database?.close()
+  }
+
+  /** Becomes the owner or, where there is no room for that, bears in mind whom to follow. */
+  const take = async (database: Database): Promise<void> => {
     try {
-      return await use(database)
+      await write(database, (transaction, watch) => void watch(transaction.objectStore("owner").put(owner, ownerKey)))
     } catch (fault) {
-      // The one before a transaction, the other amid it: nothing else here ends in either.
-      if (!isNamed(fault, "InvalidStateError", "AbortError")) throw fault
-      if (connection === used) connection = undefined
-      database.close()
-      return use(await (connection ?? connect(name, false)))
+      if (!isNamed(fault, "QuotaExceededError")) throw fault
+      predecessor = await database.get("owner", ownerKey)
+      if (predecessor === undefined) throw fault
     }
   }
 
   const commit = (writes: ReadonlyArray<StorageWrite>): Promise<void> =>
-    withDatabase(async (database) => {
-      // Strict: the server tells a device's writes apart by numbers that it keeps here. After a loss of power, rows that had
-      // been reported as written must not be gone, or numbers would be used twice and writes taken for ones already seen.
-      const transaction = database.transaction(["rows", "owner"], "readwrite", { durability: "strict" })
-      const rows = transaction.objectStore("rows")
-      let refusal: unknown
-      // It aborts the transaction, which doesn't say why.
-      const refuse = (fault: unknown): void => {
-        refusal ??= fault
-      }
-      try {
-        const present = transaction.objectStore("owner").get(ownerKey).catch(refuse)
+    whileOpen(async (database) => {
+      await write(database, async (transaction, watch) => {
+        const rows = transaction.objectStore("rows")
+        const owners = transaction.objectStore("owner")
+        const present = watch(owners.get(ownerKey))
         for (const { key, space, value } of writes) {
-          const request: Promise<unknown> = value === undefined
-            ? rows.delete([space, key])
-            : rows.put(value, [space, key])
-          request.catch(refuse)
+          void watch<unknown>(value === undefined ? rows.delete([space, key]) : rows.put(value, [space, key]))
         }
-        if (await present !== owner) {
-          throw refusal ?? new StorageFault("superseded", "another tab has opened it since")
-        }
-        transaction.commit()
-      } catch (fault) {
-        refusal = fault
-        transaction.abort()
-      }
-      await transaction.done.catch((fault: unknown) => {
-        throw refusal ?? fault
+        const found = await present
+        if (found === owner) return
+        if (found === undefined) throw new StorageFault("evicted", "its rows were deleted while it was in use")
+        if (found !== predecessor) throw new StorageFault("superseded", "another tab has opened it since")
+        void watch(owners.put(owner, ownerKey))
       })
+      predecessor = undefined
     })
 
   return {
@@ -131,23 +250,36 @@ export const indexedDb = (): StorageAdapter => {
     durable: true,
     isShared: true,
     open: async (which) => {
-      const database = await connect(which, true)
-      const { done, store } = database.transaction("owner", "readwrite", { durability: "strict" })
-      owner = (await store.get(ownerKey) ?? 0) + 1
-      await store.put(owner, ownerKey)
-      await done
+      owner = drawOwner()
+      predecessor = undefined
+      try {
+        await withDatabase(which, true, take)
+      } catch (fault) {
+        await disconnect()
+        throw fault
+      }
       name = which
     },
     scan: async (space, after, limit): Promise<ReadonlyArray<StorageRow>> => {
       // To IndexedDB 0 means all.
       if (limit <= 0) return []
-      return withDatabase(async (database) => {
-        const { done, store } = database.transaction("rows", "readonly")
-        // When it's aborted its requests say so.
-        done.catch(() => {})
+      return whileOpen(async (database) => {
+        const transaction = database.transaction("rows", "readonly")
+        // When it's aborted its requests say so, of which one is enough.
+        transaction.done.catch(() => {})
         const range = rangeOf(space, after)
-        const [keys, values] = await Promise.all([store.getAllKeys(range, limit), store.getAll(range, limit)])
-        return keys.map(([, key], i) => ({ key, value: values[i]! }))
+        const asked = transaction.store.getAllKeys(range, limit)
+        asked.catch(() => {})
+        const [keys, values] = await Promise.all([asked, transaction.store.getAll(range, limit)])
+        const rows: Array<StorageRow> = []
+        for (let i = 0; i < keys.length; i++) {
+          const key: unknown = keys[i]![1]
+          const value: unknown = values[i]
+          // Somebody else's; nothing but such comes after it.
+          if (typeof key !== "string") break
+          rows.push({ key, value: value instanceof Uint8Array ? value : unreadable })
+        }
+        return rows
       })
     },
     commit: (writes) => {
@@ -167,10 +299,7 @@ export const indexedDb = (): StorageAdapter => {
     close: async () => {
       await lastCommit.catch(() => {})
       name = undefined
-      const closing = connection
-      connection = undefined
-      const database = await closing?.catch(() => undefined)
-      database?.close()
+      await disconnect()
     }
   }
 }

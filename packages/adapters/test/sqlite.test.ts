@@ -98,7 +98,14 @@ describe("SQLite", () => {
     await first.close()
     const again = await open()
     assert.strictEqual(again.map<number>("m").get("k"), 1)
-    assert.deepStrictEqual(again.status.current.storage, { kind: "sqlite", durable: true, fault: undefined })
+    assert.deepStrictEqual(again.status.current.storage, {
+      kind: "sqlite",
+      durable: true,
+      fault: undefined,
+      persisted: undefined,
+      usage: undefined,
+      quota: undefined
+    })
     await again.close()
   })
 

@@ -76,6 +76,8 @@ export interface Options<Operation> {
   readonly onCell: (map: string, cell: string) => void
   /** Called after each transaction with its fault, if it had one. */
   readonly onCommit: (fault: StorageFailure | undefined) => void
+  /** Opens storage anew after its rows were deleted under it, and stages all that it is to hold. */
+  readonly renew: Effect.Effect<void, StorageFailure>
 }
 
 /** The journal of a device, whose operations are `Operation`. */
@@ -138,11 +140,13 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
 ) {
   let staged = new Staged<Operation>()
   let flushed = Deferred.unsafeMake<void, StorageFailure>(FiberId.none)
-  /** Those who wait for what was to be written when this tab ceased, or began, to be the one that keeps its data. */
-  let waiting: Array<Deferred.Deferred<void, StorageFailure>> = []
   let reserved = initial
   let writers = 0
   let ended = false
+  /** Whether storage has none of what was written before. */
+  let evicted = false
+  /** Those who wait for a transaction that has to be made again. */
+  let postponed: Array<Deferred.Deferred<void, StorageFailure>> = []
   const work = Effect.unsafeMakeLatch(false)
   const oneAtATime = Effect.unsafeMakeSemaphore(1).withPermits(1)
 
@@ -201,12 +205,17 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     work.unsafeOpen()
   }
 
+  const isEviction = (outcome: Exit.Exit<unknown, StorageFailure>): boolean =>
+    Exit.isFailure(outcome) && outcome.cause._tag === "Fail" && outcome.cause.error._tag === "StorageEvicted"
+
   const commit = Effect.gen(function*() {
     work.unsafeClose()
     if (ended) staged = new Staged()
+    const isRenewal = evicted && !ended
+    const renewed = isRenewal ? yield* Effect.exit(options.renew) : Exit.void
     const { batch, writes } = takeBatch()
-    const waiters = [...waiting, flushed]
-    waiting = []
+    const waiters = [...postponed, flushed]
+    postponed = []
     flushed = Deferred.unsafeMake(FiberId.none)
     if (staged.remote.size > 0) work.unsafeOpen()
     const reservation = ended ? undefined : reserve()
@@ -218,8 +227,11 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
         value: Value.encode([reservation.millis, reservation.sequence])
       })
     }
-    const outcome = yield* Effect.exit(writes.length === 0 && !storage.isShared ? Effect.void : storage.commit(writes))
+    const outcome = Exit.isFailure(renewed)
+      ? renewed
+      : yield* Effect.exit(writes.length === 0 && storage.isOwned === undefined ? Effect.void : storage.commit(writes))
     if (Exit.isSuccess(outcome)) {
+      evicted = false
       // What was reserved for the writer before says nothing of the present one's stamps.
       if (reservation !== undefined && writer === writers) reserved = reservation
       for (const each of waiters) Deferred.unsafeDone(each, Exit.void)
@@ -228,13 +240,14 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     }
     restore(batch)
     const fault = outcome.cause._tag === "Fail" ? outcome.cause.error : undefined
-    if (storage.isShared && fault?._tag === "StorageSuperseded") {
-      waiting = waiters
-      return true
-    }
-    for (const each of waiters) Deferred.unsafeDone(each, outcome)
-    if (fault !== undefined) options.onCommit(fault)
-    return false
+    if (isEviction(outcome)) evicted = true
+    const isElsewhere = storage.isOwned !== undefined && fault?._tag === "StorageSuperseded"
+    // At once, but not over and over: those who wait needn't know.
+    const isAgain = isElsewhere || (evicted && !isRenewal)
+    if (isAgain) postponed = waiters
+    else for (const each of waiters) Deferred.unsafeDone(each, outcome)
+    if (fault !== undefined && !isElsewhere) options.onCommit(fault)
+    return isAgain
   }).pipe(oneAtATime, Effect.uninterruptible)
 
   const loop = Effect.gen(function*() {
@@ -281,7 +294,7 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     flushed: () => flushed,
     reserved: () => reserved,
     isStaged: ({ sequence }) => staged.operations.has(sequence),
-    isIdle: () => !isStaged() && waiting.length === 0,
+    isIdle: () => !isStaged() && postponed.length === 0,
     takeOver: (read) =>
       oneAtATime(read((reservation) => {
         staged.rows.clear()
@@ -293,7 +306,15 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
       Effect.gen(function*() {
         yield* storage.commit(yield* writes)
         ended = true
-      }).pipe(oneAtATime, Effect.uninterruptible),
+      }).pipe(
+        Effect.onExit((exit) =>
+          Effect.sync(() => {
+            if (isEviction(exit)) evicted = true
+          })
+        ),
+        oneAtATime,
+        Effect.uninterruptible
+      ),
     flush: Effect.suspend(() => {
       work.unsafeOpen()
       return Deferred.await(flushed)

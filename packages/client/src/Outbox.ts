@@ -113,6 +113,12 @@ const envelopeBytesMax = 8 * 1024
 /** Storage keys sort as sequence numbers do. */
 const storageKey = (sequence: number): string => sequence.toString(16).padStart(14, "0")
 
+/** No device gets beyond it, and as many again can be counted. */
+const sequenceMax = 2 ** 52
+
+export const isSequence = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= sequenceMax
+
 const encode = (operation: Pending): Uint8Array =>
   Value.encodeShared([
     format,
@@ -127,8 +133,8 @@ const encode = (operation: Pending): Uint8Array =>
     operation.batch?.last ?? 0
   ], Value.valueBytesMax + envelopeBytesMax)
 
-/** An operation from storage; `undefined` for bytes that are not one. */
-export const decode = (bytes: Uint8Array): StoredOperation | undefined => {
+/** An operation from storage, where it has its own place; `undefined` for bytes that are not one. */
+export const decode = (storedAs: string, bytes: Uint8Array): StoredOperation | undefined => {
   const stored = Value.decode(bytes)
   if (!Array.isArray(stored) || stored[0] !== format || stored.length !== 10) return undefined
   const [, sequence, map, kind, key, row, concern, since, first, last] = stored as [
@@ -143,7 +149,10 @@ export const decode = (bytes: Uint8Array): StoredOperation | undefined => {
     number,
     number
   ]
-  if (!Cell.isMapKind(kind)) return undefined
+  if (!Cell.isMapKind(kind) || typeof map !== "string" || typeof key !== "string") return undefined
+  // The next operations' numbers go on from this one's, and no two have the same.
+  if (!isSequence(sequence) || storageKey(sequence) !== storedAs) return undefined
+  if (![since, first, last].every(Number.isFinite)) return undefined
   const record = Cell.decodeInPlace(kind, map, key, row)
   const batch = last === 0 ? undefined : { first, last }
   return { sequence, map, kind, cell: Cell.cellOf(kind, key, record), record, concern, since, batch }

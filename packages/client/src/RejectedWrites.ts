@@ -6,6 +6,7 @@ import * as Cell from "@topgun/core/Cell"
 import { type WriteFailure, WriteRejected } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import * as PnCounter from "@topgun/core/PnCounter"
+import type { StorageWrite } from "@topgun/core/Storage"
 import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
@@ -109,6 +110,11 @@ export const make = Effect.fnUntraced(function*<E>(options: {
       refresh()
     },
 
+    /** Stages all of them again, for a storage that has none. */
+    stageAgain: (): void => {
+      for (const write of rejected.values()) journal.stageRow(rowOf(write))
+    },
+
     /** Keeps what was refused of an operation; `current` is its cell's record now, without it. */
     add: (operation: Pending, current: LwwRecord | undefined, failure: WriteFailure): void => {
       const content = contentOf(operation, current)
@@ -117,27 +123,9 @@ export const make = Effect.fnUntraced(function*<E>(options: {
       const reason = (failure instanceof WriteRejected ? failure.reason : failure.message).slice(0, reasonLengthMax)
       const { kind, map, since } = operation
       const key = keyOf(operation)
-      const { change, ttlMs, value } = content
-      journal.stageRow({
-        space: spaces.rejected,
-        key: id,
-        value: Value.encode(
-          [
-            format,
-            map,
-            kind,
-            key,
-            change,
-            value === undefined ? null : Value.encode(value),
-            ttlMs ?? null,
-            cause,
-            reason,
-            since
-          ],
-          Value.valueBytesMax + envelopeBytesMax
-        )
-      })
-      rejected.set(id, { id, map, kind, key, ...content, cause, reason, since })
+      const write: RejectedWrite = { id, map, kind, key, ...content, cause, reason, since }
+      journal.stageRow(rowOf(write))
+      rejected.set(id, write)
       const oldest = rejected.keys().next()
       if (rejected.size > rejectedMax && oldest.done !== true) {
         const gone = remove(oldest.value)
@@ -161,6 +149,26 @@ export const make = Effect.fnUntraced(function*<E>(options: {
       return write
     }
   }
+})
+
+const rowOf = ({ cause, change, id, key, kind, map, reason, since, ttlMs, value }: RejectedWrite): StorageWrite => ({
+  space: spaces.rejected,
+  key: id,
+  value: Value.encode(
+    [
+      format,
+      map,
+      kind,
+      key,
+      change,
+      value === undefined ? null : Value.encode(value),
+      ttlMs ?? null,
+      cause,
+      reason,
+      since
+    ],
+    Value.valueBytesMax + envelopeBytesMax
+  )
 })
 
 type Content = Pick<RejectedWrite, "change" | "value" | "ttlMs">

@@ -4,10 +4,10 @@
  * numbers again does it refuse.
  */
 import * as Cell from "@topgun/core/Cell"
-import { StorageUnavailable } from "@topgun/core/GridError"
+import { StorageTooNew, StorageUnavailable } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import type { OpenStorage, StorageRow, StorageWrite } from "@topgun/core/Storage"
-import { isNodeId } from "@topgun/core/Timestamp"
+import { isNodeId, millisMax } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
 import {
@@ -84,6 +84,28 @@ export const markRow = (name: string, { run, sequence }: Mark): StorageWrite => 
   value: Value.encode([run, sequence])
 })
 
+/** What a storage knows of itself: rows that say so. */
+export const metaRows = (meta: {
+  readonly nodeId: string
+  readonly reserved?: Reservation
+  readonly secret?: string | null
+  readonly syncedAt?: number | undefined
+  readonly user?: string | undefined
+}): ReadonlyArray<StorageWrite> => {
+  const { nodeId, reserved, secret, syncedAt, user } = meta
+  const rows: ReadonlyArray<readonly [key: string, value: unknown]> = [
+    [formatKey, format],
+    [nodeIdKey, nodeId],
+    [reservationKey, reserved && [reserved.millis, reserved.sequence]],
+    [secretKey, secret ?? undefined],
+    [syncedAtKey, syncedAt],
+    [userKey, user]
+  ]
+  return rows.flatMap(([key, value]) =>
+    value === undefined ? [] : [{ space: spaces.meta, key, value: Value.encode(value) }]
+  )
+}
+
 const decodeMap = (name: string, value: Uint8Array): KnownMap => {
   const stored = Value.decode(value)
   const [kind, sync] = Array.isArray(stored) ? stored : [stored, "all"]
@@ -100,6 +122,14 @@ const decodeMark = (name: string, value: Uint8Array): Mark => {
   return { run, sequence }
 }
 
+/** What a row says that is there; `undefined` when it says nothing that can be. */
+const reservationOf = (stored: unknown): Reservation | undefined => {
+  if (stored === undefined) return { millis: 0, sequence: 0 }
+  const [millis, sequence] = Array.isArray(stored) ? stored : []
+  const isSound = Number.isSafeInteger(millis) && millis >= 0 && millis <= millisMax && Outbox.isSequence(sequence)
+  return isSound ? { millis, sequence } : undefined
+}
+
 const textOf = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
 
 /** All but the records. A storage that is new becomes that of the node `newNodeId`. */
@@ -110,28 +140,21 @@ export const read = Effect.fnUntraced(function*(storage: OpenStorage, { rows }: 
   if (metaFault !== undefined) return yield* metaFault
   const storedFormat = meta.get(formatKey)
   if (storedFormat !== undefined && storedFormat !== format) {
-    return yield* new StorageUnavailable({
-      reason: `it was written in format ${
-        String(storedFormat)
-      }, this version reads format ${format}: update the application`
+    return yield* new StorageTooNew({
+      reason: `it is in format ${String(storedFormat)}, this version reads format ${format}`
     })
   }
   const storedNodeId = meta.get(nodeIdKey)
-  const nodeId = isNodeId(storedNodeId) ? storedNodeId : newNodeId
-  if (storedNodeId === undefined) {
-    yield* storage.commit([
-      { space: spaces.meta, key: formatKey, value: Value.encode(format) },
-      { space: spaces.meta, key: nodeIdKey, value: Value.encode(nodeId) }
-    ])
+  const reserved = reservationOf(meta.get(reservationKey))
+  if (reserved === undefined) {
+    return yield* new StorageUnavailable({ reason: "what it says of the stamps that were issued here is unreadable" })
   }
-  const reservation = meta.get(reservationKey)
-  const reserved: Reservation = Array.isArray(reservation)
-    ? { millis: Number(reservation[0]), sequence: Number(reservation[1]) }
-    : { millis: 0, sequence: 0 }
+  const nodeId = isNodeId(storedNodeId) ? storedNodeId : newNodeId
+  if (nodeId !== storedNodeId) yield* storage.commit(metaRows({ nodeId }))
 
   const operations: Array<Outbox.StoredOperation> = []
   yield* rows(spaces.outbox, (key, value) => {
-    const operation = Outbox.decode(value)
+    const operation = Outbox.decode(key, value)
     if (operation === undefined) throw new Error(`${key} is not an operation`)
     operations.push(operation)
   })
@@ -144,6 +167,8 @@ export const read = Effect.fnUntraced(function*(storage: OpenStorage, { rows }: 
   const syncedAt = meta.get(syncedAtKey)
   return {
     nodeId,
+    /** Whether nothing was stored before. */
+    isNew: storedNodeId === undefined,
     reserved,
     operations,
     /** The maps that this device has opened, and those that it has operations for. */

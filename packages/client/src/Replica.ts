@@ -19,6 +19,7 @@ import {
   BackpressureError,
   BatchTooLarge,
   ClientClosed,
+  StorageEvicted,
   type StorageFailure,
   UnsentWrites
 } from "@topgun/core/GridError"
@@ -47,6 +48,7 @@ import * as Outbox from "./Outbox.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
 import * as Remembered from "./Remembered.ts"
 import * as Restamping from "./Restamping.ts"
+import * as StorageGuardian from "./StorageGuardian.ts"
 import { check, checkTtl, type Draft, isRefusal, LocalWrite, type Part, type WriteTerms } from "./Write.ts"
 
 /** One map of this device, and who listens to it. */
@@ -78,7 +80,8 @@ export interface Events {
 }
 
 const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
-  const storage = yield* Effect.flatMap(Storage, ({ open }) => open)
+  const { name: storageName, open } = yield* Storage
+  const storage = yield* open
   const hlc = yield* Hlc.Hlc
   const store = (yield* CrdtStore).open()
   const clock = yield* Effect.clock
@@ -103,7 +106,13 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   // --- Opening: what this device remembers ---
 
   const reader = Remembered.reader(storage, (fault) => void found.push(fault))
+  if (storage.fault !== undefined) found.push(storage.fault)
+  const guardian = yield* StorageGuardian.make({ name: storageName, durable: storage.durable }, onChange)
   const known = yield* Remembered.read(storage, reader, hlc.nodeId())
+  if (known.isNew && storage.isOwned?.() !== false && guardian.wasThere()) {
+    found.push(new StorageEvicted({ reason: `${storage.kind} is empty, and wasn't when this device was here last` }))
+  }
+  guardian.isThere()
   const { operations: stored, reserved } = known
   let { marks, secret, syncedAt, user } = known
   hlc.unsafeAdopt(known.nodeId, reserved.millis)
@@ -165,6 +174,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // Declared before the outbox exists, as each needs the other.
   let nextSequence = () => reserved.sequence
+  let stageAll = (): void => {}
   const inUse = { millis: 0 }
   const journal = yield* Journal.make(storage, reserved, {
     cellWrites,
@@ -176,10 +186,13 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
     onCommit: (fault) => {
       if (fault === storageFault) return
+      // Tried again and again, of which once is enough to hear.
+      const isNews = fault?._tag !== storageFault?._tag
       storageFault = fault
-      if (fault !== undefined) onFault(fault)
+      if (fault !== undefined && isNews) onFault(fault)
       onChange()
-    }
+    },
+    renew: Effect.zipRight(storage.reopen, Effect.sync(() => stageAll()))
   })
   const rejected = yield* RejectedWrites.make({
     journal,
@@ -302,6 +315,22 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       return rejected.reload
     }
   })
+  stageAll = () => {
+    const meta = { nodeId: hlc.nodeId(), reserved: journal.reserved(), secret, syncedAt, user }
+    Remembered.metaRows(meta).forEach(journal.stageRow)
+    for (const [name, map] of known.maps) journal.stageRow(Remembered.mapRow(name, map))
+    for (const operation of outbox.entries()) journal.stageOperation(operation)
+    rejected.stageAgain()
+    for (const [name, { crdt: { cells } }] of maps) {
+      // What the server hasn't got is whole in the first transaction; of the rest it has the other copy.
+      for (const [cell] of cells.records()) {
+        const isOwn = cells.getBase(cell) !== undefined || outbox.isPending(name, cell)
+        journal.stageCell(name, cell, isOwn ? "local" : "remote")
+      }
+    }
+    for (const name of marks.keys()) journal.stageMark(name)
+    guardian.isThere()
+  }
 
   // The last finalizer to be added is the first to run: nobody waits for a client that is gone.
   yield* Effect.addFinalizer(() =>
@@ -376,6 +405,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   /** Calls `admitted` when `hasRoom` or, where the policy is to wait, when there is room for so many operations. */
   const enter = (concern: WriteConcern, places: number, hasRoom: boolean, admitted: (write: LocalWrite) => void) => {
+    guardian.onWrite()
     const write = new LocalWrite(now(), concern)
     if (hasRoom) {
       admitted(write)
@@ -477,6 +507,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
               closed = Exit.isSuccess(exit)
               gone = closed
               if (closed) {
+                if (what !== "keep") guardian.isGone()
                 outbox.close(new ClientClosed())
                 rejected.clear()
               }
@@ -489,9 +520,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     outbox,
     rejected,
     mirror,
-    storageKind: storage.kind,
-    storageDurable: storage.durable,
-    storageFault: () => storageFault,
+    storageKind: () => storage.kind,
+    storageDurable: () => storage.durable,
+    storageFault: () => storageFault ?? storage.fault,
+    room: guardian.room,
 
     /** Hears of what concerns the device, until the returned function is called. */
     observe: (events: Events): () => void => {

@@ -55,8 +55,13 @@ export interface SyncStatus {
     readonly kind: string
     /** Whether it outlives the process. */
     readonly durable: boolean
-    /** Why writes can't be kept on this device at present. */
+    /** Why writes can't be kept on this device at present: with `durable: false` not before it is opened again. */
     readonly fault: string | undefined
+    /** Whether the browser has promised not to delete it when it wants room; `undefined` where there is none to say so. */
+    readonly persisted: boolean | undefined
+    /** What this origin takes up, and may take up, in bytes, as the browser estimates it now and then. */
+    readonly usage: number | undefined
+    readonly quota: number | undefined
   }
   /** The server's clock minus this device's, in ms, where they differ. */
   readonly clockSkewMillis: number

@@ -42,9 +42,10 @@ const make = Effect.gen(function*() {
     hasSynced: engine.lastSyncedAt() !== undefined,
     lastSyncedAt: engine.lastSyncedAt(),
     storage: {
-      kind: replica.storageKind,
-      durable: replica.storageDurable,
-      fault: wordsOf(replica.storageFault())
+      kind: replica.storageKind(),
+      durable: replica.storageDurable(),
+      fault: wordsOf(replica.storageFault()),
+      ...replica.room()
     },
     clockSkewMillis: engine.skewMillis(),
     failure: wordsOf(engine.lastFailure()),

@@ -80,9 +80,17 @@ export const make = Effect.fnUntraced(
     // --- Storage, by role ---
 
     const storage: OpenStorage = {
-      kind: source.kind,
-      durable: source.durable,
-      isShared: true,
+      get kind() {
+        return phase._tag === "Leading" ? phase.storage.kind : source.kind
+      },
+      get durable() {
+        return phase._tag === "Leading" ? phase.storage.durable : source.durable
+      },
+      get fault() {
+        return phase._tag === "Leading" ? phase.storage.fault : undefined
+      },
+      isOwned: () => phase._tag === "Leading",
+      reopen: Effect.suspend(() => phase._tag === "Leading" ? phase.storage.reopen : Effect.void),
       scan: (space, after, limit) =>
         Effect.suspend(() => phase._tag === "Leading" ? phase.storage.scan(space, after, limit) : Effect.succeed([])),
       commit: (writes) =>

@@ -250,8 +250,8 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
     commit: (writes: ReadonlyArray<StorageWrite>): Effect.Effect<void, StorageFailure> =>
       Effect.suspend(() => {
         const operations: Array<Messages.PlainOperation> = []
-        for (const { space, value } of writes) {
-          const operation = space === spaces.outbox && value !== undefined ? Outbox.decode(value) : undefined
+        for (const { key, space, value } of writes) {
+          const operation = space === spaces.outbox && value !== undefined ? Outbox.decode(key, value) : undefined
           if (operation !== undefined) operations.push(plainOf(operation))
         }
         if (operations.length === 0 && forwarding.size === 0) return Effect.void

@@ -102,7 +102,14 @@ const notOpen: SyncStatus = {
   backlog: "low",
   hasSynced: false,
   lastSyncedAt: undefined,
-  storage: { kind: "opening", durable: false, fault: undefined },
+  storage: {
+    kind: "opening",
+    durable: false,
+    fault: undefined,
+    persisted: undefined,
+    usage: undefined,
+    quota: undefined
+  },
   clockSkewMillis: 0,
   failure: undefined,
   needsAuth: false,
@@ -419,7 +426,7 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
   })
   facade.opening.catch((fault: unknown) => {
     const kind = options.storage?.kind ?? "memory"
-    status.set({ ...notOpen, storage: { kind, durable: false, fault: String(fault) } })
+    status.set({ ...notOpen, storage: { ...notOpen.storage, kind, fault: String(fault) } })
   })
   const close = async (): Promise<void> => {
     await facade.close()

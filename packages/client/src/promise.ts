@@ -42,6 +42,7 @@ export const StorageUnavailable: ErrorClass<"StorageUnavailable"> = plain(Errors
 export const StorageQuotaExceeded: ErrorClass<"StorageQuotaExceeded"> = plain(Errors.StorageQuotaExceeded)
 export const StorageEvicted: ErrorClass<"StorageEvicted"> = plain(Errors.StorageEvicted)
 export const StorageSuperseded: ErrorClass<"StorageSuperseded"> = plain(Errors.StorageSuperseded)
+export const StorageTooNew: ErrorClass<"StorageTooNew"> = plain(Errors.StorageTooNew)
 export const StorageKeyRefused: ErrorClass<"StorageKeyRefused"> = plain(Errors.StorageKeyRefused)
 export const NodeIdConflict: ErrorClass<"NodeIdConflict"> = plain(Errors.NodeIdConflict)
 export const ResyncRequired: ErrorClass<"ResyncRequired"> = plain(Errors.ResyncRequired)

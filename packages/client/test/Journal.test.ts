@@ -73,7 +73,8 @@ describe("the journal", () => {
         markWrite,
         inUse: () => ({ millis, sequence: 7 }),
         onCell: () => {},
-        onCommit: () => {}
+        onCommit: () => {},
+        renew: Effect.void
       })
       journal.stageRow({ space: "s", key: "k", value: new Uint8Array(1) })
       yield* clock.settle
@@ -115,7 +116,8 @@ describe("the journal", () => {
         markWrite,
         inUse: () => ({ millis: 0, sequence: 0 }),
         onCell: () => {},
-        onCommit: () => {}
+        onCommit: () => {},
+        renew: Effect.void
       })
       for (let n = 0; n < 12_000; n++) journal.stageCell("m", `k${n}`, "remote")
       journal.stageCell("m", "mine", "local")
@@ -163,6 +165,51 @@ describe("what storage holds", () => {
       expect(Object.fromEntries(map)).toEqual({ b: 2 })
       expect(faults).toMatchObject([{ _tag: "StorageUnavailable" }])
       expect(client.status.current.pending).toBe(2)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("of an operation under another's number, or one that nobody gets to, isn't taken for one", () =>
+    Effect.gen(function*() {
+      const faults: Array<unknown> = []
+      const device = Storage.memory()
+      const first = yield* World.startClient("alice", { autoConnect: false }, device)
+      const map = yield* first.map<number>("m")
+      yield* map.set("a", 1)
+      yield* first.close
+      const [row] = yield* Effect.promise(() => device.scan("outbox", undefined, 10))
+      const [format, sequence, ...rest] = Value.decode(row!.value) as [number, number]
+      const stored = (key: string, of: unknown) => ({
+        space: "outbox",
+        key,
+        value: Value.encode([format, of, ...rest])
+      })
+      yield* Effect.promise(() =>
+        device.commit([
+          stored("00000000000fff", sequence),
+          stored("1fffffffffffff", Number.MAX_SAFE_INTEGER),
+          stored("00000000000ffe", -1),
+          stored("00000000000ffd", "4093")
+        ])
+      )
+      const client = yield* World.startClient("alice", {
+        autoConnect: false,
+        onError: (fault) => void faults.push(fault)
+      }, device)
+      expect(client.status.current.pending).toBe(1)
+      expect(faults).toMatchObject([{ _tag: "StorageUnavailable", reason: "4 rows of \"outbox\" are unreadable" }])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("of what stamps were issued stops the client where it can't be read, and changes nothing", () =>
+    Effect.gen(function*() {
+      const device = Storage.memory()
+      const first = yield* World.startClient("alice", { autoConnect: false }, device)
+      yield* (yield* first.map<number>("m")).set("a", 1)
+      yield* first.close
+      for (const reservation of ["no array", [], [1, -1], [2 ** 48, 1], [1, 2 ** 53], ["1", "1"]]) {
+        const value = Value.encode(reservation)
+        yield* Effect.promise(() => device.commit([{ space: "meta", key: "reservation", value }]))
+        const refused = yield* Effect.flip(World.startClient("alice", { autoConnect: false }, device))
+        expect(refused).toMatchObject({ _tag: "StorageUnavailable" })
+      }
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("of a write whose operation can't be read is sent nevertheless", () =>

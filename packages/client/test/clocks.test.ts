@@ -429,8 +429,8 @@ describe("a restart", () => {
           const same = yield* again.map<number>("m")
           expect(Object.fromEntries(same)).toEqual({ k0: 0, k1: 1, k2: 2, k3: 3, k4: 4 })
           for (const key of same.keys()) expect(same.getRecord(key)!.nodeId).toBe(name)
-          for (const { value } of yield* Effect.promise(() => memory.scan("outbox", undefined, 10))) {
-            const { cell, record } = Outbox.decode(value)!
+          for (const { key, value } of yield* Effect.promise(() => memory.scan("outbox", undefined, 10))) {
+            const { cell, record } = Outbox.decode(key, value)!
             expect(record.stamp).toEqual(same.getRecord(cell)!.stamp)
           }
           if (kept === 0) expect(again.status.current.pending).toBe(5)

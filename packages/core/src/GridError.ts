@@ -57,6 +57,18 @@ export class StorageSuperseded extends Schema.TaggedError<StorageSuperseded>()("
   }
 }
 
+/** A newer version of this program has written the storage. It stays as it is. */
+export class StorageTooNew extends Schema.TaggedError<StorageTooNew>()("StorageTooNew", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  readonly code = "TG_STORAGE_TOO_NEW"
+  readonly retryable = false
+  override get message(): string {
+    return `Storage was written by a newer version: ${this.reason}. Nothing was changed: update the application, or reload it`
+  }
+}
+
 /** Storage is encrypted with another key than the one given, or isn't what this key has written. */
 export class StorageKeyRefused extends Schema.TaggedError<StorageKeyRefused>()("StorageKeyRefused", {
   reason: Schema.String,
@@ -75,6 +87,7 @@ export type StorageFailure =
   | StorageQuotaExceeded
   | StorageEvicted
   | StorageSuperseded
+  | StorageTooNew
   | StorageKeyRefused
 
 /** A map was read before its records were loaded. Not the same as empty. */

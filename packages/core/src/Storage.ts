@@ -9,6 +9,7 @@ import {
   StorageKeyRefused,
   StorageQuotaExceeded,
   StorageSuperseded,
+  StorageTooNew,
   StorageUnavailable
 } from "./GridError.ts"
 import { memory, type StorageAdapter, StorageFault, type StorageRow, type StorageWrite } from "./StorageAdapter.ts"
@@ -19,14 +20,21 @@ export { memory, type StorageAdapter, type StorageRow, type StorageWrite }
 export interface OpenStorage {
   readonly kind: string
   readonly durable: boolean
-  /** Whether another tab may come to own it: a commit that fails for that, as superseded, is to be made again. */
-  readonly isShared?: boolean
+  /** Why rows are in memory only, where they were to be kept. */
+  readonly fault: StorageFailure | undefined
+  /**
+   * Where the tabs of a browser have it in common: whether it is this one's now. A commit that fails as superseded, as another
+   * has come to own it, is to be made again.
+   */
+  readonly isOwned?: () => boolean
   readonly scan: (
     space: string,
     after: string | undefined,
     limit: number
   ) => Effect.Effect<ReadonlyArray<StorageRow>, StorageFailure>
   readonly commit: (writes: ReadonlyArray<StorageWrite>) => Effect.Effect<void, StorageFailure>
+  /** Opens it again, empty, after its rows were deleted under it. */
+  readonly reopen: Effect.Effect<void, StorageFailure>
 }
 
 /** Where this node keeps its data. It is opened by who owns it, which among a browser's tabs is one at a time. */
@@ -45,6 +53,7 @@ const failures = {
   quota: StorageQuotaExceeded,
   evicted: StorageEvicted,
   superseded: StorageSuperseded,
+  newer: StorageTooNew,
   key: StorageKeyRefused
 } as const
 
@@ -58,24 +67,42 @@ const failureOf = (what: string, cause: unknown): StorageFailure => {
 export const attempt = <A>(what: string, run: () => Promise<A>): Effect.Effect<A, StorageFailure> =>
   Effect.tryPromise({ try: run, catch: (cause) => failureOf(what, cause) })
 
-/** The storage of an adapter, open for `name` as long as the scope is. */
-export const make = (
-  adapter: StorageAdapter,
-  name: string
-): Effect.Effect<OpenStorage, StorageFailure, Scope.Scope> =>
-  Effect.as(
-    Effect.acquireRelease(
-      attempt(`${adapter.kind} could not be opened`, () => adapter.open(name)),
-      () => Effect.ignoreLogged(attempt(`${adapter.kind} could not be closed`, () => adapter.close()))
-    ),
-    {
-      kind: adapter.kind,
-      durable: adapter.durable,
-      scan: (space, after, limit) =>
-        attempt(`${adapter.kind} could not be read`, () => adapter.scan(space, after, limit)),
-      commit: (writes) => attempt(`${adapter.kind} could not be written`, () => adapter.commit(writes))
+/**
+ * Whether a node can do without its storage for now. Where it is somebody else's, of another key or of a newer version, it can't:
+ * it would show nothing where there is something, and be one writer too many.
+ */
+const isPassable = ({ _tag }: StorageFailure): boolean =>
+  _tag === "StorageUnavailable" || _tag === "StorageQuotaExceeded"
+
+/**
+ * The storage of an adapter, open for `name` as long as the scope is. One that would keep rows and can't be opened, as there is no
+ * room, no answer or no such thing here, is stood in for by memory, which says so: see `fault`.
+ */
+export const make = Effect.fnUntraced(function*(adapter: StorageAdapter, name: string) {
+  const open = (which: StorageAdapter) => attempt(`${which.kind} could not be opened`, () => which.open(name))
+  const close = (which: StorageAdapter) =>
+    Effect.ignoreLogged(attempt(`${which.kind} could not be closed`, () => which.close()))
+  const acquire = (which: StorageAdapter) => Effect.as(Effect.acquireRelease(open(which), () => close(which)), which)
+
+  let fault: StorageFailure | undefined
+  const used = yield* Effect.catchIf(
+    acquire(adapter),
+    (failure) => adapter.durable && isPassable(failure),
+    (failure) => {
+      fault = failure
+      return acquire(memory())
     }
   )
+  const opened: OpenStorage = {
+    kind: used.kind,
+    durable: used.durable,
+    fault,
+    scan: (space, after, limit) => attempt(`${used.kind} could not be read`, () => used.scan(space, after, limit)),
+    commit: (writes) => attempt(`${used.kind} could not be written`, () => used.commit(writes)),
+    reopen: Effect.uninterruptible(Effect.zipRight(close(used), open(used)))
+  }
+  return opened
+})
 
 /** A layer over any driver. */
 export const layerAdapter = (adapter: () => StorageAdapter, name = "topgun"): Layer.Layer<Storage> =>

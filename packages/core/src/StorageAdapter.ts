@@ -25,9 +25,10 @@ export interface StorageWrite {
 
 /**
  * What of a storage's troubles the client has an answer of its own to. `quota`: there is no room. `evicted`: the rows are
- * gone, though nobody deleted them here. `superseded`: somebody else has opened it since. `key`: it's encrypted with another key.
+ * gone, though nobody deleted them here. `superseded`: somebody else has opened it since. `newer`: a newer version wrote it, in a
+ * way that this one can't read. `key`: it's encrypted with another key.
  */
-export type StorageTrouble = "quota" | "evicted" | "superseded" | "key"
+export type StorageTrouble = "quota" | "evicted" | "superseded" | "newer" | "key"
 
 /** What a driver rejects with where it knows what the trouble is. */
 export class StorageFault extends Error {

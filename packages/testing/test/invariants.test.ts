@@ -75,7 +75,7 @@ describe("mutants", () => {
       const changed = mutate(mutant, source)
       assert.notStrictEqual(changed, source)
       assert.strictEqual(changed.split("\n").length, source.split("\n").length)
-      const tests = ["packages/testing/src/laws.ts", "packages/testing/src/storageSuite.ts", mutant.test]
+      const tests = ["packages/testing/src/laws.ts", "packages/testing/src/storageCases.ts", mutant.test]
         .map((path) => readFileSync(join(root, path), "utf8").replaceAll("\\\"", "\"")).join("\n")
       assert.include(tests, mutant.fails, mutant.breaks)
     }

@@ -21,10 +21,22 @@ const adapters = (file: string, test: string) => ({
   test: `packages/adapters/test/${test}.test.ts`
 })
 
+/** A fault of core that a test of the client finds. */
+const coreByClient = (file: string, test: string) => ({
+  file: `packages/core/src/${file}.ts`,
+  test: `packages/client/test/${test}.test.ts`
+})
+
 /** A fault of core that a test of the server finds. */
 const coreByServer = (file: string, test: string) => ({
   file: `packages/core/src/${file}.ts`,
   test: `packages/server/test/${test}.test.ts`
+})
+
+/** A fault that a test in a real browser finds. */
+const inBrowser = (file: string, test: string) => ({
+  file: `packages/${file}.ts`,
+  test: `packages/testing/test/browser/${test}.test.ts`
 })
 
 export const mutants: ReadonlyArray<Mutant> = [
@@ -1506,5 +1518,237 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    await commitInner(state, [await headerWrite({ ...state, derivation, master })], [])",
     replace: "    void master",
     fails: "to another passphrase is one commit, after which the old one opens nothing"
+  },
+  {
+    id: "STO-1",
+    breaks: "a connection that the browser has lost isn't opened again",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "        if (!isLost(fault) || millis === undefined) throw faultOf(fault, called)",
+    replace: "        throw faultOf(fault, called)",
+    fails: "does everything once and in order when "
+  },
+  {
+    id: "STO-1",
+    breaks: "no room counts as any other trouble",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "  if (isNamed(fault, \"QuotaExceededError\")) {",
+    replace: "  if (isNamed(fault, \"NoSuchError\")) {",
+    fails: "says that there is no room, wherever the browser says so"
+  },
+  {
+    id: "STO-1",
+    breaks: "where there is no room, what is stored isn't shown either",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "      if (!isNamed(fault, \"QuotaExceededError\")) throw fault",
+    replace: "      throw fault",
+    fails: "shows what is stored where there is no room to take it over"
+  },
+  {
+    id: "STO-1",
+    breaks: "a database that is opened too late stays open",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "      opening.then((database) => database.close(), () => {})",
+    replace: "      opening.catch(() => {})",
+    fails: "gives up opening, and closes what comes too late"
+  },
+  {
+    id: "STO-2",
+    breaks: "a client goes on in the empty database that its own was replaced by",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "          isDeleted = !isNew",
+    replace: "          isDeleted = false",
+    fails: "makes way for a deletion, and doesn't go on in an empty database"
+  },
+  {
+    id: "STO-2",
+    breaks: "the first to open a database that was deleted and made anew counts as its owner before",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "  return (high! & 0x1f_ffff) * 2 ** 32 + low!",
+    replace: "  return Math.min(1, high! + low!)",
+    fails: "doesn't take another's database, made after its own was deleted, for its own"
+  },
+  {
+    id: "STO-2",
+    breaks: "rows that were deleted count as somebody else's",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "        if (found === undefined) throw new StorageFault(\"evicted\"",
+    replace: "        if (found === undefined) throw new StorageFault(\"superseded\"",
+    fails: "takes rows that were deleted under it for what they are"
+  },
+  {
+    id: "STO-2",
+    breaks: "what a newer version has written counts as out of order",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "  if (isNamed(fault, \"VersionError\")) {",
+    replace: "  if (isNamed(fault, \"NoSuchError\")) {",
+    fails: "leaves what a newer version has written as it is"
+  },
+  {
+    id: "STO-1",
+    breaks: "in a browser, a value is stored with the whole buffer that it is a part of",
+    ...inBrowser("adapters/src/indexeddb", "storage"),
+    find: "value: value && new Uint8Array(value) }))",
+    replace: "value }))",
+    fails: "keeps only the part of a larger buffer that a value is"
+  },
+  {
+    id: "STO-1",
+    breaks: "a client without a storage that it could have done without doesn't open",
+    ...coreByClient("Storage", "StorageGuardian"),
+    find: "(failure) => adapter.durable && isPassable(failure)",
+    replace: "(failure) => !adapter.durable && isPassable(failure)",
+    fails: "goes on in memory, and says so: "
+  },
+  {
+    id: "STO-1",
+    breaks: "a client goes on in memory beside a storage that isn't for it",
+    ...coreByClient("Storage", "StorageGuardian"),
+    find: "(failure) => adapter.durable && isPassable(failure)",
+    replace: "() => adapter.durable",
+    fails: "refuses to be opened, writes nothing and sends nothing"
+  },
+  {
+    id: "STO-1",
+    breaks: "nobody is told that a client goes on in memory",
+    ...client("Replica", "StorageGuardian"),
+    find: "  if (storage.fault !== undefined) found.push(storage.fault)",
+    replace: "",
+    fails: "goes on in memory, and says so: "
+  },
+  {
+    id: "STO-1",
+    breaks: "the fault of a full storage is told of at each try",
+    ...client("Replica", "StorageGuardian"),
+    find: "      const isNews = fault?._tag !== storageFault?._tag",
+    replace: "      const isNews = true",
+    fails: "says so to who writes, keeps all in memory, and stores it when there is room"
+  },
+  {
+    id: "STO-1",
+    breaks: "a browser is asked not to delete at each write",
+    ...client("StorageGuardian", "StorageGuardian"),
+    find: "      isAsked = true",
+    replace: "      isAsked = false",
+    fails: "is asked once not to delete what is stored"
+  },
+  {
+    id: "STO-1",
+    breaks: "a browser that never answers isn't asked again",
+    ...client("StorageGuardian", "StorageGuardian"),
+    find: "  }).pipe(Effect.timeoutOption(answerWithin))",
+    replace: "  })",
+    fails: "is asked how much room there is, now and then"
+  },
+  {
+    id: "STO-2",
+    breaks: "rows of a newer format are read as if they were of this one",
+    ...client("Remembered", "StorageGuardian"),
+    find: "  if (storedFormat !== undefined && storedFormat !== format) {",
+    replace: "  if (storedFormat !== undefined && storedFormat === -1) {",
+    fails: "leaves rows of a newer format as they are"
+  },
+  {
+    id: "STO-2",
+    breaks: "storage that was deleted under a client gets only what is written after that",
+    ...client("Replica", "StorageGuardian"),
+    find: "    renew: Effect.zipRight(storage.reopen, Effect.sync(() => stageAll()))",
+    replace: "    renew: storage.reopen",
+    fails: "stores all that it has anew, is told of once, and goes on as the same node"
+  },
+  {
+    id: "STO-2",
+    breaks: "a write that found its storage deleted isn't promised to be in the new one",
+    ...client("Journal", "StorageGuardian"),
+    find: "    if (isAgain) postponed = waiters",
+    replace: "    if (isAgain) waiters.forEach((each) => Deferred.unsafeDone(each, outcome))",
+    fails: "stores all that it has anew, is told of once, and goes on as the same node"
+  },
+  {
+    id: "STO-2",
+    breaks: "rejected writes don't come to the new storage",
+    ...client("Replica", "StorageGuardian"),
+    find: "    rejected.stageAgain()",
+    replace: "",
+    fails: "keeps its rejected writes"
+  },
+  {
+    id: "STO-2",
+    breaks: "an empty storage is taken for that of a new device",
+    ...client("Replica", "StorageGuardian"),
+    find: "  if (known.isNew && guardian.wasThere()) {",
+    replace: "  if (known.isNew && !guardian.wasThere()) {",
+    fails: "is told of it, becomes another node, and takes everything from the server"
+  },
+  {
+    id: "STO-2",
+    breaks: "a logout counts as a deletion",
+    ...client("Replica", "StorageGuardian"),
+    find: "                if (what !== \"keep\") guardian.isGone()",
+    replace: "",
+    fails: "is told of nothing after a logout, unless something was kept"
+  },
+  {
+    id: "STO-2",
+    breaks: "the new storage has operations whose records come later",
+    ...client("Replica", "StorageGuardian"),
+    find: "        journal.stageCell(name, cell, isOwn ? \"local\" : \"remote\")",
+    replace: "        journal.stageCell(name, cell, isOwn ? \"remote\" : \"remote\")",
+    fails: "has all that is unsent in the first transaction, whatever becomes of the device after it"
+  },
+  {
+    id: "IN-1",
+    breaks: "an operation's number is believed wherever it is stored",
+    ...client("Outbox", "Journal"),
+    find: "storageKey(sequence) !== storedAs) return undefined",
+    replace: "storageKey(sequence) === \"\") return undefined",
+    fails: "of an operation under another's number, or one that nobody gets to, isn't taken for one"
+  },
+  {
+    id: "CLK-1",
+    breaks: "a device whose note of issued stamps can't be read begins anew with them",
+    ...client("Remembered", "Journal"),
+    find: "  return isSound ? { millis, sequence } : undefined",
+    replace: "  return isSound ? { millis, sequence } : { millis: 0, sequence: 0 }",
+    fails: "of what stamps were issued stops the client where it can't be read"
+  },
+  {
+    id: "IN-1",
+    breaks: "what isn't bytes is read as if it were",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "value: value instanceof Uint8Array ? value : unreadable }",
+    replace: "value: value as Uint8Array }",
+    fails: "gives nothing that no decoder refuses for what somebody else has put there"
+  },
+  {
+    id: "OPL-1",
+    breaks: "in a browser, a write is durable before its record is",
+    ...inBrowser("client/src/Journal", "client"),
+    find: "    for (const [map, cells] of batch.local) for (const cell of cells) addWrites(map, cell)",
+    replace: "    for (const [map, cells] of batch.local) for (const cell of cells) addCell(staged.remote, map, cell)",
+    fails: "has what it was said to have, and of each write record and operation or neither"
+  },
+  {
+    id: "STO-1",
+    breaks: "in a browser that is full, what couldn't be stored is forgotten",
+    ...inBrowser("client/src/Journal", "client"),
+    find: "    restore(batch)",
+    replace: "    void restore",
+    fails: "is never said to have saved what it hasn't, and saves that when it has"
+  },
+  {
+    id: "STO-2",
+    breaks: "in a browser that deletes storage, a client keeps in the new one only what is written after that",
+    ...inBrowser("client/src/Replica", "client"),
+    find: "    renew: Effect.zipRight(storage.reopen, Effect.sync(() => stageAll()))",
+    replace: "    renew: storage.reopen",
+    fails: "stores all that its pages have anew, be the server away, and loses nothing that is unsent"
+  },
+  {
+    id: "CLK-6",
+    breaks: "in a browser, a copied profile goes on as the node that it was copied from",
+    ...inBrowser("server/src/Devices", "client"),
+    find: "if (shown < 0 || (known?.userId",
+    replace: "if ((known?.userId",
+    fails: "makes two devices of one, which lose nothing that either wrote"
   }
 ]
