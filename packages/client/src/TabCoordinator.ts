@@ -160,6 +160,8 @@ export const make = Effect.fnUntraced(
       const isReady = yield* Deferred.make<void>()
       const events = new Signal()
       let isSuspended = false
+      /** Of the leader that counts. Grows from one to the next, be it by the clock or, where that was set back, by one. */
+      let term = 0
       const stopHearing = tabs.subscribe((event) => {
         isSuspended = event === "suspended"
         events.notify()
@@ -181,11 +183,12 @@ export const make = Effect.fnUntraced(
         isWanted = false
         report = undefined
         tabEngine.changed()
+        term = Math.max(term + 1, now())
         // One that has led before is another leader: what was agreed with that one is no more.
         const leader = yield* TabLeader.serve({
           tabs,
           name,
-          leader: yield* makeNodeId,
+          leader: { name: yield* makeNodeId, term },
           replica,
           engine: own,
           status
@@ -195,7 +198,7 @@ export const make = Effect.fnUntraced(
           if (announced._tag === "Hello") everyone.send(leader.hello(announced.tab))
         })
         yield* Effect.addFinalizer(() => Effect.sync(everyone.close))
-        everyone.send({ _tag: "Leading" } satisfies Messages.Announcement)
+        everyone.send({ _tag: "Leading", leader: { name: tab, term } } satisfies Messages.Announcement)
         yield* Effect.raceFirst(Effect.promise(() => held.lost), events.until(() => isSuspended))
       }, Effect.scoped)
 
@@ -238,6 +241,10 @@ export const make = Effect.fnUntraced(
             tab,
             replica,
             now,
+            term: () => term,
+            onTerm: (heard) => {
+              term = heard
+            },
             onReport: (next) => {
               report = next
               tabEngine.changed()

@@ -37,8 +37,7 @@ export interface Options {
   readonly tabs: Tabs
   /** Of the channel of all. */
   readonly name: string
-  /** This leadership's own name. */
-  readonly leader: string
+  readonly leader: Messages.Leader
   readonly replica: Replica["Type"]
   readonly engine: SyncEngine["Type"]
   readonly status: Live<SyncStatus>
@@ -268,7 +267,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
     /** A follower says hello: it is listened to from now on, and begins. */
     hello: (tab: string): Messages.Announcement => {
       if (!sessions.has(tab)) {
-        const channel = tabs.join(Messages.channelOf(name, leader, tab), (message) => {
+        const channel = tabs.join(Messages.channelOf(name, leader.name, tab), (message) => {
           if (sessions.get(tab) === session) receive(tab, session, message as Messages.FromFollower)
         })
         const session: Session = { send: channel.send, close: channel.close, pages: undefined, untaken: 0 }

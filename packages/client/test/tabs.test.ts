@@ -394,7 +394,7 @@ describe("Tabs", () => {
     () =>
       Effect.gen(function*() {
         const only = process.env["SEED"]
-        for (let seed = Number(only ?? 1); seed <= Number(only ?? 20); seed++) {
+        for (let seed = Number(only ?? 1); seed <= Number(only ?? 150); seed++) {
           yield* run(seed).pipe(Effect.scoped, inWorld(seed), Effect.withRandom(Random.make(seed)))
         }
       }),
