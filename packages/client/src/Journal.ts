@@ -148,6 +148,8 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
   /** Those who wait for a transaction that has to be made again. */
   let postponed: Array<Deferred.Deferred<void, StorageFailure>> = []
   const work = Effect.unsafeMakeLatch(false)
+  /** Closed while storage is taken over: who waits for it goes before the next transaction. */
+  const between = Effect.unsafeMakeLatch(true)
   const oneAtATime = Effect.unsafeMakeSemaphore(1).withPermits(1)
 
   const reserve = (): Reservation | undefined => {
@@ -252,6 +254,7 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
 
   const loop = Effect.gen(function*() {
     yield* work.await
+    yield* between.await
     if (!(yield* commit)) yield* Effect.sleep(retryMillis)
   }).pipe(Effect.forever)
 
@@ -296,12 +299,17 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     isStaged: ({ sequence }) => staged.operations.has(sequence),
     isIdle: () => !isStaged() && postponed.length === 0,
     takeOver: (read) =>
-      oneAtATime(read((reservation) => {
-        staged.rows.clear()
-        staged.operations.clear()
-        staged.marks.clear()
-        reserved = reservation
-      })),
+      Effect.acquireUseRelease(
+        between.close,
+        () =>
+          oneAtATime(read((reservation) => {
+            staged.rows.clear()
+            staged.operations.clear()
+            staged.marks.clear()
+            reserved = reservation
+          })),
+        () => between.open
+      ),
     end: (writes) =>
       Effect.gen(function*() {
         yield* storage.commit(yield* writes)

@@ -55,6 +55,7 @@ export class TabCoordinator extends Context.Tag("@topgun/client/TabCoordinator")
 /** A tab that knows of no others. */
 export const alone = TabCoordinator.of({ role: () => "only", report: () => undefined })
 
+const closed = new StorageUnavailable({ reason: "this tab is closed" })
 const superseded = new StorageSuperseded({ reason: "the tabs of this browser have another leader" })
 
 /** The part of a tab in whatever has the storage in common with it. */
@@ -99,12 +100,13 @@ export const make = Effect.fnUntraced(
             case "Beginning":
               return Effect.void
             case "Changing":
-              if (isClosed) return new StorageUnavailable({ reason: "this tab is closed" })
+              if (isClosed) return closed
               // What is to be written then is another matter.
               return Effect.zipRight(phaseChanged.until(() => phase._tag !== "Changing" || isClosed), superseded)
             case "Following":
               return phase.following.commit(writes)
             case "Leading": {
+              if (!phase.isReady) return isClosed ? closed : superseded
               if (writes.length === 0) return Effect.void
               const leading = phase
               return Effect.catchTag(

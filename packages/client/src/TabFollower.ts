@@ -15,10 +15,10 @@ import type { TabChannel, Tabs } from "./Tabs.ts"
 /** A leader that wasn't heard for so long is asked for a sign of life, in ms. */
 const quietMillis = 1_000
 /** How long it has for it, the first time and, as this tab may have slept itself, once more. */
-const signMillis = [1_500, 1_000] as const
+const signMillis = [1_000, 750] as const
 
 /** Who takes the place of a silent leader does so within so many ms, at a time of its own. */
-const spreadMillis = 500
+const spreadMillis = 400
 
 /** Why a tab has nobody to follow: there is no sign of life from any leader, or the leader has logged the user out. */
 export type Ending = "silent" | "gone"
