@@ -1750,5 +1750,69 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "if (shown < 0 || (known?.userId",
     replace: "if ((known?.userId",
     fails: "makes two devices of one, which lose nothing that either wrote"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a tab that takes over writes as the one before, which may not know yet that it has lost its part",
+    ...client("Mirror", "tabs"),
+    find: "        journal.adopt(writer)",
+    replace: "        hlc.unsafeAdopt(known.nodeId, hlc.unsafeLatest().millis)",
+    fails: "write under node ids of their own, whoever leads"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a tab that follows goes on as the node that it was as the leader",
+    ...client("Mirror", "tabs"),
+    find: "      isFollowing = true",
+    replace: "      if (isFollowing ||= true) return yield* outbox.relay((operation) => !journal.isStaged(operation))",
+    fails: "write under node ids of their own, whoever leads"
+  },
+  {
+    id: "OPL-1",
+    breaks: "a follower is told that its write is durable before it is",
+    ...client("TabLeader", "tabs"),
+    find: "    run(Effect.match(Effect.suspend(() => taken.stored), {",
+    replace: "    run(Effect.match(Effect.void, {",
+    fails: "store what a follower writes before it is told so, in the storage of all"
+  },
+  {
+    id: "STO-2",
+    breaks: "nobody takes the place of a leader that shows no sign of life",
+    ...client("TabFollower", "tabs"),
+    find: "      return end(\"silent\")",
+    replace: "      continue",
+    fails: "have another leader within 5 seconds when theirs is gone (freeze), and lose and double nothing"
+  },
+  {
+    id: "STO-2",
+    breaks: "a leader that is put to sleep takes its lock along",
+    ...client("TabCoordinator", "tabs"),
+    find: "        if (isSuspended) lock?.release()",
+    replace: "",
+    fails: "have another leader within 5 seconds when theirs is gone (suspend), and lose and double nothing"
+  },
+  {
+    id: "STO-2",
+    breaks: "a leader that has lost its part and doesn't know yet is followed",
+    ...client("TabFollower", "tabs"),
+    find: "      if (announced.leader.term < options.term()) return",
+    replace: "",
+    fails: "don't follow one that has lost its part and doesn't know yet"
+  },
+  {
+    id: "STO-2",
+    breaks: "a follower's own writes give way to what the leader says before it has stored them",
+    ...client("Mirror", "tabs"),
+    find: "        const isOwn = own !== undefined &&",
+    replace: "        const isOwn = false && own !== undefined &&",
+    fails: "show what was written last in them, though the leader hasn't heard of it"
+  },
+  {
+    id: "STO-2",
+    breaks: "a follower that doesn't keep up is sent everything",
+    ...client("TabLeader", "tabs"),
+    find: "    if (session.untaken > untakenMax) session.pages = undefined",
+    replace: "    if (session.untaken < 0) session.pages = undefined",
+    fails: "begin anew with one that doesn't keep up, and send it no more meanwhile"
   }
 ]
