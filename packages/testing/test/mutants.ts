@@ -1466,7 +1466,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-1",
     breaks: "in a browser, a value is stored with the whole buffer that it is a part of",
     ...inBrowser("adapters/src/indexeddb", "storage"),
-    find: "value: value && new Uint8Array(value) }))",
+    find: "value: value && ownOf(value) }))",
     replace: "value }))",
     fails: "keeps only the part of a larger buffer that a value is"
   },
