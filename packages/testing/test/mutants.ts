@@ -1629,5 +1629,21 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "if (shown < 0 || (known?.userId",
     replace: "if ((known?.userId",
     fails: "makes two devices of one, which lose nothing that either wrote"
+  },
+  {
+    id: "STO-1",
+    breaks: "a commit keeps the page from going on until all its rows are handed over",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "          if (i % rowsAtOnce < rowsAtOnce - 1) continue",
+    replace: "          if (i % rowsAtOnce < rowsAtOnce) continue",
+    fails: "makes a commit of many rows whole or not at all, and lets the page go on in between"
+  },
+  {
+    id: "STO-1",
+    breaks: "large rows come in pages as long as those of small ones",
+    ...client("Remembered", "Journal"),
+    find: "Math.floor(pageBytesMax * rows.length / Math.max(bytes, 1))",
+    replace: "pageRowsMax + Math.min(bytes, 0)",
+    fails: "is read in pages of so many rows and bytes as keep nobody waiting"
   }
 ]
