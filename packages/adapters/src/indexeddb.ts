@@ -84,8 +84,8 @@ const ownOf = (value: Uint8Array): Uint8Array =>
 /** What a request comes to. */
 const answerOf = <A>(request: IDBRequest<A>): Promise<A> =>
   new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result)
-    request.onerror = () => reject(request.error)
+    request.addEventListener("success", () => resolve(request.result))
+    request.addEventListener("error", () => reject(request.error))
   })
 
 /** How many rows are handed over in one task, so that the page can go on in between: each takes 10 µs, on a phone several times that. */
@@ -103,8 +103,8 @@ const write = async (
   // been reported as written must not be gone, or numbers would be used twice and writes taken for ones already seen.
   const transaction = unwrap(database).transaction(["rows", "owner"], "readwrite", { durability: "strict" })
   const done = new Promise<void>((resolve, reject) => {
-    transaction.oncomplete = () => resolve()
-    transaction.onabort = () => reject(new DOMException("the transaction was aborted", "AbortError"))
+    transaction.addEventListener("complete", () => resolve())
+    transaction.addEventListener("abort", () => reject(new DOMException("the transaction was aborted", "AbortError")))
   })
   // It's looked at in the end.
   done.catch(() => {})
