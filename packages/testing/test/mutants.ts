@@ -1587,7 +1587,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-1",
     breaks: "in a browser, a value is stored with the whole buffer that it is a part of",
     ...inBrowser("adapters/src/indexeddb", "storage"),
-    find: "value: value && new Uint8Array(value) }))",
+    find: "value: value && ownOf(value) }))",
     replace: "value }))",
     fails: "keeps only the part of a larger buffer that a value is"
   },
@@ -1675,7 +1675,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-2",
     breaks: "an empty storage is taken for that of a new device",
     ...client("Replica", "StorageGuardian"),
-    find: "  if (known.isNew && guardian.wasThere()) {",
+    find: "  if (known.isNew && storage.isOwned?.() !== false && guardian.wasThere()) {",
     replace: "  if (known.isNew && !guardian.wasThere()) {",
     fails: "is told of it, becomes another node, and takes everything from the server"
   },
@@ -1814,5 +1814,30 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    if (session.untaken > untakenMax) session.pages = undefined",
     replace: "    if (session.untaken < 0) session.pages = undefined",
     fails: "begin anew with one that doesn't keep up, and send it no more meanwhile"
+  },
+  {
+    id: "STO-1",
+    breaks: "a commit keeps the page from going on until all its rows are handed over",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "          if (i % rowsAtOnce < rowsAtOnce - 1) continue",
+    replace: "          if (i % rowsAtOnce < rowsAtOnce) continue",
+    fails: "makes a commit of many rows whole or not at all, and lets the page go on in between"
+  },
+  {
+    id: "STO-1",
+    breaks: "large rows come in pages as long as those of small ones",
+    ...client("Remembered", "Journal"),
+    find: "Math.floor(pageBytesMax * rows.length / Math.max(bytes, 1))",
+    replace: "pageRowsMax + Math.min(bytes, 0)",
+    fails: "is read in pages of so many rows and bytes as keep nobody waiting"
+  },
+  {
+    id: "STO-2",
+    breaks: "the lock of a tab that hangs is waited for",
+    file: "packages/client/src/Tabs.ts",
+    test: "packages/testing/test/browser/tabs.test.ts",
+    find: "      ? { steal: true }",
+    replace: "      ? {}",
+    fails: "take over from one that hangs, which goes on as a follower when it runs again"
   }
 ]
