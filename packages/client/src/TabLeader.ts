@@ -14,7 +14,6 @@ import type { Replica } from "./Replica.ts"
 import type { SyncStatus } from "./Reports.ts"
 import { Signal } from "./Signal.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
-import * as SyncStatuses from "./SyncStatus.ts"
 import * as Messages from "./TabMessages.ts"
 import type { Tabs } from "./Tabs.ts"
 
@@ -179,7 +178,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
 
   const report = (): Messages.Report => ({
     status: status.current,
-    maps: replica.followed().map((map) => [map, SyncStatuses.statusOf(engine, map)])
+    maps: replica.followed().map((map) => [map, engine.mapStatus(map)])
   })
   const isOther = new Signal()
   let reported = 0

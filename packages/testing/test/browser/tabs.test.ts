@@ -71,7 +71,7 @@ class Browser {
         await Promise.all([map.set(`${of} ${n}`, n), counter.increment()])
         state.longest = Math.max(state.longest, performance.now() - before)
         state.done.push(`${of} ${n}`)
-        setTimeout(() => void next(n + 1), 5)
+        requestIdleCallback(() => void next(n + 1))
       }
       void next(0)
     }, [this.name, tab])
