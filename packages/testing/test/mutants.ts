@@ -390,7 +390,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "FLOW-2",
     breaks: "an update that throws when there is room takes the operations before it along",
-    ...client("Replica", "Outbox"),
+    ...client("Writing", "Outbox"),
     find: "        write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))",
     replace: "        throw fault",
     fails: "sends what it took, though an update that waited for room throws"
@@ -684,7 +684,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "TTL-1",
     breaks: "a lifetime counts from the value before",
-    ...client("Replica", "Expiry"),
+    ...client("Writing", "Expiry"),
     find: "ttlMs === undefined ? 0 : stamp.millis + ttlMs)",
     replace: "ttlMs === undefined ? 0 : stamp.millis + 2 * ttlMs)",
     fails: "is gone on every device when that has passed, which listeners are told of once"
@@ -1353,7 +1353,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-5",
     breaks: "a write loses to what is there by the time that a server tells",
-    ...client("Replica", "clocks"),
+    ...client("Writing", "clocks"),
     find: "      exceed(name, key)",
     replace: "      void key",
     fails: "is no reason for a write to lose to what is there already"
