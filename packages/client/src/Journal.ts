@@ -7,6 +7,7 @@
  */
 import type { StorageFailure } from "@topgun/core/GridError"
 import type { OpenStorage, StorageWrite } from "@topgun/core/Storage"
+import type { Packing } from "./Packs.ts"
 import * as Value from "@topgun/core/Value"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -21,8 +22,10 @@ export const spaces = {
   rejected: "rejected",
   /** Up to where this device has a map's changes: see {@link Mark}. */
   marks: "marks",
-  /** A map's live records: rows by cell. */
+  /** A map's live records: rows by cell, of those that aren't in a pack, or are others than there. */
   records: (map: string) => `records/${map}`,
+  /** A map's confirmed records, many to a row: see `Packs`. */
+  packs: (map: string) => `packs/${map}`,
   /** The confirmed bases of cells that are ahead of the server: a row, or no bytes where the server has nothing. */
   bases: (map: string) => `bases/${map}`
 } as const
@@ -43,8 +46,10 @@ export interface Mark {
 const reserveMillis = 5_000
 const reserveSequences = 1_000
 
-/** Cells that were merged from the server, in one transaction at most. Local writes are never parted. */
-const mergedCellsMax = 1_000
+/** Rows of what was merged from the server, in one transaction at most. Local writes are never parted. */
+const mergedRowsMax = 1_000
+/** A pack counts as so many rows: it's written at once, but has to be made. */
+const packRows = 50
 
 const retryMillis = 1_000
 
@@ -64,8 +69,11 @@ export const userKey = "user"
 export const reservationKey = "reservation"
 
 export interface Options<Operation> {
-  /** The rows that a cell's present state asks for. */
+  /** The rows that a cell's present state asks for, by itself. */
   readonly cellWrites: (map: string, cell: string) => ReadonlyArray<StorageWrite>
+  readonly partitionOf: (map: string, cell: string) => number
+  /** The rows that the present state of a partition asks for, of which these cells have changed, where that is less. */
+  readonly pack: (map: string, partition: number, cells: ReadonlySet<string>) => Packing | undefined
   /** The row that an operation's present state asks for. */
   readonly operationWrite: (operation: Operation) => StorageWrite
   /** The row that says up to where a map's changes are here. */
@@ -123,13 +131,25 @@ class Staged<Operation> {
   readonly operations = new Map<number, Operation>()
   readonly marks = new Set<string>()
   readonly local = new Map<string, Set<string>>()
-  remote = new Map<string, Set<string>>()
+  /** By map and partition, as those of a partition may go together. */
+  remote = new Map<string, Map<number, Set<string>>>()
+  /** What is to be noted when it is written. */
+  readonly done: Array<() => void> = []
 }
 
-const addCell = (to: Map<string, Set<string>>, map: string, cell: string): void => {
-  const cells = to.get(map)
-  if (cells === undefined) to.set(map, new Set([cell]))
+const addCell = <Key>(to: Map<Key, Set<string>>, key: Key, cell: string): void => {
+  const cells = to.get(key)
+  if (cells === undefined) to.set(key, new Set([cell]))
   else cells.add(cell)
+}
+
+const partitionsOf = <Operation>({ remote }: Staged<Operation>, map: string): Map<number, Set<string>> => {
+  let partitions = remote.get(map)
+  if (partitions === undefined) {
+    partitions = new Map()
+    remote.set(map, partitions)
+  }
+  return partitions
 }
 
 /** A journal over this node's storage, going on from what is reserved already. Flushes once more when the scope closes. */
@@ -176,15 +196,29 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     // What is over stays where it is: it may be a hundred times as much.
     const rest = batch.remote
     batch.remote = new Map()
-    let merged = 0
-    for (const [map, cells] of rest) {
-      for (const cell of cells) {
-        if (merged++ >= mergedCellsMax) break
-        cells.delete(cell)
-        addCell(batch.remote, map, cell)
-        addWrites(map, cell)
+    let room = mergedRowsMax
+    for (const [map, partitions] of rest) {
+      for (const [partition, cells] of partitions) {
+        if (room <= 0) break
+        const taken = partitionsOf(batch, map)
+        const packing = options.pack(map, partition, cells)
+        if (packing !== undefined) {
+          for (const write of packing.writes) writes.push(write)
+          batch.done.push(packing.done)
+          room -= packRows + packing.writes.length
+          taken.set(partition, cells)
+          partitions.delete(partition)
+          continue
+        }
+        for (const cell of cells) {
+          if (room-- <= 0) break
+          cells.delete(cell)
+          addCell(taken, partition, cell)
+          addWrites(map, cell)
+        }
+        if (cells.size === 0) partitions.delete(partition)
       }
-      if (cells.size === 0) rest.delete(map)
+      if (partitions.size === 0) rest.delete(map)
     }
     staged.remote = rest
     for (const map of batch.marks) {
@@ -205,7 +239,11 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     for (const [sequence, operation] of later.operations) staged.operations.set(sequence, operation)
     for (const map of later.marks) staged.marks.add(map)
     for (const [map, cells] of later.local) for (const cell of cells) addCell(staged.local, map, cell)
-    for (const [map, cells] of later.remote) for (const cell of cells) addCell(staged.remote, map, cell)
+    for (const [map, partitions] of later.remote) {
+      const all = partitionsOf(staged, map)
+      for (const [partition, cells] of partitions) for (const cell of cells) addCell(all, partition, cell)
+    }
+    staged.done.length = 0
     work.unsafeOpen()
   }
 
@@ -236,6 +274,7 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
       : yield* Effect.exit(writes.length === 0 && storage.isOwned === undefined ? Effect.void : storage.commit(writes))
     if (Exit.isSuccess(outcome)) {
       evicted = false
+      for (const each of batch.done) each()
       // What was reserved for the writer before says nothing of the present one's stamps.
       if (reservation !== undefined && writer === writers) reserved = reservation
       for (const each of waiters) Deferred.unsafeDone(each, Exit.void)
@@ -279,7 +318,8 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
   const journal: Journal<Operation> = {
     stageCell: (map, cell, origin) => {
       options.onCell(map, cell)
-      addCell(origin === "local" ? staged.local : staged.remote, map, cell)
+      if (origin === "local") addCell(staged.local, map, cell)
+      else addCell(partitionsOf(staged, map), options.partitionOf(map, cell), cell)
       work.unsafeOpen()
     },
     stageRow,

@@ -18,6 +18,7 @@ import type * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type { Journal } from "./Journal.ts"
 import type { Outbox, Pending } from "./Outbox.ts"
+import type { Packs } from "./Packs.ts"
 import * as Remembered from "./Remembered.ts"
 
 type Record = LwwRecord.LwwRecord
@@ -48,7 +49,7 @@ export interface Options {
   readonly hlc: Hlc.Hlc["Type"]
   readonly outbox: Outbox
   readonly journal: Journal<Pending>
-  readonly maps: ReadonlyMap<string, { readonly crdt: Crdt }>
+  readonly maps: ReadonlyMap<string, { readonly crdt: Crdt; readonly packs: Packs }>
   readonly openMap: <Kind extends Cell.MapKind>(name: string, kind: Kind) => CrdtOf<Kind>
   readonly emit: (map: string, changes: ReadonlyArray<Change>, origin: "local" | "remote") => void
   /** What storage holds beside cells and operations is what this replica knows from now on. */
@@ -218,7 +219,7 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
             changes = []
             if (told.length > 0) emit(name, told, "remote")
           }
-          yield* Remembered.readRecords(reader, name, kind, (cell, live, base) => {
+          yield* Remembered.readRecords(reader, name, kind, maps.get(name)!.packs, (cell, live, base) => {
             found.add(cell)
             hlc.unsafeRaise(live)
             if (base !== undefined) {

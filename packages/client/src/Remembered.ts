@@ -22,8 +22,10 @@ import {
   userKey
 } from "./Journal.ts"
 import * as Outbox from "./Outbox.ts"
+import { decode as decodePack, type Packs } from "./Packs.ts"
 
-const format = 1
+/** Format 1 had no packs. */
+const format = 2
 const formatKey = "format"
 /**
  * Rows and bytes of a page, about: in a browser one of each takes some 10 ms of the main thread to be read, of which half is the
@@ -33,22 +35,26 @@ const pageRowsMax = 1_000
 const pageBytesMax = 1_000_000
 /** The first page's, from which the bytes of the others' rows are guessed. */
 const firstPageRows = 100
+const firstPackRows = 2
+
+/** Packs hold many records to a row: of so many bytes it takes as long to make records of them. */
+const packPageBytes = 100_000
 
 /** How many rows the next page is to have, after one like `rows`. */
-const pageRowsAfter = (rows: ReadonlyArray<StorageRow>): number => {
+const pageRowsAfter = (rows: ReadonlyArray<StorageRow>, bytesMax: number): number => {
   let bytes = 0
   for (const { value } of rows) bytes += value.length
-  return Math.max(1, Math.min(pageRowsMax, Math.floor(pageBytesMax * rows.length / Math.max(bytes, 1))))
+  return Math.max(1, Math.min(pageRowsMax, Math.floor(bytesMax * rows.length / Math.max(bytes, 1))))
 }
 
 /** Reads a storage's spaces. */
 export const reader = (storage: OpenStorage, onUnreadable: (fault: StorageUnavailable) => void) => {
   /** Reads a space, page by page. */
-  const pages = Effect.fnUntraced(function*(space: string, each: (row: StorageRow) => void) {
-    let limit = firstPageRows
+  const pages = Effect.fnUntraced(function*(space: string, each: (row: StorageRow) => void, bytesMax = pageBytesMax) {
+    let limit = bytesMax < pageBytesMax ? firstPackRows : firstPageRows
     let rows = yield* storage.scan(space, undefined, limit)
     while (rows.length === limit) {
-      limit = pageRowsAfter(rows)
+      limit = pageRowsAfter(rows, bytesMax)
       // Asked for before the page at hand is looked at: storage has its own threads.
       const next = yield* Effect.fork(storage.scan(space, rows.at(-1)!.key, limit))
       yield* Effect.yieldNow()
@@ -60,7 +66,11 @@ export const reader = (storage: OpenStorage, onUnreadable: (fault: StorageUnavai
   return {
     pages,
     /** Reads a space. Rows that `each` throws for are left out, and told of together; answers that fault. */
-    rows: Effect.fnUntraced(function*(space: string, each: (key: string, value: Uint8Array) => void) {
+    rows: Effect.fnUntraced(function*(
+      space: string,
+      each: (key: string, value: Uint8Array) => void,
+      bytesMax = pageBytesMax
+    ) {
       let unreadable = 0
       let cause: unknown
       yield* pages(space, ({ key, value }) => {
@@ -70,7 +80,7 @@ export const reader = (storage: OpenStorage, onUnreadable: (fault: StorageUnavai
           unreadable++
           cause = thrown
         }
-      })
+      }, bytesMax)
       if (unreadable === 0) return undefined
       const unread = new StorageUnavailable({ reason: `${unreadable} rows of "${space}" are unreadable`, cause })
       onUnreadable(unread)
@@ -157,7 +167,7 @@ export const read = Effect.fnUntraced(function*(storage: OpenStorage, { rows }: 
   // Without them this writer could issue stamps and sequence numbers again that it has used.
   if (metaFault !== undefined) return yield* metaFault
   const storedFormat = meta.get(formatKey)
-  if (storedFormat !== undefined && storedFormat !== format) {
+  if (storedFormat !== undefined && storedFormat !== format && storedFormat !== 1) {
     return yield* new StorageTooNew({
       reason: `it is in format ${String(storedFormat)}, this version reads format ${format}`
     })
@@ -168,7 +178,8 @@ export const read = Effect.fnUntraced(function*(storage: OpenStorage, { rows }: 
     return yield* new StorageUnavailable({ reason: "what it says of the stamps that were issued here is unreadable" })
   }
   const nodeId = isNodeId(storedNodeId) ? storedNodeId : newNodeId
-  if (nodeId !== storedNodeId) yield* storage.commit(metaRows({ nodeId }))
+  // Before anything is written that an older version would miss.
+  if (nodeId !== storedNodeId || storedFormat !== format) yield* storage.commit(metaRows({ nodeId }))
 
   const operations: Array<Outbox.StoredOperation> = []
   yield* rows(spaces.outbox, (key, value) => {
@@ -207,6 +218,7 @@ export const readRecords = Effect.fnUntraced(function*(
   { rows }: Reader,
   name: string,
   kind: Cell.MapKind,
+  packs: Packs,
   each: (cell: string, record: LwwRecord, base: LwwRecord | null | undefined) => void
 ) {
   const decode = (cell: string, row: Uint8Array): LwwRecord =>
@@ -216,7 +228,24 @@ export const readRecords = Effect.fnUntraced(function*(
     spaces.bases(name),
     (cell, value) => bases.set(cell, value.length === 0 ? null : decode(cell, value))
   )
-  yield* rows(spaces.records(name), (cell, value) => each(cell, decode(cell, value), bases.get(cell)))
+  // A row of a cell's own counts, whatever its pack says.
+  const loose = new Map<string, LwwRecord | undefined>()
+  packs.reset()
+  yield* rows(spaces.records(name), (cell, value) => {
+    packs.foundLoose(cell)
+    loose.set(cell, undefined)
+    if (value.length > 0) loose.set(cell, decode(cell, value))
+  })
+  yield* rows(spaces.packs(name), (_, value) =>
+    decodePack(value, (cell, row) => {
+      packs.foundPacked(cell)
+      if (!loose.has(cell)) each(cell, decode(cell, row), bases.get(cell))
+    }), packPageBytes)
+  let given = 0
+  for (const [cell, record] of loose) {
+    if (record !== undefined) each(cell, record, bases.get(cell))
+    if (++given % pageRowsMax === 0) yield* Effect.yieldNow()
+  }
 })
 
 /** The deletion of every row; with `isKept`, but for the cells of which it is true, the operations and rejected writes. */
@@ -237,6 +266,7 @@ export const deletions = Effect.fnUntraced(function*(
     for (const space of [spaces.records(name), spaces.bases(name)]) {
       yield* remove(space, (cell) => isKept?.(name, cell) === true)
     }
+    yield* remove(spaces.packs(name), () => false)
   }
   for (const space of [spaces.meta, spaces.outbox, spaces.rejected]) yield* remove(space, () => isKept !== undefined)
   for (const space of [spaces.maps, spaces.marks]) yield* remove(space, () => false)

@@ -26,6 +26,7 @@ import * as Mirror from "./Mirror.ts"
 import * as Conformance from "./Conformance.ts"
 import * as Expiry from "./Expiry.ts"
 import * as Outbox from "./Outbox.ts"
+import { Packs } from "./Packs.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
 import * as Remembered from "./Remembered.ts"
 import * as Restamping from "./Restamping.ts"
@@ -36,8 +37,8 @@ import * as Writing from "./Writing.ts"
 interface ReplicaMap {
   readonly crdt: Crdt
   readonly audience: Announcements.Audience
-  /** The spaces of its records and bases: names that are made once, as making one costs as much as storing a row. */
-  readonly records: string
+  readonly packs: Packs
+  /** The space of its bases: a name that is made once, as making one costs as much as storing a row. */
   readonly bases: string
 }
 
@@ -101,8 +102,13 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const openMap = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
     const crdt = store.map(name, kind)
     if (!maps.has(name)) {
-      const { bases, records } = Journal.spaces
-      maps.set(name, { crdt, audience: new Announcements.Audience(), records: records(name), bases: bases(name) })
+      const { bases, packs, records } = Journal.spaces
+      maps.set(name, {
+        crdt,
+        audience: new Announcements.Audience(),
+        packs: new Packs(crdt.cells, { records: records(name), packs: packs(name) }),
+        bases: bases(name)
+      })
     }
     return crdt
   }
@@ -120,7 +126,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     withBase.set(name, bases)
     // Listeners are told of changes; what expired while the device slept never changed under their eyes.
     const expireFrom = now()
-    yield* Remembered.readRecords(reader, name, kind, (cell, record, base) => {
+    yield* Remembered.readRecords(reader, name, kind, mapOf(name).packs, (cell, record, base) => {
       hlc.unsafeRaise(record)
       cells.restore(cell, record, base)
       if (record.expiresAt > expireFrom) stillToExpire.push({ at: record.expiresAt, map: name, cell })
@@ -138,19 +144,23 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   // --- Writing down ---
 
   const noBytes = new Uint8Array(0)
-  const cellWrites = (name: string, cell: string): ReadonlyArray<StorageWrite> => {
-    const { bases, crdt: { cells }, records } = mapOf(name)
-    const row = { space: records, key: cell, value: cells.getRecord(cell)?.row }
+  /** The row of a cell's base, where storage has one or is to. */
+  const baseWrite = (name: string, cell: string): StorageWrite | undefined => {
+    const { bases, crdt: { cells } } = mapOf(name)
     const base = cells.getBase(cell)
     let ofMap = withBase.get(name)
-    if (base === undefined && ofMap?.has(cell) !== true) return [row]
+    if (base === undefined && ofMap?.has(cell) !== true) return undefined
     if (ofMap === undefined) {
       ofMap = new Set()
       withBase.set(name, ofMap)
     }
     ofMap.add(cell)
-    const value = base === undefined ? undefined : base === null ? noBytes : base.row
-    return [row, { space: bases, key: cell, value }]
+    return { space: bases, key: cell, value: base === undefined ? undefined : base === null ? noBytes : base.row }
+  }
+  const cellWrites = (name: string, cell: string): ReadonlyArray<StorageWrite> => {
+    const row = mapOf(name).packs.looseWrite(cell)
+    const base = baseWrite(name, cell)
+    return base === undefined ? [row] : [row, base]
   }
 
   // Declared before the outbox exists, as each needs the other.
@@ -159,6 +169,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const inUse = { millis: 0 }
   const journal = yield* Journal.make(storage, reserved, {
     cellWrites,
+    partitionOf: (name, cell) => cellsOf(name).partitionOf(cell),
+    pack: (name, partition, cells) =>
+      mapOf(name).packs.pack(partition, cells, {
+        ofCell: (cell) => cellWrites(name, cell),
+        ofBase: (cell) => baseWrite(name, cell)
+      }),
     operationWrite: Outbox.rowOf,
     markWrite: (name) => Remembered.markRow(name, marks.get(name)!),
     inUse: () => ({ millis: inUse.millis, sequence: nextSequence() }),

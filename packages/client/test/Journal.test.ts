@@ -72,6 +72,8 @@ describe("the journal", () => {
         operationWrite: Outbox.rowOf,
         markWrite,
         inUse: () => ({ millis, sequence: 7 }),
+        partitionOf: () => 0,
+        pack: () => undefined,
         onCell: () => {},
         onCommit: () => {},
         renew: Effect.void
@@ -115,6 +117,8 @@ describe("the journal", () => {
         operationWrite: Outbox.rowOf,
         markWrite,
         inUse: () => ({ millis: 0, sequence: 0 }),
+        partitionOf: () => 0,
+        pack: () => undefined,
         onCell: () => {},
         onCommit: () => {},
         renew: Effect.void

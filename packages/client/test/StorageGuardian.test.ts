@@ -138,11 +138,11 @@ describe("a client whose storage can't be opened", () => {
       yield* (yield* client.map<number>("m")).set("k", 1)
       yield* client.close
       yield* Effect.promise(() => device.open("alice"))
-      yield* Effect.promise(() => device.commit([{ space: "meta", key: "format", value: Value.encode(2) }]))
+      yield* Effect.promise(() => device.commit([{ space: "meta", key: "format", value: Value.encode(3) }]))
       const { commits } = state
       const refused = yield* Effect.flip(start(device))
       expect(refused).toMatchObject({ _tag: "StorageTooNew" })
-      expect(refused.message).toContain("format 2")
+      expect(refused.message).toContain("format 3")
       expect(state.commits).toBe(commits)
     }).pipe(Effect.scoped, inWorld()))
 
