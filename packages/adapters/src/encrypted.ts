@@ -91,7 +91,27 @@ const keysMax = 16
 /** Rows that are encrypted or decrypted at once. */
 const batchRows = 512
 /** Rows of the first and of later pages of a space: what is read of the next one is no more than three times its own. */
-const pageRows = { first: 256, growth: 4, last: 4_096 } as const
+const pageRows = { first: 16, growth: 4, last: 4_096 } as const
+/** Bytes of a page, about: of more a browser makes one long task. */
+const pageBytes = 1_000_000
+
+/** Lets the event loop have a turn, sooner than a timer would. */
+const turn = (): Promise<void> =>
+  new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel()
+    port1.addEventListener("message", () => {
+      port1.close()
+      resolve()
+    })
+    port1.start()
+    port2.postMessage(undefined)
+  })
+
+/** How many rows like these are so many bytes. */
+const rowsWithin = (bytes: number, rows: ReadonlyArray<StorageRow>): number => {
+  const known = rows.reduce((sum, { value }) => sum + value.length, 0)
+  return Math.max(1, Math.floor(bytes * rows.length / Math.max(known, 1)))
+}
 
 /** What a key that stands for an unreadable row begins with; its place follows. */
 const standIn = "\uffff"
@@ -280,7 +300,7 @@ export const encrypted = (
       const page: ReadonlyArray<StorageRow> = await reading
       const own = page.filter((row) => row.key.startsWith(prefix))
       const isLast = own.length < limit
-      limit = Math.min(limit * pageRows.growth, pageRows.last)
+      limit = Math.min(limit * pageRows.growth, pageRows.last, rowsWithin(pageBytes, own))
       // The next page is on its way while this one is decrypted.
       reading = isLast ? undefined : inner.scan(rowsSpace, own.at(-1)!.key, limit)
       reading?.catch(() => {})
@@ -298,6 +318,8 @@ export const encrypted = (
     const state = opened()
     if (limit <= 0) return []
     if (after === undefined || state.loaded?.space !== space) state.loaded = await load(state, space)
+    // What is here already would be answered before the page has drawn anything.
+    else await turn()
     const { loaded: { rows } } = state
     const ordered = state.loaded.ordered ??= Array.from(rows.keys()).sort()
     const start = countUpTo(ordered, after)
