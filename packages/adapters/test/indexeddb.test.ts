@@ -431,6 +431,40 @@ describe("IndexedDB", () => {
     stop()
   })
 
+  it("makes a commit of many rows whole or not at all, and lets the page go on in between", async () => {
+    const storage = await opened()
+    const many = Array.from({ length: 2_000 }, (_, n) => ({ space: "records", key: `k${n}`, value: bytes(`${n}`) }))
+    const stored = async () => (await storage.scan("records", undefined, 3_000)).length
+    let puts = 0
+    const refused = meddling(({ go, name }) => {
+      if (name === "put" && ++puts === 1_300) throw full()
+      return go()
+    })
+    assert.strictEqual(await troubleOf(storage.commit(many)), "quota")
+    assert.strictEqual(await stored(), 0)
+    refused()
+    puts = 0
+    let most = 0
+    let isMade = false
+    const stop = meddling(({ go, name }) => {
+      if (name === "put") most = Math.max(most, ++puts)
+      return go()
+    })
+    const turns = async () => {
+      while (!isMade) {
+        puts = 0
+        await new Promise(setImmediate)
+      }
+    }
+    const turning = turns()
+    await storage.commit(many)
+    isMade = true
+    await turning
+    stop()
+    assert.strictEqual(await stored(), 2_000)
+    assert.isAtMost(most, 500)
+  })
+
   it("shows what is stored where there is no room to take it over, and takes it over when there is", async () => {
     const before = await opened()
     await put(before, "a")

@@ -44,7 +44,7 @@ const reserveMillis = 5_000
 const reserveSequences = 1_000
 
 /** Cells that were merged from the server, in one transaction at most. Local writes are never parted. */
-const mergedCellsMax = 5_000
+const mergedCellsMax = 1_000
 
 const retryMillis = 1_000
 
@@ -123,7 +123,7 @@ class Staged<Operation> {
   readonly operations = new Map<number, Operation>()
   readonly marks = new Set<string>()
   readonly local = new Map<string, Set<string>>()
-  readonly remote = new Map<string, Set<string>>()
+  remote = new Map<string, Set<string>>()
 }
 
 const addCell = (to: Map<string, Set<string>>, map: string, cell: string): void => {
@@ -148,6 +148,8 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
   /** Those who wait for a transaction that has to be made again. */
   let postponed: Array<Deferred.Deferred<void, StorageFailure>> = []
   const work = Effect.unsafeMakeLatch(false)
+  /** Closed while storage is taken over: who waits for it goes before the next transaction. */
+  const between = Effect.unsafeMakeLatch(true)
   const oneAtATime = Effect.unsafeMakeSemaphore(1).withPermits(1)
 
   const reserve = (): Reservation | undefined => {
@@ -171,18 +173,20 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
       for (const write of options.cellWrites(map, cell)) writes.push(write)
     }
     for (const [map, cells] of batch.local) for (const cell of cells) addWrites(map, cell)
+    // What is over stays where it is: it may be a hundred times as much.
+    const rest = batch.remote
+    batch.remote = new Map()
     let merged = 0
-    for (const [map, cells] of batch.remote) {
+    for (const [map, cells] of rest) {
       for (const cell of cells) {
-        if (merged >= mergedCellsMax) {
-          addCell(staged.remote, map, cell)
-          cells.delete(cell)
-          continue
-        }
-        merged++
+        if (merged++ >= mergedCellsMax) break
+        cells.delete(cell)
+        addCell(batch.remote, map, cell)
         addWrites(map, cell)
       }
+      if (cells.size === 0) rest.delete(map)
     }
+    staged.remote = rest
     for (const map of batch.marks) {
       // What it covers is parted: the mark goes with the last part.
       if (staged.remote.size > 0) staged.marks.add(map)
@@ -252,6 +256,7 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
 
   const loop = Effect.gen(function*() {
     yield* work.await
+    yield* between.await
     if (!(yield* commit)) yield* Effect.sleep(retryMillis)
   }).pipe(Effect.forever)
 
@@ -296,12 +301,17 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     isStaged: ({ sequence }) => staged.operations.has(sequence),
     isIdle: () => !isStaged() && postponed.length === 0,
     takeOver: (read) =>
-      oneAtATime(read((reservation) => {
-        staged.rows.clear()
-        staged.operations.clear()
-        staged.marks.clear()
-        reserved = reservation
-      })),
+      Effect.acquireUseRelease(
+        between.close,
+        () =>
+          oneAtATime(read((reservation) => {
+            staged.rows.clear()
+            staged.operations.clear()
+            staged.marks.clear()
+            reserved = reservation
+          })),
+        () => between.open
+      ),
     end: (writes) =>
       Effect.gen(function*() {
         yield* storage.commit(yield* writes)

@@ -6,7 +6,7 @@
  * follower's own writes, until the leader has stored them, stay on top. A follower that becomes the leader joins what it has
  * with what it finds in storage; both are states of the server and operations on their way, so nothing older is shown.
  */
-import * as Cell from "@topgun/core/Cell"
+import type * as Cell from "@topgun/core/Cell"
 import type { Crdt, CrdtOf } from "@topgun/core/CrdtStore"
 import type { StorageFailure } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
@@ -60,11 +60,12 @@ export interface Options {
 /** States are handed over in pages of so many cells, so that no tab is busy with them for long. */
 export const pageCells = 500
 
-const later = (a: Record | undefined | null, b: Record | undefined | null): Record | undefined =>
-  a == null ? b ?? undefined : b == null || LwwRecord.compare(a, b) >= 0 ? a : b
+/** Of what is known to be confirmed, be it here or there, the later. */
+const laterOf = (here: Record | undefined, there: Record | null): Record | undefined =>
+  there !== null && (here === undefined || LwwRecord.compare(there, here) > 0) ? there : here
 
 const isSame = (a: Record | null | undefined, b: Record | null | undefined): boolean =>
-  a == null || b == null ? a === b : LwwRecord.compare(a, b) === 0
+  a === b || (a !== undefined && a !== null && b !== undefined && b !== null && LwwRecord.compare(a, b) === 0)
 
 export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox, reader, storage }: Options) => {
   let isFollowing = false
@@ -228,7 +229,7 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
               name,
               cell,
               { live, base },
-              later(cells.getConfirmed(cell), base === undefined ? live : base)
+              laterOf(cells.getConfirmed(cell), base === undefined ? live : base)
             )
             if (change !== undefined) changes.push(change)
           })

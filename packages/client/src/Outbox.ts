@@ -663,8 +663,16 @@ export const make = Effect.fnUntraced(function*(options: {
       }
       const spans = new Map<number, Span>()
       for (const operation of rest) {
-        const sequence = nextSequence++
         const { batch } = operation
+        const later = latestOf(operation.map, operation.cell)
+        if (batch === undefined && later !== undefined && compareRecords(later.record, operation.record) > 0) {
+          // What it would come to, that one does.
+          operation.stage = "ended"
+          operation.successor = later
+          numbers.set(operation.sequence, later.sequence)
+          continue
+        }
+        const sequence = nextSequence++
         // Of a batch that has ended in part the rest goes by itself.
         if (
           batch !== undefined && !spans.has(batch.first) && members.get(batch.first) === batch.last - batch.first + 1

@@ -10,6 +10,7 @@ import type { OpenStorage, StorageRow, StorageWrite } from "@topgun/core/Storage
 import { isNodeId, millisMax } from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import {
   type Mark,
   nodeIdKey,
@@ -24,20 +25,37 @@ import * as Outbox from "./Outbox.ts"
 
 const format = 1
 const formatKey = "format"
-const pageRows = 5_000
+/**
+ * Rows and bytes of a page, about: in a browser one of each takes some 10 ms of the main thread to be read, of which half is the
+ * browser's own. More of them are longer tasks, fewer are more of them, and slower as a whole.
+ */
+const pageRowsMax = 1_000
+const pageBytesMax = 1_000_000
+/** The first page's, from which the bytes of the others' rows are guessed. */
+const firstPageRows = 100
+
+/** How many rows the next page is to have, after one like `rows`. */
+const pageRowsAfter = (rows: ReadonlyArray<StorageRow>): number => {
+  let bytes = 0
+  for (const { value } of rows) bytes += value.length
+  return Math.max(1, Math.min(pageRowsMax, Math.floor(pageBytesMax * rows.length / Math.max(bytes, 1))))
+}
 
 /** Reads a storage's spaces. */
 export const reader = (storage: OpenStorage, onUnreadable: (fault: StorageUnavailable) => void) => {
   /** Reads a space, page by page. */
   const pages = Effect.fnUntraced(function*(space: string, each: (row: StorageRow) => void) {
-    let after: string | undefined
-    while (true) {
-      const rows = yield* storage.scan(space, after, pageRows)
+    let limit = firstPageRows
+    let rows = yield* storage.scan(space, undefined, limit)
+    while (rows.length === limit) {
+      limit = pageRowsAfter(rows)
+      // Asked for before the page at hand is looked at: storage has its own threads.
+      const next = yield* Effect.fork(storage.scan(space, rows.at(-1)!.key, limit))
+      yield* Effect.yieldNow()
       rows.forEach(each)
-      const last = rows.at(-1)
-      if (last === undefined || rows.length < pageRows) return
-      after = last.key
+      rows = yield* Fiber.join(next)
     }
+    rows.forEach(each)
   })
   return {
     pages,

@@ -45,6 +45,7 @@ import type { Pending } from "./Outbox.ts"
 import { type Answer, answerMillisMax } from "./Questions.ts"
 import * as Questions from "./Questions.ts"
 import { Replica } from "./Replica.ts"
+import type { MapStatus } from "./Reports.ts"
 import { Signal } from "./Signal.ts"
 import * as SyncState from "./SyncState.ts"
 
@@ -657,12 +658,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
       )
     }),
     skewMillis: () => skewMillis,
-    /** Whether a map is in step on the present connection. */
-    isSynced: mapSync.isSynced,
-    /** Whether it ever was, in earlier runs too. */
-    hasSynced: (map: string): boolean => replica.mark(map) !== undefined,
-    /** Why the server refuses to open a map on it. */
-    refusalOf: mapSync.refusalOf,
+    /** How a map stands with the server. */
+    mapStatus: (map: string): MapStatus => ({
+      isSynced: mapSync.isSynced(map),
+      hasSynced: replica.mark(map) !== undefined,
+      refusal: mapSync.refusalOf(map)
+    }),
     lastSyncedAt: replica.syncedAt,
     /** Why there is no connection, where there should be one. */
     lastFailure: () => lastFailure,

@@ -96,18 +96,11 @@ const make = Effect.gen(function*() {
   return live
 })
 
-/** How a map stands with the server. */
-export const statusOf = (engine: SyncEngine["Type"], map: string): MapStatus => ({
-  isSynced: engine.isSynced(map),
-  hasSynced: engine.hasSynced(map),
-  refusal: engine.refusalOf(map)
-})
-
 /** How a map stands with the server, as it changes. */
 export const ofMap = (engine: SyncEngine["Type"], map: string): Live<MapStatus> => {
   let latest: MapStatus | undefined
   const read = (): MapStatus => {
-    const next = statusOf(engine, map)
+    const next = engine.mapStatus(map)
     const isAsBefore = latest?.isSynced === next.isSynced && latest.hasSynced === next.hasSynced &&
       latest.refusal === next.refusal
     return isAsBefore ? latest! : latest = next

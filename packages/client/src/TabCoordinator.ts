@@ -19,7 +19,7 @@ import type { Replica } from "./Replica.ts"
 import type { SyncStatus } from "./Reports.ts"
 import { Signal } from "./Signal.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
-import * as TabEngine from "./TabEngine.ts"
+import type * as TabEngine from "./TabEngine.ts"
 import * as TabFollower from "./TabFollower.ts"
 import * as TabLeader from "./TabLeader.ts"
 import * as Messages from "./TabMessages.ts"
@@ -55,6 +55,7 @@ export class TabCoordinator extends Context.Tag("@topgun/client/TabCoordinator")
 /** A tab that knows of no others. */
 export const alone = TabCoordinator.of({ role: () => "only", report: () => undefined })
 
+const closed = new StorageUnavailable({ reason: "this tab is closed" })
 const superseded = new StorageSuperseded({ reason: "the tabs of this browser have another leader" })
 
 /** The part of a tab in whatever has the storage in common with it. */
@@ -99,12 +100,13 @@ export const make = Effect.fnUntraced(
             case "Beginning":
               return Effect.void
             case "Changing":
-              if (isClosed) return new StorageUnavailable({ reason: "this tab is closed" })
+              if (isClosed) return closed
               // What is to be written then is another matter.
               return Effect.zipRight(phaseChanged.until(() => phase._tag !== "Changing" || isClosed), superseded)
             case "Following":
               return phase.following.commit(writes)
             case "Leading": {
+              if (!phase.isReady) return isClosed ? closed : superseded
               if (writes.length === 0) return Effect.void
               const leading = phase
               return Effect.catchTag(
@@ -160,6 +162,8 @@ export const make = Effect.fnUntraced(
       const isReady = yield* Deferred.make<void>()
       const events = new Signal()
       let isSuspended = false
+      /** Of the leader that counts. Grows from one to the next, be it by the clock or, where that was set back, by one. */
+      let term = 0
       const stopHearing = tabs.subscribe((event) => {
         isSuspended = event === "suspended"
         events.notify()
@@ -181,11 +185,12 @@ export const make = Effect.fnUntraced(
         isWanted = false
         report = undefined
         tabEngine.changed()
+        term = Math.max(term + 1, now())
         // One that has led before is another leader: what was agreed with that one is no more.
         const leader = yield* TabLeader.serve({
           tabs,
           name,
-          leader: yield* makeNodeId,
+          leader: { name: yield* makeNodeId, term },
           replica,
           engine: own,
           status
@@ -195,7 +200,7 @@ export const make = Effect.fnUntraced(
           if (announced._tag === "Hello") everyone.send(leader.hello(announced.tab))
         })
         yield* Effect.addFinalizer(() => Effect.sync(everyone.close))
-        everyone.send({ _tag: "Leading" } satisfies Messages.Announcement)
+        everyone.send({ _tag: "Leading", leader: { name: tab, term } } satisfies Messages.Announcement)
         yield* Effect.raceFirst(Effect.promise(() => held.lost), events.until(() => isSuspended))
       }, Effect.scoped)
 
@@ -238,6 +243,10 @@ export const make = Effect.fnUntraced(
             tab,
             replica,
             now,
+            term: () => term,
+            onTerm: (heard) => {
+              term = heard
+            },
             onReport: (next) => {
               report = next
               tabEngine.changed()

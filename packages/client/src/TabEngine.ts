@@ -6,6 +6,7 @@ import type { SyncState } from "./SyncState.ts"
 import type { Following } from "./TabFollower.ts"
 import type { Report, Request } from "./TabMessages.ts"
 import type { Replica } from "./Replica.ts"
+import type { MapStatus } from "./Reports.ts"
 
 /** Which engine counts, as the tab's role says. */
 export interface Role {
@@ -18,6 +19,9 @@ export interface Role {
   /** Makes this tab the leader. */
   readonly takeLead: Effect.Effect<void>
 }
+
+/** How a map stands that the leader has told nothing of yet. */
+const unknown: MapStatus = { isSynced: false, hasSynced: false, refusal: undefined }
 
 /** The engine, and what tells it of the other tabs. */
 export const make = (
@@ -35,7 +39,6 @@ export const make = (
     notifyAll(Array.from(listeners), undefined, onFault)
   }
   own.state.subscribe(changed)
-  const statusOf = (map: string) => role.report()?.maps.find(([name]) => name === map)?.[1]
   const engine: SyncEngine["Type"] = {
     state: state.live,
     connect: role.byLeader("connect", own.connect),
@@ -44,9 +47,10 @@ export const make = (
     // What was written here is the leader's before it answers.
     synced: Effect.zipRight(Effect.ignore(replica.journal.flush), role.byLeader("synced", own.synced)),
     skewMillis: () => role.report()?.status.clockSkewMillis ?? own.skewMillis(),
-    isSynced: (map) => role.report() === undefined ? own.isSynced(map) : statusOf(map)?.isSynced ?? false,
-    hasSynced: (map) => role.report() === undefined ? own.hasSynced(map) : statusOf(map)?.hasSynced ?? false,
-    refusalOf: (map) => role.report() === undefined ? own.refusalOf(map) : statusOf(map)?.refusal,
+    mapStatus: (map) => {
+      const report = role.report()
+      return report === undefined ? own.mapStatus(map) : report.maps.find(([name]) => name === map)?.[1] ?? unknown
+    },
     lastSyncedAt: () => {
       const report = role.report()
       return report === undefined ? own.lastSyncedAt() : report.status.lastSyncedAt

@@ -15,10 +15,10 @@ import type { TabChannel, Tabs } from "./Tabs.ts"
 /** A leader that wasn't heard for so long is asked for a sign of life, in ms. */
 const quietMillis = 1_000
 /** How long it has for it, the first time and, as this tab may have slept itself, once more. */
-const signMillis = [1_500, 1_000] as const
+const signMillis = [1_000, 750] as const
 
 /** Who takes the place of a silent leader does so within so many ms, at a time of its own. */
-const spreadMillis = 500
+const spreadMillis = 400
 
 /** Why a tab has nobody to follow: there is no sign of life from any leader, or the leader has logged the user out. */
 export type Ending = "silent" | "gone"
@@ -31,6 +31,9 @@ export interface Options {
   readonly tab: string
   readonly replica: Replica["Type"]
   readonly now: () => number
+  /** The greatest term that this tab has heard of. */
+  readonly term: () => number
+  readonly onTerm: (term: number) => void
   readonly onReport: (report: Messages.Report) => void
   readonly onReply: (payload: Uint8Array) => void
 }
@@ -181,10 +184,17 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
   const everyone = tabs.join(name, (message) => {
     const announced = message as Messages.Announcement
     if (isOver) return
-    if (announced._tag === "Leading") return hello()
+    if (announced._tag === "Leading") {
+      if (announced.leader.term >= options.term()) hello()
+      return
+    }
     if (announced._tag === "Hello" || announced.tab !== tab) return
+    if (announced._tag === "Serving") {
+      if (announced.leader.term < options.term()) return
+      options.onTerm(announced.leader.term)
+      join(announced.leader.name)
+    }
     heardAt = now()
-    if (announced._tag === "Serving") join(announced.leader)
   })
   const hello = (): void => everyone.send({ _tag: "Hello", tab } satisfies Messages.Announcement)
 

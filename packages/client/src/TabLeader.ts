@@ -14,7 +14,6 @@ import type { Replica } from "./Replica.ts"
 import type { SyncStatus } from "./Reports.ts"
 import { Signal } from "./Signal.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
-import * as SyncStatuses from "./SyncStatus.ts"
 import * as Messages from "./TabMessages.ts"
 import type { Tabs } from "./Tabs.ts"
 
@@ -37,8 +36,7 @@ export interface Options {
   readonly tabs: Tabs
   /** Of the channel of all. */
   readonly name: string
-  /** This leadership's own name. */
-  readonly leader: string
+  readonly leader: Messages.Leader
   readonly replica: Replica["Type"]
   readonly engine: SyncEngine["Type"]
   readonly status: Live<SyncStatus>
@@ -180,7 +178,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
 
   const report = (): Messages.Report => ({
     status: status.current,
-    maps: replica.followed().map((map) => [map, SyncStatuses.statusOf(engine, map)])
+    maps: replica.followed().map((map) => [map, engine.mapStatus(map)])
   })
   const isOther = new Signal()
   let reported = 0
@@ -268,7 +266,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
     /** A follower says hello: it is listened to from now on, and begins. */
     hello: (tab: string): Messages.Announcement => {
       if (!sessions.has(tab)) {
-        const channel = tabs.join(Messages.channelOf(name, leader, tab), (message) => {
+        const channel = tabs.join(Messages.channelOf(name, leader.name, tab), (message) => {
           if (sessions.get(tab) === session) receive(tab, session, message as Messages.FromFollower)
         })
         const session: Session = { send: channel.send, close: channel.close, pages: undefined, untaken: 0 }

@@ -23,10 +23,16 @@ export type Announcement =
   | { readonly _tag: "Hello"; readonly tab: string }
   /** There is a leader that will serve this tab as soon as it can. */
   | { readonly _tag: "Wait"; readonly tab: string }
-  /** This tab is the leader, and listens on the channel of the two. */
-  | { readonly _tag: "Serving"; readonly tab: string; readonly leader: string }
+  /** This tab leads, and listens on the channel of the two. */
+  | { readonly _tag: "Serving"; readonly tab: string; readonly leader: Leader }
   /** There is a leader, another one than before: say hello. */
-  | { readonly _tag: "Leading" }
+  | { readonly _tag: "Leading"; readonly leader: Leader }
+
+/** A leadership. One that has lost it may not know yet, and be heard still: of two the one of the greater term counts. */
+export interface Leader {
+  readonly name: string
+  readonly term: number
+}
 
 /** A cell: its name, its live row, and its base's. */
 type Cells = ReadonlyArray<

@@ -103,6 +103,7 @@ export const ofPlatform = (platform: Platform = globalThis as Platform): Tabs | 
     join: (name, onMessage) => {
       const channel = new BroadcastChannel(name)
       channel.addEventListener("message", (event) => onMessage((event as MessageEvent).data))
+      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a channel is of one origin
       return { send: (message) => channel.postMessage(message), close: () => channel.close() }
     },
     subscribe: (listener) => {

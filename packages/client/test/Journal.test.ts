@@ -128,9 +128,9 @@ describe("the journal", () => {
       const begun = commits
       open()
       yield* clock.settle
-      expect({ told, begun, commits }).toEqual({ told: true, begun: 2, commits: 3 })
+      expect({ told, begun, commits }).toEqual({ told: true, begun: 2, commits: 12 })
       // With the last of what it says is here.
-      expect(marked).toEqual([3])
+      expect(marked).toEqual([12])
     }).pipe(Effect.scoped, inWorld()))
 })
 
@@ -165,6 +165,29 @@ describe("what storage holds", () => {
       expect(Object.fromEntries(map)).toEqual({ b: 2 })
       expect(faults).toMatchObject([{ _tag: "StorageUnavailable" }])
       expect(client.status.current.pending).toBe(2)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("is read in pages of so many rows and bytes as keep nobody waiting", () =>
+    Effect.gen(function*() {
+      const device = Storage.memory()
+      const first = yield* World.startClient("alice", { autoConnect: false }, device)
+      const small = yield* first.map<number>("small")
+      for (let n = 0; n < 3_000; n++) yield* Effect.fork(small.set(`k${n}`, n))
+      const large = yield* first.map<string>("large")
+      for (let n = 0; n < 150; n++) yield* large.set(`k${n}`, "x".repeat(50_000))
+      yield* first.close
+      const pages: Record<string, Array<number>> = {}
+      const client = yield* World.startClient("alice", { autoConnect: false }, {
+        ...device,
+        scan: async (space, after, limit) => {
+          const rows = await device.scan(space, after, limit)
+          ;(pages[space] ??= []).push(rows.length)
+          return rows
+        }
+      })
+      expect([(yield* client.map("small")).size, (yield* client.map("large")).size]).toEqual([3_000, 150])
+      expect(pages["records/small"]).toEqual([100, 1_000, 1_000, 900])
+      expect(pages["records/large"]!.slice(0, 2)).toEqual([100, 19])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("of an operation under another's number, or one that nobody gets to, isn't taken for one", () =>

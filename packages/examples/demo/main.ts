@@ -1,9 +1,7 @@
 /** Two devices side by side, each with its own data, and whether they agree. */
 import { showComparison } from "./comparison.ts"
-import { onlyTab } from "./onlyTab.ts"
 import { openPane, type Pane } from "./pane.ts"
 
-const elsewhere = document.querySelector<HTMLElement>("#elsewhere")!
 const main = document.querySelector("main")!
 const comparison = document.querySelector<HTMLElement>("#comparison")!
 
@@ -11,11 +9,6 @@ const comparison = document.querySelector<HTMLElement>("#comparison")!
 if (import.meta.env.PROD && "serviceWorker" in navigator) {
   navigator.serviceWorker.register("./service-worker.js").catch((fault: unknown) => console.warn(fault))
 }
-
-await onlyTab(() => {
-  elsewhere.hidden = false
-})
-elsewhere.hidden = true
 
 let panes: ReadonlyArray<Pane> = []
 const compare = (): void => showComparison(comparison, panes[0]?.standing(), panes[1]?.standing())

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Demo } from "./Demo.ts"
+import { Demo, Side } from "./Demo.ts"
 
 const test = (behaviour: string, run: (demo: Demo) => Promise<void>): void =>
   it(behaviour, async () => {
@@ -102,13 +102,19 @@ describe("the demo page", () => {
     assert.deepStrictEqual(await alice.texts(), ["before", "meanwhile", "after the reload"])
   })
 
-  test("waits for its turn in a second tab", async (demo) => {
+  test("shows the same in a second tab, which goes on by itself when the first is closed", async (demo) => {
     await demo.alice.add("in the first tab")
-    await demo.alice.saved()
-    const second = await demo.page.context().newPage()
-    await second.goto(demo.server.url)
-    await second.getByText("open in another tab").waitFor()
+    const page = await demo.page.context().newPage()
+    await page.goto(demo.server.url)
+    const second = new Side(page, "alice")
+    await second.todo("in the first tab").waitFor()
+    await second.add("in the second tab")
+    await demo.alice.todo("in the second tab").waitFor()
     await demo.page.close()
-    await second.locator("[data-person=alice] [aria-label='Text of: in the first tab']").waitFor()
+    await second.add("alone")
+    await second.saved()
+    await second.state("CONNECTED")
+    await second.pending(0)
+    assert.deepStrictEqual(await second.texts(), ["in the first tab", "in the second tab", "alone"])
   })
 })

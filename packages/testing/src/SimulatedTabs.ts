@@ -16,6 +16,8 @@ import { memory, type StorageAdapter, StorageFault } from "@topgun/core/StorageA
 /** One tab. */
 export interface SimulatedTab {
   readonly tabs: Tabs
+  /** What it hasn't run yet, as it was asked to while it was frozen. */
+  readonly waiting: () => number
   /** Its way to the storage that all tabs share, and that who opened it last owns. */
   readonly storage: StorageAdapter
   /** It runs no more, and nobody was told. */
@@ -67,6 +69,10 @@ class Tab {
     for (const each of later) this.run(each)
   }
 
+  get waiting(): number {
+    return this.#later.length
+  }
+
   /** Resolves while it runs; rejects when it's dead, so that what it would have awaited comes to an end. */
   get awake(): Promise<void> {
     if (this.isDead) return Promise.reject(new Error("this tab was killed"))
@@ -88,6 +94,7 @@ export const make = () => {
   const locks = new Map<string, Lock>()
   const channels = new Map<string, Set<{ readonly tab: Tab; readonly receive: (message: unknown) => void }>>()
   let owners = 0
+  let stored = Promise.resolve()
 
   const lockOf = (name: string): Lock => {
     let lock = locks.get(name)
@@ -188,6 +195,7 @@ export const make = () => {
       commit: async (writes) => {
         await tab.awake
         if (owner !== owners) throw new StorageFault("superseded", "another tab has opened it since")
+        await stored
         await rows.commit(writes)
         await tab.awake
       }
@@ -198,6 +206,7 @@ export const make = () => {
     return {
       tabs,
       storage,
+      waiting: () => tab.waiting,
       freeze: () => {
         tab.isFrozen = true
       },
@@ -216,5 +225,17 @@ export const make = () => {
       }
     }
   }
-  return { open, /** What is stored, for a look from outside. */ rows }
+  return {
+    open,
+    /** What is stored, for a look from outside. */
+    rows,
+    /** Lets no commit end until the answered function is called. */
+    holdCommits: (): () => void => {
+      let release = (): void => {}
+      stored = new Promise((resolve) => {
+        release = resolve
+      })
+      return () => release()
+    }
+  }
 }

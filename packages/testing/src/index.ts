@@ -1,4 +1,5 @@
 /** What TopGun is tested with: simulated time, a network to break, laws, suites for drivers, and mutants. */
+export * as SimulatedTabs from "./SimulatedTabs.ts"
 export * as SimulatedNetwork from "./SimulatedNetwork.ts"
 export * as VirtualClock from "./VirtualClock.ts"
 export * as World from "./World.ts"

@@ -390,7 +390,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "FLOW-2",
     breaks: "an update that throws when there is room takes the operations before it along",
-    ...client("Replica", "Outbox"),
+    ...client("Writing", "Outbox"),
     find: "        write.admit(isRefusal(fault) ? Exit.fail(fault) : Exit.die(fault))",
     replace: "        throw fault",
     fails: "sends what it took, though an update that waited for room throws"
@@ -684,7 +684,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "TTL-1",
     breaks: "a lifetime counts from the value before",
-    ...client("Replica", "Expiry"),
+    ...client("Writing", "Expiry"),
     find: "ttlMs === undefined ? 0 : stamp.millis + ttlMs)",
     replace: "ttlMs === undefined ? 0 : stamp.millis + 2 * ttlMs)",
     fails: "is gone on every device when that has passed, which listeners are told of once"
@@ -1353,7 +1353,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-5",
     breaks: "a write loses to what is there by the time that a server tells",
-    ...client("Replica", "clocks"),
+    ...client("Writing", "clocks"),
     find: "      exceed(name, key)",
     replace: "      void key",
     fails: "is no reason for a write to lose to what is there already"
@@ -1587,7 +1587,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-1",
     breaks: "in a browser, a value is stored with the whole buffer that it is a part of",
     ...inBrowser("adapters/src/indexeddb", "storage"),
-    find: "value: value && new Uint8Array(value) }))",
+    find: "value: value && ownOf(value) }))",
     replace: "value }))",
     fails: "keeps only the part of a larger buffer that a value is"
   },
@@ -1675,7 +1675,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-2",
     breaks: "an empty storage is taken for that of a new device",
     ...client("Replica", "StorageGuardian"),
-    find: "  if (known.isNew && guardian.wasThere()) {",
+    find: "  if (known.isNew && storage.isOwned?.() !== false && guardian.wasThere()) {",
     replace: "  if (known.isNew && !guardian.wasThere()) {",
     fails: "is told of it, becomes another node, and takes everything from the server"
   },
@@ -1750,5 +1750,94 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "if (shown < 0 || (known?.userId",
     replace: "if ((known?.userId",
     fails: "makes two devices of one, which lose nothing that either wrote"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a tab that takes over writes as the one before, which may not know yet that it has lost its part",
+    ...client("Mirror", "tabs"),
+    find: "        journal.adopt(writer)",
+    replace: "        hlc.unsafeAdopt(known.nodeId, hlc.unsafeLatest().millis)",
+    fails: "write under node ids of their own, whoever leads"
+  },
+  {
+    id: "CLK-6",
+    breaks: "a tab that follows goes on as the node that it was as the leader",
+    ...client("Mirror", "tabs"),
+    find: "      isFollowing = true",
+    replace: "      if (isFollowing ||= true) return yield* outbox.relay((operation) => !journal.isStaged(operation))",
+    fails: "write under node ids of their own, whoever leads"
+  },
+  {
+    id: "OPL-1",
+    breaks: "a follower is told that its write is durable before it is",
+    ...client("TabLeader", "tabs"),
+    find: "    run(Effect.match(Effect.suspend(() => taken.stored), {",
+    replace: "    run(Effect.match(Effect.void, {",
+    fails: "store what a follower writes before it is told so, in the storage of all"
+  },
+  {
+    id: "STO-2",
+    breaks: "nobody takes the place of a leader that shows no sign of life",
+    ...client("TabFollower", "tabs"),
+    find: "      return end(\"silent\")",
+    replace: "      continue",
+    fails: "have another leader within 5 seconds when theirs is gone ("
+  },
+  {
+    id: "STO-2",
+    breaks: "a leader that is put to sleep takes its lock along",
+    ...client("TabCoordinator", "tabs"),
+    find: "        if (isSuspended) lock?.release()",
+    replace: "",
+    fails: "have another leader within 5 seconds when theirs is gone ("
+  },
+  {
+    id: "STO-2",
+    breaks: "a leader that has lost its part and doesn't know yet is followed",
+    ...client("TabFollower", "tabs"),
+    find: "      if (announced.leader.term < options.term()) return",
+    replace: "",
+    fails: "don't follow one that has lost its part and doesn't know yet"
+  },
+  {
+    id: "STO-2",
+    breaks: "a follower's own writes give way to what the leader says before it has stored them",
+    ...client("Mirror", "tabs"),
+    find: "        const isOwn = own !== undefined &&",
+    replace: "        const isOwn = false && own !== undefined &&",
+    fails: "show what was written last in them, though the leader hasn't heard of it"
+  },
+  {
+    id: "STO-2",
+    breaks: "a follower that doesn't keep up is sent everything",
+    ...client("TabLeader", "tabs"),
+    find: "    if (session.untaken > untakenMax) session.pages = undefined",
+    replace: "    if (session.untaken < 0) session.pages = undefined",
+    fails: "begin anew with one that doesn't keep up, and send it no more meanwhile"
+  },
+  {
+    id: "STO-1",
+    breaks: "a commit keeps the page from going on until all its rows are handed over",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "          if (i % rowsAtOnce < rowsAtOnce - 1) continue",
+    replace: "          if (i % rowsAtOnce < rowsAtOnce) continue",
+    fails: "makes a commit of many rows whole or not at all, and lets the page go on in between"
+  },
+  {
+    id: "STO-1",
+    breaks: "large rows come in pages as long as those of small ones",
+    ...client("Remembered", "Journal"),
+    find: "Math.floor(pageBytesMax * rows.length / Math.max(bytes, 1))",
+    replace: "pageRowsMax + Math.min(bytes, 0)",
+    fails: "is read in pages of so many rows and bytes as keep nobody waiting"
+  },
+  {
+    id: "STO-2",
+    breaks: "the lock of a tab that hangs is waited for",
+    file: "packages/client/src/Tabs.ts",
+    test: "packages/testing/test/browser/tabs.test.ts",
+    find: "      ? { steal: true }",
+    replace: "      ? {}",
+    fails: "take over from one that hangs, which goes on as a follower when it runs again"
   }
 ]
