@@ -51,8 +51,13 @@ export const defaults: Config = {
   auth: undefined,
   authTimeoutMillis: 5_000,
   stallMillis: 15_000,
-  network: NetworkEvents.ofPlatform(),
-  tabs: Tabs.ofPlatform(),
+  // Looked for when a client is made: what is imported only, as where pages are rendered on a server, touches no platform.
+  get network() {
+    return NetworkEvents.ofPlatform()
+  },
+  get tabs() {
+    return Tabs.ofPlatform()
+  },
   autoConnect: true,
   onError: () => {}
 }
@@ -75,12 +80,13 @@ export interface Options extends Partial<Omit<Config, "backpressure">> {
 }
 
 export const layer = (options: Options = {}): Layer.Layer<ClientConfig> =>
-  Layer.succeed(
+  Layer.sync(
     ClientConfig,
-    ClientConfig.of({
-      ...defaults,
-      ...options,
-      onError: contained(options.onError ?? defaults.onError),
-      backpressure: { ...defaults.backpressure, ...options.backpressure }
-    })
+    () =>
+      ClientConfig.of({
+        ...defaults,
+        ...options,
+        onError: contained(options.onError ?? defaults.onError),
+        backpressure: { ...defaults.backpressure, ...options.backpressure }
+      })
   )

@@ -8,7 +8,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { Batch } from "./Batch.ts"
-import * as Calls from "./Calls.ts"
 import * as ClientConfig from "./ClientConfig.ts"
 import * as Device from "./Device.ts"
 import { again, draftsOf } from "./Drafts.ts"
@@ -16,6 +15,7 @@ import * as GridMap from "./GridMap.ts"
 import { extend, type Live } from "./Live.ts"
 import type { LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
 import { logout, type LogoutFailure } from "./Logout.ts"
+import { serverStatus } from "./OnDemand.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
 import * as Replica from "./Replica.ts"
 import * as SyncEngine from "./SyncEngine.ts"
@@ -66,7 +66,6 @@ const make = Effect.gen(function*() {
   const config = yield* ClientConfig.ClientConfig
   const replica = yield* Replica.Replica
   const engine = yield* SyncEngine.SyncEngine
-  const calls = yield* Calls.make
   const status = yield* Status
   const write = GridMap.writer(replica, config)
   const discard = (id: string) => Effect.sync(() => void replica.rejected.take(id))
@@ -105,7 +104,7 @@ const make = Effect.gen(function*() {
     setAuthToken: (token) => Effect.sync(() => engine.giveToken(token)),
     logout: (options) => logout(replica, engine, options),
     synced: engine.synced,
-    serverStatus: calls.status
+    serverStatus: Effect.provideService(serverStatus, SyncEngine.SyncEngine, engine)
   })
 })
 

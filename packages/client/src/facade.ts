@@ -19,6 +19,7 @@ import { type Live, Observable } from "./Live.ts"
 import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
 import { logout } from "./Logout.ts"
 import * as NetworkEvents from "./NetworkEvents.ts"
+import { serverStatus } from "./OnDemand.ts"
 import type {
   Ack,
   Client,
@@ -482,11 +483,7 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
       )
       await close()
     },
-    serverStatus: async (waiting) => {
-      // Calls are rare: what they need is loaded when the first is made.
-      const Calls = await import("./Calls.ts")
-      return facade.run(Effect.scoped(Effect.flatMap(Calls.make, ({ status: ask }) => ask)), waiting)
-    },
+    serverStatus: (waiting) => facade.run(serverStatus, waiting),
     close,
     [Symbol.asyncDispose]: close
   }
