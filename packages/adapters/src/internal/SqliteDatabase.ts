@@ -8,6 +8,7 @@ import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
 import { StorageFault, type StorageRow, type StorageWrite } from "@topgun/core/StorageAdapter"
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
@@ -118,17 +119,26 @@ const transaction = <A, E>(
 const numberOf = (connection: Connection, sql: string): Effect.Effect<number, SqlError> =>
   Effect.map(connection.executeValues(sql, []), ([row]) => Number(row?.[0]))
 
+/** A file that isn't this storage's stays as it is. */
+class ForeignDatabase extends Data.TaggedError("ForeignDatabase")<{ readonly message: string }> {}
+
 /** Whether the file has the tables, which it may not have yet. Any other's file, and a newer one, is left as it is. */
-const isMade = (file: string, connection: Connection): Effect.Effect<boolean, SqlError | Error> =>
+const isMade = (
+  file: string,
+  connection: Connection
+): Effect.Effect<boolean, SqlError | ForeignDatabase | StorageFault> =>
   Effect.gen(function*() {
     const id = yield* numberOf(connection, "PRAGMA application_id")
     const version = yield* numberOf(connection, "PRAGMA user_version")
     const known = yield* numberOf(connection, "SELECT count(*) FROM sqlite_schema")
     if (known === 0 && id === 0 && version === 0) return false
-    if (id !== applicationId) return yield* Effect.fail(new Error(`"${file}" is another program's database`))
+    if (id !== applicationId) return yield* new ForeignDatabase({ message: `"${file}" is another program's database` })
     if (version > format) {
       return yield* Effect.fail(
-        new Error(`"${file}" has format ${version}, this version knows formats up to ${format}: update the application`)
+        new StorageFault(
+          "newer",
+          `"${file}" has format ${version}, this version knows formats up to ${format}: update the application`
+        )
       )
     }
     return true
