@@ -106,12 +106,12 @@ const rewrite = (
   replica: Replica["Type"],
   concern: WriteConcern
 ): LocalWrite => {
-  if (kind === "lww") return replica.write(Grid.resolveMap(map), key, () => value, { concern, ttlMs })
+  if (kind === "lww") return replica.write(Grid.map(map), key, () => value, { concern, ttlMs })
   const drafts = () => {
     if (kind === "counter") return value === 0 ? [] : [replica.draftCount(Grid.counter(map), Number(value))]
     // A value that is gone needs no removal.
     if (value === undefined) return []
-    const declaration = Grid.resolveOrMap(map)
+    const declaration = Grid.orMap(map)
     return change === "add"
       ? [replica.draftAddition(declaration, key, value, ttlMs)]
       : replica.draftRemoval(declaration, key, value)

@@ -120,20 +120,12 @@ const validator = (name: string, schema: object): (value: unknown) => string | u
   throw new TypeError(`The schema of map "${name}" is neither an Effect Schema nor a Standard Schema`)
 }
 
-/** A map that only its name is known of. Apart from {@link values}, so that without declarations no bundle has Schema. */
-const named = (name: string) => ({
-  name,
-  sync: undefined,
-  ttlMs: undefined,
-  hasSchema: false,
-  validate: () => undefined
-})
-
 const values = (name: string, schema: object | undefined, { sync, ttlMs }: MapOptions) => ({
-  ...named(name),
+  name,
   sync,
   ttlMs,
-  ...schema === undefined ? {} : { hasSchema: true, validate: validator(name, schema) }
+  hasSchema: schema !== undefined,
+  validate: schema === undefined ? () => undefined : validator(name, schema)
 })
 
 /** Declares a map. Without a schema its values are untyped and any storable value is accepted. */
@@ -163,11 +155,11 @@ export const counter = (name: string): CounterDeclaration => ({ _tag: "Counter",
 
 /** The declaration of a map given either way. A name says nothing of how the map is kept. */
 export const resolveMap = <A>(mapLike: MapLike<A>): MapDeclaration<A> =>
-  typeof mapLike === "string" ? { _tag: "Map", ...named(mapLike) } : mapLike
+  typeof mapLike === "string" ? map(mapLike, undefined, { sync: undefined }) as MapDeclaration<A> : mapLike
 
 /** The declaration of a map of sets given either way. */
 export const resolveOrMap = <A>(mapLike: OrMapLike<A>): OrMapDeclaration<A> =>
-  typeof mapLike === "string" ? { _tag: "OrMap", ...named(mapLike) } : mapLike
+  typeof mapLike === "string" ? orMap(mapLike, undefined, { sync: undefined }) as OrMapDeclaration<A> : mapLike
 
 /** The declaration of a counter given either way. */
 export const resolveCounter = (counterLike: CounterLike): CounterDeclaration =>

@@ -4,13 +4,13 @@
  *
  * Operating errors are these classes. A broken assumption of our own code is not one of them: it dies.
  */
-import * as Data from "effect/Data"
+import * as Schema from "effect/Schema"
 
 /** The local or server storage did not answer, or refused. */
-export class StorageUnavailable extends Data.TaggedError("StorageUnavailable")<{
-  readonly reason: string
-  readonly cause?: unknown
-}> {
+export class StorageUnavailable extends Schema.TaggedError<StorageUnavailable>()("StorageUnavailable", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
   readonly code = "TG_STORAGE_UNAVAILABLE"
   readonly retryable = true
   override get message(): string {
@@ -19,10 +19,10 @@ export class StorageUnavailable extends Data.TaggedError("StorageUnavailable")<{
 }
 
 /** This device has no room for what was to be stored. Nothing of it was, and everything goes on in memory. */
-export class StorageQuotaExceeded extends Data.TaggedError("StorageQuotaExceeded")<{
-  readonly reason: string
-  readonly cause?: unknown
-}> {
+export class StorageQuotaExceeded extends Schema.TaggedError<StorageQuotaExceeded>()("StorageQuotaExceeded", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
   readonly code = "TG_STORAGE_QUOTA_EXCEEDED"
   readonly retryable = true
   override get message(): string {
@@ -32,10 +32,10 @@ export class StorageQuotaExceeded extends Data.TaggedError("StorageQuotaExceeded
 }
 
 /** What this device had stored is gone: the browser, or its user, has deleted it. */
-export class StorageEvicted extends Data.TaggedError("StorageEvicted")<{
-  readonly reason: string
-  readonly cause?: unknown
-}> {
+export class StorageEvicted extends Schema.TaggedError<StorageEvicted>()("StorageEvicted", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
   readonly code = "TG_STORAGE_EVICTED"
   readonly retryable = true
   override get message(): string {
@@ -45,10 +45,10 @@ export class StorageEvicted extends Data.TaggedError("StorageEvicted")<{
 }
 
 /** Another tab or process has opened this storage since, and owns it. */
-export class StorageSuperseded extends Data.TaggedError("StorageSuperseded")<{
-  readonly reason: string
-  readonly cause?: unknown
-}> {
+export class StorageSuperseded extends Schema.TaggedError<StorageSuperseded>()("StorageSuperseded", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
   readonly code = "TG_STORAGE_SUPERSEDED"
   readonly retryable = false
   override get message(): string {
@@ -58,10 +58,10 @@ export class StorageSuperseded extends Data.TaggedError("StorageSuperseded")<{
 }
 
 /** A newer version of this program has written the storage. It stays as it is. */
-export class StorageTooNew extends Data.TaggedError("StorageTooNew")<{
-  readonly reason: string
-  readonly cause?: unknown
-}> {
+export class StorageTooNew extends Schema.TaggedError<StorageTooNew>()("StorageTooNew", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
   readonly code = "TG_STORAGE_TOO_NEW"
   readonly retryable = false
   override get message(): string {
@@ -70,10 +70,10 @@ export class StorageTooNew extends Data.TaggedError("StorageTooNew")<{
 }
 
 /** Storage is encrypted with another key than the one given, or isn't what this key has written. */
-export class StorageKeyRefused extends Data.TaggedError("StorageKeyRefused")<{
-  readonly reason: string
-  readonly cause?: unknown
-}> {
+export class StorageKeyRefused extends Schema.TaggedError<StorageKeyRefused>()("StorageKeyRefused", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
   readonly code = "TG_STORAGE_KEY_REFUSED"
   readonly retryable = false
   override get message(): string {
@@ -91,7 +91,7 @@ export type StorageFailure =
   | StorageKeyRefused
 
 /** A map was read before its records were loaded. Not the same as empty. */
-export class NotLoaded extends Data.TaggedError("NotLoaded")<{ readonly map: string }> {
+export class NotLoaded extends Schema.TaggedError<NotLoaded>()("NotLoaded", { map: Schema.String }) {
   readonly code = "TG_NOT_LOADED"
   readonly retryable = true
   override get message(): string {
@@ -100,11 +100,11 @@ export class NotLoaded extends Data.TaggedError("NotLoaded")<{ readonly map: str
 }
 
 /** The connection could not be made, or ended. */
-export class ConnectionLost extends Data.TaggedError("ConnectionLost")<{
-  readonly reason: string
-  readonly closeCode?: number | undefined
-  readonly cause?: unknown
-}> {
+export class ConnectionLost extends Schema.TaggedError<ConnectionLost>()("ConnectionLost", {
+  reason: Schema.String,
+  closeCode: Schema.optional(Schema.Number),
+  cause: Schema.optional(Schema.Defect)
+}) {
   readonly code = "TG_CONNECTION_LOST"
   readonly retryable = true
   override get message(): string {
@@ -114,10 +114,10 @@ export class ConnectionLost extends Data.TaggedError("ConnectionLost")<{
 }
 
 /** The peer did not answer within the deadline. */
-export class RequestTimeout extends Data.TaggedError("RequestTimeout")<{
-  readonly request: string
-  readonly afterMillis: number
-}> {
+export class RequestTimeout extends Schema.TaggedError<RequestTimeout>()("RequestTimeout", {
+  request: Schema.String,
+  afterMillis: Schema.Number
+}) {
   readonly code = "TG_REQUEST_TIMEOUT"
   readonly retryable = true
   override get message(): string {
@@ -126,7 +126,7 @@ export class RequestTimeout extends Data.TaggedError("RequestTimeout")<{
 }
 
 /** The server wants a token and none, or none it accepts, was given. */
-export class AuthRequired extends Data.TaggedError("AuthRequired")<{ readonly reason: string }> {
+export class AuthRequired extends Schema.TaggedError<AuthRequired>()("AuthRequired", { reason: Schema.String }) {
   readonly code = "TG_AUTH_REQUIRED"
   readonly retryable = false
   override get message(): string {
@@ -135,7 +135,7 @@ export class AuthRequired extends Data.TaggedError("AuthRequired")<{ readonly re
 }
 
 /** The token by which this connection was let in is no longer valid, and no new one came in time. */
-export class AuthExpired extends Data.TaggedError("AuthExpired")<{ readonly reason: string }> {
+export class AuthExpired extends Schema.TaggedError<AuthExpired>()("AuthExpired", { reason: Schema.String }) {
   readonly code = "TG_AUTH_EXPIRED"
   readonly retryable = true
   override get message(): string {
@@ -144,7 +144,7 @@ export class AuthExpired extends Data.TaggedError("AuthExpired")<{ readonly reas
 }
 
 /** Another device writes under this device's node id: its storage was copied, or put back to what it was. */
-export class NodeIdConflict extends Data.TaggedError("NodeIdConflict")<{ readonly nodeId: string }> {
+export class NodeIdConflict extends Schema.TaggedError<NodeIdConflict>()("NodeIdConflict", { nodeId: Schema.String }) {
   readonly code = "TG_NODE_ID_CONFLICT"
   readonly retryable = true
   override get message(): string {
@@ -154,7 +154,7 @@ export class NodeIdConflict extends Data.TaggedError("NodeIdConflict")<{ readonl
 }
 
 /** The device was away for longer than the server remembers deletions: a map has to be taken over anew. */
-export class ResyncRequired extends Data.TaggedError("ResyncRequired")<{ readonly map: string }> {
+export class ResyncRequired extends Schema.TaggedError<ResyncRequired>()("ResyncRequired", { map: Schema.String }) {
   readonly code = "TG_RESYNC_REQUIRED"
   readonly retryable = true
   override get message(): string {
@@ -164,11 +164,11 @@ export class ResyncRequired extends Data.TaggedError("ResyncRequired")<{ readonl
 }
 
 /** The token is another user's than the one whose data this is. Nothing was sent, and nothing is lost. */
-export class AuthUserChanged extends Data.TaggedError("AuthUserChanged")<{
-  readonly expected: string
+export class AuthUserChanged extends Schema.TaggedError<AuthUserChanged>()("AuthUserChanged", {
+  expected: Schema.String,
   /** Null for nobody's; absent where only the server knows. */
-  readonly actual?: string | null | undefined
-}> {
+  actual: Schema.optional(Schema.NullOr(Schema.String))
+}) {
   readonly code = "TG_AUTH_USER_CHANGED"
   readonly retryable = false
   override get message(): string {
@@ -183,10 +183,10 @@ export class AuthUserChanged extends Data.TaggedError("AuthUserChanged")<{
 }
 
 /** Whether a token is good, or which, could not be found out. */
-export class AuthUnavailable extends Data.TaggedError("AuthUnavailable")<{
-  readonly reason: string
-  readonly cause?: unknown
-}> {
+export class AuthUnavailable extends Schema.TaggedError<AuthUnavailable>()("AuthUnavailable", {
+  reason: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
   readonly code = "TG_AUTH_UNAVAILABLE"
   readonly retryable = true
   override get message(): string {
@@ -195,7 +195,7 @@ export class AuthUnavailable extends Data.TaggedError("AuthUnavailable")<{
 }
 
 /** The server takes operations and doesn't answer them, on a connection that is alive. They stay in the log. */
-export class Stalled extends Data.TaggedError("Stalled")<{ readonly afterMillis: number }> {
+export class Stalled extends Schema.TaggedError<Stalled>()("Stalled", { afterMillis: Schema.Number }) {
   readonly code = "TG_STALLED"
   readonly retryable = true
   override get message(): string {
@@ -205,10 +205,10 @@ export class Stalled extends Data.TaggedError("Stalled")<{ readonly afterMillis:
 }
 
 /** Logging out would lose what the server doesn't have. Nothing was changed. */
-export class UnsentWrites extends Data.TaggedError("UnsentWrites")<{
-  readonly pending: number
-  readonly rejected: number
-}> {
+export class UnsentWrites extends Schema.TaggedError<UnsentWrites>()("UnsentWrites", {
+  pending: Schema.Number,
+  rejected: Schema.Number
+}) {
   readonly code = "TG_UNSENT_WRITES"
   readonly retryable = true
   override get message(): string {
@@ -218,12 +218,12 @@ export class UnsentWrites extends Data.TaggedError("UnsentWrites")<{
 }
 
 /** The server refused one operation. Its effect was undone locally and it waits among the rejected writes. */
-export class WriteRejected extends Data.TaggedError("WriteRejected")<{
-  readonly map: string
-  readonly key: string
-  readonly cause: string
-  readonly reason: string
-}> {
+export class WriteRejected extends Schema.TaggedError<WriteRejected>()("WriteRejected", {
+  map: Schema.String,
+  key: Schema.String,
+  cause: Schema.String,
+  reason: Schema.String
+}) {
   readonly code = "TG_WRITE_REJECTED"
   readonly retryable = false
   override get message(): string {
@@ -232,10 +232,10 @@ export class WriteRejected extends Data.TaggedError("WriteRejected")<{
 }
 
 /** The outbox is full. Nothing was changed (strategy `throw`), or the waiting line is full too (strategy `pause`). */
-export class BackpressureError extends Data.TaggedError("BackpressureError")<{
-  readonly pending: number
-  readonly capacity: number
-}> {
+export class BackpressureError extends Schema.TaggedError<BackpressureError>()("BackpressureError", {
+  pending: Schema.Number,
+  capacity: Schema.Number
+}) {
   readonly code = "TG_BACKPRESSURE"
   readonly retryable = true
   override get message(): string {
@@ -245,10 +245,10 @@ export class BackpressureError extends Data.TaggedError("BackpressureError")<{
 }
 
 /** The operation was dropped from the outbox by strategy `drop-oldest`; the key went back to its confirmed record. */
-export class WriteDropped extends Data.TaggedError("WriteDropped")<{
-  readonly map: string
-  readonly key: string
-}> {
+export class WriteDropped extends Schema.TaggedError<WriteDropped>()("WriteDropped", {
+  map: Schema.String,
+  key: Schema.String
+}) {
   readonly code = "TG_WRITE_DROPPED"
   readonly retryable = true
   override get message(): string {
@@ -257,7 +257,7 @@ export class WriteDropped extends Data.TaggedError("WriteDropped")<{
 }
 
 /** The server has more work than its caps allow. */
-export class Overloaded extends Data.TaggedError("Overloaded")<{ readonly what: string }> {
+export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", { what: Schema.String }) {
   readonly code = "TG_OVERLOADED"
   readonly retryable = true
   override get message(): string {
@@ -266,11 +266,11 @@ export class Overloaded extends Data.TaggedError("Overloaded")<{ readonly what: 
 }
 
 /** A key, value or message is over its limit, in bytes. */
-export class RecordTooLarge extends Data.TaggedError("RecordTooLarge")<{
-  readonly what: "key" | "value" | "message"
-  readonly bytes: number
-  readonly limit: number
-}> {
+export class RecordTooLarge extends Schema.TaggedError<RecordTooLarge>()("RecordTooLarge", {
+  what: Schema.Literal("key", "value", "message"),
+  bytes: Schema.Number,
+  limit: Schema.Number
+}) {
   readonly code = "TG_RECORD_TOO_LARGE"
   readonly retryable = false
   override get message(): string {
@@ -279,12 +279,12 @@ export class RecordTooLarge extends Data.TaggedError("RecordTooLarge")<{
 }
 
 /** A batch has more operations, or bytes, than travel and are stored as one. Nothing was changed. */
-export class BatchTooLarge extends Data.TaggedError("BatchTooLarge")<{
-  readonly operations: number
-  readonly bytes: number
-  readonly operationsMax: number
-  readonly bytesMax: number
-}> {
+export class BatchTooLarge extends Schema.TaggedError<BatchTooLarge>()("BatchTooLarge", {
+  operations: Schema.Number,
+  bytes: Schema.Number,
+  operationsMax: Schema.Number,
+  bytesMax: Schema.Number
+}) {
   readonly code = "TG_BATCH_TOO_LARGE"
   readonly retryable = false
   override get message(): string {
@@ -294,10 +294,10 @@ export class BatchTooLarge extends Data.TaggedError("BatchTooLarge")<{
 }
 
 /** A value, or a part of it at `path`, has no lossless canonical form. */
-export class ValueNotSupported extends Data.TaggedError("ValueNotSupported")<{
-  readonly path: string
-  readonly reason: string
-}> {
+export class ValueNotSupported extends Schema.TaggedError<ValueNotSupported>()("ValueNotSupported", {
+  path: Schema.String,
+  reason: Schema.String
+}) {
   readonly code = "TG_VALUE_NOT_SUPPORTED"
   readonly retryable = false
   override get message(): string {
@@ -306,9 +306,9 @@ export class ValueNotSupported extends Data.TaggedError("ValueNotSupported")<{
 }
 
 /** A counter, or one node's part of it, would leave the integers that a number holds exactly. Nothing was changed. */
-export class CounterOverflow
-  extends Data.TaggedError("CounterOverflow")<{ readonly what: "value" | "increments" | "decrements" }>
-{
+export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("CounterOverflow", {
+  what: Schema.Literal("value", "increments", "decrements")
+}) {
   readonly code = "TG_COUNTER_OVERFLOW"
   readonly retryable = false
   override get message(): string {
@@ -317,10 +317,10 @@ export class CounterOverflow
 }
 
 /** A value does not fit the schema that the map was declared with. */
-export class SchemaMismatch extends Data.TaggedError("SchemaMismatch")<{
-  readonly map: string
-  readonly issues: string
-}> {
+export class SchemaMismatch extends Schema.TaggedError<SchemaMismatch>()("SchemaMismatch", {
+  map: Schema.String,
+  issues: Schema.String
+}) {
   readonly code = "TG_SCHEMA_MISMATCH"
   readonly retryable = false
   override get message(): string {
@@ -329,14 +329,14 @@ export class SchemaMismatch extends Data.TaggedError("SchemaMismatch")<{
 }
 
 /** Records that others have written don't fit the schema that this device declares their map with. They are kept. */
-export class RecordsMisfit extends Data.TaggedError("RecordsMisfit")<{
-  readonly map: string
-  readonly count: number
+export class RecordsMisfit extends Schema.TaggedError<RecordsMisfit>()("RecordsMisfit", {
+  map: Schema.String,
+  count: Schema.Number,
   /** The first of their keys. */
-  readonly keys: ReadonlyArray<string>
+  keys: Schema.Array(Schema.String),
   /** What is wrong with the first. */
-  readonly issues: string
-}> {
+  issues: Schema.String
+}) {
   readonly code = "TG_RECORDS_MISFIT"
   readonly retryable = false
   override get message(): string {
@@ -347,11 +347,11 @@ export class RecordsMisfit extends Data.TaggedError("RecordsMisfit")<{
 }
 
 /** The map exists with another kind of CRDT. */
-export class MapKindMismatch extends Data.TaggedError("MapKindMismatch")<{
-  readonly map: string
-  readonly expected: string
-  readonly actual: string
-}> {
+export class MapKindMismatch extends Schema.TaggedError<MapKindMismatch>()("MapKindMismatch", {
+  map: Schema.String,
+  expected: Schema.String,
+  actual: Schema.String
+}) {
   readonly code = "TG_MAP_KIND_MISMATCH"
   readonly retryable = false
   override get message(): string {
@@ -360,10 +360,10 @@ export class MapKindMismatch extends Data.TaggedError("MapKindMismatch")<{
 }
 
 /** The server doesn't open a map to this client. Writes to it are sent, but nothing of it is received. */
-export class MapRefused extends Data.TaggedError("MapRefused")<{
-  readonly map: string
-  readonly reason: string
-}> {
+export class MapRefused extends Schema.TaggedError<MapRefused>()("MapRefused", {
+  map: Schema.String,
+  reason: Schema.String
+}) {
   readonly code = "TG_MAP_REFUSED"
   readonly retryable = true
   override get message(): string {
@@ -372,10 +372,10 @@ export class MapRefused extends Data.TaggedError("MapRefused")<{
 }
 
 /** A stamp lies further in the future than the drift bound allows. Nothing was changed. */
-export class ClockSkewTooLarge extends Data.TaggedError("ClockSkewTooLarge")<{
-  readonly aheadMillis: number
-  readonly driftMillisMax: number
-}> {
+export class ClockSkewTooLarge extends Schema.TaggedError<ClockSkewTooLarge>()("ClockSkewTooLarge", {
+  aheadMillis: Schema.Number,
+  driftMillisMax: Schema.Number
+}) {
   readonly code = "TG_CLOCK_SKEW_TOO_LARGE"
   readonly retryable = false
   override get message(): string {
@@ -385,7 +385,7 @@ export class ClockSkewTooLarge extends Data.TaggedError("ClockSkewTooLarge")<{
 }
 
 /** This node does not own the key's partition. */
-export class NotOwner extends Data.TaggedError("NotOwner")<{ readonly partition: number }> {
+export class NotOwner extends Schema.TaggedError<NotOwner>()("NotOwner", { partition: Schema.Number }) {
   readonly code = "TG_NOT_OWNER"
   readonly retryable = true
   override get message(): string {
@@ -394,7 +394,9 @@ export class NotOwner extends Data.TaggedError("NotOwner")<{ readonly partition:
 }
 
 /** Nobody acknowledged the write in time. It stays in the outbox and is still sent. */
-export class WriteTimeout extends Data.TaggedError("WriteTimeout")<{ readonly concern: string }> {
+export class WriteTimeout extends Schema.TaggedError<WriteTimeout>()("WriteTimeout", {
+  concern: Schema.String
+}) {
   readonly code = "TG_WRITE_TIMEOUT"
   readonly retryable = true
   override get message(): string {
@@ -403,7 +405,7 @@ export class WriteTimeout extends Data.TaggedError("WriteTimeout")<{ readonly co
 }
 
 /** The write may or may not have reached the level asked for. It stays in the outbox and is sent again. */
-export class Indeterminate extends Data.TaggedError("Indeterminate")<{ readonly reason: string }> {
+export class Indeterminate extends Schema.TaggedError<Indeterminate>()("Indeterminate", { reason: Schema.String }) {
   readonly code = "TG_INDETERMINATE"
   readonly retryable = true
   override get message(): string {
@@ -412,10 +414,12 @@ export class Indeterminate extends Data.TaggedError("Indeterminate")<{ readonly 
 }
 
 /** The other side speaks another version of the protocol. */
-export class ProtocolVersionUnsupported extends Data.TaggedError("ProtocolVersionUnsupported")<{
-  readonly offered: number
-  readonly supported: ReadonlyArray<number>
-}> {
+export class ProtocolVersionUnsupported
+  extends Schema.TaggedError<ProtocolVersionUnsupported>()("ProtocolVersionUnsupported", {
+    offered: Schema.Number,
+    supported: Schema.Array(Schema.Number)
+  })
+{
   readonly code = "TG_PROTOCOL_VERSION_UNSUPPORTED"
   readonly retryable = false
   override get message(): string {
@@ -424,7 +428,9 @@ export class ProtocolVersionUnsupported extends Data.TaggedError("ProtocolVersio
 }
 
 /** Bytes from outside that are not what their place asks for. */
-export class MalformedMessage extends Data.TaggedError("MalformedMessage")<{ readonly reason: string }> {
+export class MalformedMessage extends Schema.TaggedError<MalformedMessage>()("MalformedMessage", {
+  reason: Schema.String
+}) {
   readonly code = "TG_MALFORMED_MESSAGE"
   readonly retryable = false
   override get message(): string {
@@ -433,7 +439,7 @@ export class MalformedMessage extends Data.TaggedError("MalformedMessage")<{ rea
 }
 
 /** The server is stopping. */
-export class ShuttingDown extends Data.TaggedError("ShuttingDown") {
+export class ShuttingDown extends Schema.TaggedError<ShuttingDown>()("ShuttingDown", {}) {
   readonly code = "TG_SHUTTING_DOWN"
   readonly retryable = true
   override get message(): string {
@@ -442,7 +448,7 @@ export class ShuttingDown extends Data.TaggedError("ShuttingDown") {
 }
 
 /** The client was closed. */
-export class ClientClosed extends Data.TaggedError("ClientClosed") {
+export class ClientClosed extends Schema.TaggedError<ClientClosed>()("ClientClosed", {}) {
   readonly code = "TG_CLIENT_CLOSED"
   readonly retryable = false
   override get message(): string {
@@ -451,10 +457,10 @@ export class ClientClosed extends Data.TaggedError("ClientClosed") {
 }
 
 /** The server can't listen where it was told to. */
-export class AddressUnavailable extends Data.TaggedError("AddressUnavailable")<{
-  readonly reason: string
-  readonly cause: unknown
-}> {
+export class AddressUnavailable extends Schema.TaggedError<AddressUnavailable>()("AddressUnavailable", {
+  reason: Schema.String,
+  cause: Schema.Defect
+}) {
   readonly code = "TG_ADDRESS_UNAVAILABLE"
   readonly retryable = true
   override get message(): string {
@@ -463,7 +469,9 @@ export class AddressUnavailable extends Data.TaggedError("AddressUnavailable")<{
 }
 
 /** Configuration that cannot be used; `faults` lists all of them. */
-export class ConfigInvalid extends Data.TaggedError("ConfigInvalid")<{ readonly faults: ReadonlyArray<string> }> {
+export class ConfigInvalid extends Schema.TaggedError<ConfigInvalid>()("ConfigInvalid", {
+  faults: Schema.Array(Schema.String)
+}) {
   readonly code = "TG_CONFIG_INVALID"
   readonly retryable = false
   override get message(): string {

@@ -2,6 +2,7 @@
 import * as Deferred from "effect/Deferred"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
+import * as Schema from "effect/Schema"
 import type { WriteFailure } from "./GridError.ts"
 
 /**
@@ -11,12 +12,11 @@ import type { WriteFailure } from "./GridError.ts"
  * - `REPLICATED`: merged at a backup too. Refused where there is none.
  * - `PERSISTED`: committed by the server's database, and safe from a crash of its process and machine.
  */
-export type WriteConcern = "FIRE_AND_FORGET" | "MEMORY" | "APPLIED" | "REPLICATED" | "PERSISTED"
+export const WriteConcern = Schema.Literal("FIRE_AND_FORGET", "MEMORY", "APPLIED", "REPLICATED", "PERSISTED")
+/** A level of acknowledgement. */
+export type WriteConcern = typeof WriteConcern.Type
 
 const ranks: Record<WriteConcern, number> = { FIRE_AND_FORGET: 0, MEMORY: 1, APPLIED: 2, REPLICATED: 3, PERSISTED: 4 }
-
-/** All levels of acknowledgement. */
-export const levels = Object.keys(ranks) as ReadonlyArray<WriteConcern>
 
 /** Whether having reached `level` is enough for `concern`. REPLICATED and PERSISTED don't imply each other. */
 export const isReached = (level: WriteConcern, concern: WriteConcern): boolean =>

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, FastCheck as fc, Option } from "effect"
 import { ClientClosed, type WriteFailure, WriteRejected, WriteTimeout } from "../src/GridError.ts"
-import { AckQueue, isReached, levels, type Outcome, type Waiter } from "../src/WriteConcern.ts"
+import { AckQueue, isReached, type Outcome, type Waiter, WriteConcern } from "../src/WriteConcern.ts"
 
-const anyConcern = fc.constantFrom(...levels)
+const anyConcern = fc.constantFrom(...WriteConcern.literals)
 
 const outcomeOf = (waiter: Waiter | undefined): Effect.Effect<Exit.Exit<Outcome, WriteFailure> | "open"> =>
   Effect.gen(function*() {
@@ -14,6 +14,8 @@ const outcomeOf = (waiter: Waiter | undefined): Effect.Effect<Exit.Exit<Outcome,
 const rejected = new WriteRejected({ map: "m", key: "k", cause: "MapKindMismatch", reason: "another kind" })
 
 describe("isReached", () => {
+  const levels = WriteConcern.literals
+
   it("takes each level for itself and what lies below, but neither of REPLICATED and PERSISTED for the other", () => {
     const reached = levels.map((level) => levels.filter((concern) => isReached(level, concern)))
     assert.deepStrictEqual(reached, [

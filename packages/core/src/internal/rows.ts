@@ -119,7 +119,7 @@ const CUT_SHORT = "cut short"
 const NOT_SHORTEST = "a length or number in more bytes than it needs"
 
 const refuse = (reason: string): never => {
-  throw new MalformedMessage({ reason: `not operations or records: ${reason}` })
+  throw new MalformedMessage({ reason: `not operations or records: ${reason}` }, { disableValidation: true })
 }
 
 const readFloat = (bytes: Uint8Array, at: number): number => {

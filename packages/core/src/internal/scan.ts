@@ -179,7 +179,7 @@ const CUT_SHORT = "cut short"
 
 const refuse = (reason: string): never => {
   // Unvalidated: its only field is made here.
-  throw new MalformedMessage({ reason: `not a frame: ${reason}` })
+  throw new MalformedMessage({ reason: `not a frame: ${reason}` }, { disableValidation: true })
 }
 
 /** How many bytes the length behind a tag takes; 0 where it is part of the tag. */
