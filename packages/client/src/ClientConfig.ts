@@ -34,8 +34,11 @@ export interface Config {
   readonly stallMillis: number
   /** What tells of the network and of the user's return. */
   readonly network: NetworkEvents.NetworkEvents
-  /** Where this tab finds the others that share its storage; undefined for none. */
-  readonly tabs: Tabs.Tabs | undefined
+  /**
+   * Where this tab finds the others that share its storage. With "none" it opens the storage as if it were alone: any other that
+   * does so takes it away from this one.
+   */
+  readonly tabs: Tabs.Tabs | "none"
   /** Whether to connect when opened. */
   readonly autoConnect: boolean
   /** Hears of faults that nobody waits for: rejected and dropped writes, storage faults, a throwing listener. */

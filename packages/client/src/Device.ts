@@ -40,7 +40,7 @@ export const layer: Layer.Layer<
   const config = yield* ClientConfig.ClientConfig
   const storage = yield* Storage
   const { tabs } = config
-  return tabs !== undefined && storage.isShared ? inTabs(config, tabs, storage) : alone(config)
+  return tabs !== "none" && storage.isShared ? inTabs(config, tabs, storage) : alone(config)
 }))
 
 const replicaOf = (config: ClientConfig.Config) => Replica.layer({ backpressure: config.backpressure })

@@ -13,6 +13,7 @@ import type { Batch } from "./Batch.ts"
 import type { Live } from "./Live.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
 import type { Change, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
+import type { Tabs } from "./Tabs.ts"
 
 export type WriteConcern = "FIRE_AND_FORGET" | "MEMORY" | "APPLIED" | "REPLICATED" | "PERSISTED"
 
@@ -267,6 +268,11 @@ export interface ClientOptions {
   readonly stallMs?: number
   /** What tells of the network and of the user's return. @default the browser's events, where the server isn't on this machine */
   readonly network?: NetworkEvents
+  /**
+   * Where this tab finds the others that share its storage. With "none" it opens the storage as if it were alone: any other that
+   * does so takes it away from this one. @default the browser's tabs
+   */
+  readonly tabs?: Tabs | "none" | undefined
   /** Whether to connect when opened. @default true */
   readonly autoConnect?: boolean
   /** Hears of faults that nobody waits for: rejected and dropped writes, storage faults, a throwing listener. */

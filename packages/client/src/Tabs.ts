@@ -92,12 +92,12 @@ const makeLock = (locks: LockManagerLike): Tabs["lock"] => (name, how, signal) =
     })
   })
 
-/** The tabs of a browser; `undefined` where there are none, or where they can't agree. */
-export const ofPlatform = (platform: Platform = globalThis as Platform): Tabs | undefined => {
+/** The tabs of a browser; "none" where there are no tabs, or where they can't agree. */
+export const ofPlatform = (platform: Platform = globalThis as Platform): Tabs | "none" => {
   const { BroadcastChannel, document, navigator } = platform
   const locks = navigator?.locks
   // A worker has no document, and a process has no tabs, though it may have all the rest.
-  if (locks === undefined || BroadcastChannel === undefined || document === undefined) return undefined
+  if (locks === undefined || BroadcastChannel === undefined || document === undefined) return "none"
   return {
     lock: makeLock(locks),
     join: (name, onMessage) => {

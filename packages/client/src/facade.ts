@@ -77,6 +77,7 @@ const configOf = (options: ClientOptions): ClientConfig.Options => ({
   ...(options.authTimeoutMs === undefined ? {} : { authTimeoutMillis: options.authTimeoutMs }),
   ...(options.stallMs === undefined ? {} : { stallMillis: options.stallMs }),
   network: options.network ?? (isLoopback(options.url) ? NetworkEvents.none : ClientConfig.defaults.network),
+  ...(options.tabs === undefined ? {} : { tabs: options.tabs }),
   ...(options.backpressure === undefined ? {} : { backpressure: options.backpressure }),
   ...(options.backoff === undefined ? {} : {
     backoff: Backoff.make({

@@ -14,6 +14,7 @@ export type { NetworkEvent, NetworkEvents } from "./NetworkEvents.ts"
 export type * from "./PromiseClient.ts"
 export type { Change, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 export type { SyncState } from "./SyncState.ts"
+export type { TabChannel, TabEvent, TabLock, Tabs } from "./Tabs.ts"
 
 /** Opens a client. It can be written to at once, and read when it is {@link Client.ready}. */
 export const createClient = (options: ClientOptions = {}): Client => makeClient(options)

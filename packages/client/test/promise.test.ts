@@ -13,6 +13,7 @@ import {
   WriteRejected
 } from "@topgun/client/promise"
 import * as Network from "@topgun/testing/SimulatedNetwork"
+import * as SimulatedTabs from "@topgun/testing/SimulatedTabs"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Effect from "effect/Effect"
@@ -159,6 +160,37 @@ describe("the Promise form", () => {
     await expect(client.ready()).rejects.toMatchObject({ _tag: "StorageUnavailable" })
     await expect(Promise.resolve(write)).rejects.toMatchObject({ _tag: "StorageUnavailable" })
     expect(faults).toMatchObject([{ _tag: "StorageUnavailable" }])
+  })
+
+  test("shares its storage with the tabs that it is told of, which show the same", async () => {
+    const browser = SimulatedTabs.make()
+    const [first, second] = [browser.open(), browser.open()].map(({ storage, tabs }) => local({ storage, tabs }))
+    await first!.ready()
+    await second!.ready()
+    expect([first, second].map((client) => client!.status.current.tab)).toEqual(["leader", "follower"])
+    const [here, there] = [first, second].map((client) => client!.map<number>("m"))
+    await there!.set("of the second", 2)
+    await here!.set("of the first", 1)
+    expect(Object.fromEntries(here!)).toEqual({ "of the second": 2, "of the first": 1 })
+    await settled(new Promise(() => {}))
+    expect(Object.fromEntries(there!)).toEqual(Object.fromEntries(here!))
+  })
+
+  test("knows of no other tabs where it is told so, and each that is opened takes storage away from the one before", async () => {
+    const browser = SimulatedTabs.make()
+    const faults: Array<unknown> = []
+    const onError = (fault: unknown) => void faults.push(fault)
+    const open = () => local({ storage: browser.open().storage, tabs: "none", onError })
+    const first = open()
+    await first.ready()
+    expect(first.status.current.tab).toBe("only")
+    await first.map("m").set("k", 1)
+    const second = open()
+    await second.ready()
+    expect(second.map("m").get("k")).toBe(1)
+    await expect(Promise.resolve(first.map("m").set("k", 2))).rejects.toMatchObject({ _tag: "StorageSuperseded" })
+    expect(second.map("m").get("k")).toBe(1)
+    expect(faults).toMatchObject([{ _tag: "StorageSuperseded" }])
   })
 
   it.live("synchronises, acknowledges, rejects and calls, over the same engine", () =>
