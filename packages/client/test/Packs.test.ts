@@ -30,6 +30,12 @@ const filled = Effect.fnUntraced(function*(records: number, device: Storage.Stor
   return { clock, network, server, alice: client, there, bob, here, device }
 })
 
+/** A key of a partition. */
+const keyIn = (partition: number): string => {
+  const cells = new LwwMap({ now: () => 0 })
+  for (let i = 0;; i++) if (cells.partitionOf(`k${i}`) === partition) return `k${i}`
+}
+
 const contentOf = (map: Iterable<readonly [string, unknown]>): Record<string, unknown> => Object.fromEntries(map)
 
 describe("a map of many records", () => {
@@ -180,9 +186,34 @@ describe("a map of many records", () => {
       yield* clock.runUntil(() => isSettled(alice) && isSettled(again) && map.digest === there.digest)
       yield* clock.settle
       assert.isAbove((yield* rowsOf(device, "packs/m")).length, 100)
+      assert.deepStrictEqual(
+        (yield* rowsOf(device, "meta")).filter(({ key }) => key === "format").map(({ value }) => Value.decode(value)),
+        [2]
+      )
       yield* again.close
       const third = yield* World.startClient("bob", { autoConnect: false }, device)
       assert.strictEqual((yield* third.map("m")).digest, there.digest)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("forgets what is taken back, though it's in its pack", () =>
+    Effect.gen(function*() {
+      const { bob, clock, device, here, server } = yield* filled(count)
+      yield* server.stop
+      // Another server, which lost a part of what the one before had, and remembers deletions no longer.
+      yield* bob.close
+      yield* Effect.promise(() => device.open("bob"))
+      const cells = new LwwMap({ now: () => 0 })
+      const packs = new Packs(cells, { records: "records/m", packs: "packs/m" })
+      yield* Effect.promise(async () => {
+        for (const { key } of await device.scan("packs/m", undefined, 1_000)) packs.foundPacked(keyIn(Number(key)))
+        // It was reverted away: no record is left of it.
+        await device.commit([packs.looseWrite("k7")])
+      })
+      const again = yield* World.startClient("bob", { autoConnect: false }, device)
+      const map = yield* again.map<number>("m")
+      assert.isFalse(map.has("k7"))
+      assert.strictEqual(map.size, here.size - 1)
+      yield* clock.settle
     }).pipe(Effect.scoped, inWorld()))
 
   it("isn't packed where its records are large, as a change would cost too much", () => {

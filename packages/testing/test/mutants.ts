@@ -1643,7 +1643,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-2",
     breaks: "rows of a newer format are read as if they were of this one",
     ...client("Remembered", "StorageGuardian"),
-    find: "  if (storedFormat !== undefined && storedFormat !== format) {",
+    find: "  if (storedFormat !== undefined && storedFormat !== format && storedFormat !== 1) {",
     replace: "  if (storedFormat !== undefined && storedFormat === -1) {",
     fails: "leaves rows of a newer format as they are"
   },
@@ -1827,7 +1827,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-1",
     breaks: "large rows come in pages as long as those of small ones",
     ...client("Remembered", "Journal"),
-    find: "Math.floor(pageBytesMax * rows.length / Math.max(bytes, 1))",
+    find: "Math.floor(bytesMax * rows.length / Math.max(bytes, 1))",
     replace: "pageRowsMax + Math.min(bytes, 0)",
     fails: "is read in pages of so many rows and bytes as keep nobody waiting"
   },
@@ -1839,5 +1839,29 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      ? { steal: true }",
     replace: "      ? {}",
     fails: "take over from one that hangs, which goes on as a follower when it runs again"
+  },
+  {
+    id: "STO-1",
+    breaks: "what a pack has anew is hidden by rows from before",
+    ...client("Packs", "Packs"),
+    find: "      writes.push({ space: this.#records, key: cell, value: undefined })",
+    replace: "",
+    fails: "takes a row for each change, until a pack is worth making anew"
+  },
+  {
+    id: "STO-1",
+    breaks: "a record that is gone is back from its pack",
+    ...client("Packs", "Packs"),
+    find: "    const value = record?.row ?? (this.#packed.has(partition) ? noBytes : undefined)",
+    replace: "    const value = record?.row",
+    fails: "forgets what is taken back, though it's in its pack"
+  },
+  {
+    id: "STO-2",
+    breaks: "a storage with packs can be opened by a version that doesn't know them",
+    ...client("Remembered", "Packs"),
+    find: "  if (nodeId !== storedNodeId || storedFormat !== format) yield* storage.commit(metaRows({ nodeId }))",
+    replace: "  if (nodeId !== storedNodeId) yield* storage.commit(metaRows({ nodeId }))",
+    fails: "that an earlier version has stored is read, and packed as it changes"
   }
 ]
