@@ -77,7 +77,7 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
     return { cell, live: cells.getRecord(cell), base: cells.getBase(cell) }
   }
 
-  /** Makes a cell what confirmed state and pending operations say, which is what storage is to have. */
+  /** Makes a cell what confirmed state and pending operations say; where storage has it otherwise (`stored`) it is written. */
   const settle = (
     map: string,
     cell: string,
@@ -127,7 +127,7 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
         const { cells } = openMap(map, kind)
         const known = outbox.pendingOf(map, cell, record)
         if (known !== undefined) {
-          // Of a batch that was here before all is.
+          // A batch comes as a whole, so what is known of one was numbered when it came.
           batchLeft = Math.max(0, batchLeft - 1)
           return known
         }
@@ -136,7 +136,7 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
           batchLeft = members
         }
         const change = cells.write(cell, record)
-        // A later write of this cell that waits says what this one would have come to.
+        // It has lost to a later write of its cell that waits: what comes of that one is what comes of it.
         const later = change === undefined && batchLeft === 0 ? outbox.latest(map, cell) : undefined
         if (later !== undefined) return later
         const operation = outbox.append(map, kind, cell, record, concern, since, batchLeft > 0 ? batch : undefined)

@@ -98,10 +98,11 @@ export const make = Effect.fnUntraced(
         Effect.suspend((): Effect.Effect<void, StorageFailure> => {
           switch (phase._tag) {
             case "Beginning":
+              // A follower that opens has only its node id to write down, which it has no use for.
               return Effect.void
             case "Changing":
               if (isClosed) return closed
-              // What is to be written then is another matter.
+              // These rows are the former role's: what is to be written in the next is found out anew then.
               return Effect.zipRight(phaseChanged.until(() => phase._tag !== "Changing" || isClosed), superseded)
             case "Following":
               return phase.following.commit(writes)
@@ -167,7 +168,7 @@ export const make = Effect.fnUntraced(
       const stopHearing = tabs.subscribe((event) => {
         isSuspended = event === "suspended"
         events.notify()
-        // What follows may not come to run before the tab sleeps.
+        // At once, as no fiber may come to run before the tab sleeps.
         if (isSuspended) lock?.release()
       })
       yield* Effect.addFinalizer(() => Effect.sync(stopHearing))
@@ -186,7 +187,7 @@ export const make = Effect.fnUntraced(
         report = undefined
         tabEngine.changed()
         term = Math.max(term + 1, now())
-        // One that has led before is another leader: what was agreed with that one is no more.
+        // A tab that leads again is another leader: what was agreed with the one that it was is no more.
         const leader = yield* TabLeader.serve({
           tabs,
           name,
@@ -218,7 +219,7 @@ export const make = Effect.fnUntraced(
         (everyone) => Effect.sync(everyone.close)
       )
 
-      /** Follows until this tab is the one to lead, and answers the lock. */
+      /** Follows until this tab is the one to lead: it holds the lock then. */
       const follow = Effect.gen(function*() {
         yield* replica.mirror.follow
         const given = new AbortController()
@@ -266,7 +267,7 @@ export const make = Effect.fnUntraced(
         )
       }).pipe(Effect.scoped)
 
-      /** Makes this tab's copy the one that counts. */
+      /** Makes this tab's copy the one that counts: opens storage, and joins what it holds. Tried until it succeeds. */
       const takeOver = Effect.gen(function*() {
         yield* announceWaiting
         while (true) {

@@ -52,8 +52,9 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
   let isWelcome = false
   let ids = 0
   let isOver = false
-  /** The cells that were pulled so far, by map; undefined when all were. */
+  /** The cells that are here since the beginning, pulled or told of, by map: what else is here goes when all were pulled. */
   let pulled: Map<string, Set<string>> | undefined
+  /** What was forwarded, or will be at the next beginning, and isn't known to be stored. */
   interface Forwarding {
     readonly sequences: ReadonlyArray<number>
     /** Those who wait for it. */
@@ -87,7 +88,10 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
     if (isWelcome) send({ _tag: "Forward", id, operations })
   }
 
-  /** Another leader, or the same one anew: it is told all that it may not know. */
+  /**
+   * Another leader, or the same one anew: it is told all that it may not know. What it knows of that it takes for what it is, by
+   * the records.
+   */
   const begin = (): void => {
     isWelcome = true
     pulled = new Map()
@@ -264,6 +268,7 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
           const operation = space === spaces.outbox && value !== undefined ? Outbox.decode(key, value) : undefined
           if (operation !== undefined) operations.push(plainOf(operation))
         }
+        // With nothing of its own to store it waits for what is on its way, as who flushes asks for that.
         if (operations.length === 0 && forwarding.size === 0) return Effect.void
         if (isOver) return superseded
         const stored = Deferred.unsafeMake<void, StorageFailure>(FiberId.none)

@@ -29,6 +29,7 @@ interface Session {
   readonly close: () => void
   /** What of the snapshot is still to be pulled; undefined while the follower isn't written to. */
   pages: ReturnType<Replica["Type"]["mirror"]["snapshot"]> | undefined
+  /** Messages of changed cells that weren't taken in yet. The one that was too many counts, though it wasn't sent. */
   untaken: number
 }
 
@@ -42,7 +43,7 @@ export interface Options {
   readonly status: Live<SyncStatus>
 }
 
-/** Serves followers as long as the scope is. Those who are to be served are told of by the answered `hello`. */
+/** Serves followers as long as the scope is: those whose greeting the answered `hello` was told of. */
 export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica, status, tabs }: Options) {
   const { mirror, outbox } = replica
   const sessions = new Map<string, Session>()
@@ -54,6 +55,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
 
   // --- Cells ---
 
+  /** By map, the cells that followers are still to be told of: as they are when it comes to it. */
   const dirty = new Map<string, Set<string>>()
   const isDirty = new Signal()
   const onCell = (map: string, cell: string): void => {
@@ -100,7 +102,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
   const sendCells = (session: Session, message: Messages.FromLeader): void => {
     if (session.pages === undefined) return
     session.untaken++
-    // It begins anew when it has taken in these.
+    // It begins anew when it has taken in those before.
     if (session.untaken > untakenMax) session.pages = undefined
     else session.send(message)
   }
@@ -121,6 +123,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
 
   // --- What becomes of a follower's operations ---
 
+  /** Whose operations an operation of this tab is: their sessions, and the numbers that they have there. */
   const relayed = new Map<Pending, Map<Session, Set<number>>>()
   const outcomeOf = ({ outcome, stage }: Pending): Omit<Messages.OutcomeOf, "sequence"> | undefined => {
     if (outcome === undefined) return undefined
@@ -206,6 +209,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
         return pull(session)
       case "Taken":
         session.untaken--
+        // All that was sent is taken: one is left, which wasn't.
         if (session.pages === undefined && session.untaken <= 1) begin(session)
         return
       case "Forward":

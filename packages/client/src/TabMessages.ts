@@ -25,25 +25,26 @@ export type Announcement =
   | { readonly _tag: "Wait"; readonly tab: string }
   /** This tab leads, and listens on the channel of the two. */
   | { readonly _tag: "Serving"; readonly tab: string; readonly leader: Leader }
-  /** There is a leader, another one than before: say hello. */
+  /** There is a leader, another one than before: say hello, to hear which. */
   | { readonly _tag: "Leading"; readonly leader: Leader }
 
 /** A leadership. One that has lost it may not know yet, and be heard still: of two the one of the greater term counts. */
 export interface Leader {
+  /** A part of the names of its channels: a tab that leads again is another leader, to whom nothing was said yet. */
   readonly name: string
   readonly term: number
 }
 
-/** A cell: its name, its live row, and its base's. */
+/** Cells: the name of each, its live row (undefined: it is gone) and its base's, which is as in `LwwMap.getBase`. */
 type Cells = ReadonlyArray<
   readonly [cell: string, live: Uint8Array | undefined, base: Uint8Array | null | undefined]
 >
 
 /** Said by the leader to one follower. */
 export type FromLeader =
-  /** The beginning, or a new one. */
+  /** The beginning, or a new one: what was said before counts no more, and all is to be pulled. */
   | { readonly _tag: "Welcome" }
-  /** Cells as they are now; `isPage` where they were pulled. */
+  /** Cells as they are now: `isPage` where they were pulled, else as they have changed, each to be answered by `Taken`. */
   | {
     readonly _tag: "Cells"
     readonly map: string
@@ -53,6 +54,7 @@ export type FromLeader =
   }
   /** All that there is was pulled. */
   | { readonly _tag: "Mirrored" }
+  /** What was forwarded is durable, or why it isn't. */
   | { readonly _tag: "Stored"; readonly id: number; readonly refusal: string | undefined }
   | { readonly _tag: "Outcomes"; readonly outcomes: ReadonlyArray<OutcomeOf> }
   | { readonly _tag: "Report"; readonly report: Report }
@@ -71,8 +73,9 @@ export type FromFollower =
   | { readonly _tag: "Join" }
   /** The next page. */
   | { readonly _tag: "Pull" }
-  /** So many `Cells` were taken in. */
+  /** Changed `Cells` were taken in. The leader sends only so many ahead of it. */
   | { readonly _tag: "Taken" }
+  /** Operations that were written here, by their numbers here: to be stored and sent. */
   | { readonly _tag: "Forward"; readonly id: number; readonly operations: ReadonlyArray<PlainOperation> }
   | { readonly _tag: "Open"; readonly map: string; readonly kind: MapKind; readonly isFollowed: boolean }
   | { readonly _tag: "Ask"; readonly id: number; readonly what: Request }

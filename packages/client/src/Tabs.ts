@@ -2,7 +2,7 @@
 
 /** A lock that is held. */
 export interface TabLock {
-  /** Resolves when another tab has taken it away. */
+  /** Resolves when another tab has taken it away; never when it was released. A tab that slept through it hears of it late. */
   readonly lost: Promise<void>
   readonly release: () => void
 }
@@ -23,8 +23,8 @@ export type TabEvent =
 /** Where a tab finds the others. Plain, so that it can be handed to the Promise form. */
 export interface Tabs {
   /**
-   * A lock that one tab holds at a time. `now`: undefined where another holds it. `wait`: when its turn has come, unless the
-   * signal aborts before. `steal`: at once, and whoever holds it loses it.
+   * A lock that one tab holds at a time; it is free when that tab ends. `now`: undefined where another holds it. `wait`: when its
+   * turn has come, or undefined when the signal aborts before. `steal`: at once, before all who wait, and whoever holds it loses it.
    */
   readonly lock: (
     name: string,
@@ -83,7 +83,7 @@ const makeLock = (locks: LockManagerLike): Tabs["lock"] => (name, how, signal) =
       resolve({ lost, release: () => release() })
       return held
     })
-    // It rejects when the lock is taken away, and resolves when it's released.
+    // It rejects when the lock is taken away, which ends `lost`, and resolves when it's released, which doesn't.
     const lost = request.then(() => new Promise<void>(() => {}), (fault: unknown) => {
       if (isHeld) return
       if (signal?.aborted === true) resolve(undefined)
@@ -107,6 +107,7 @@ export const ofPlatform = (platform: Platform = globalThis as Platform): Tabs | 
       return { send: (message) => channel.postMessage(message), close: () => channel.close() }
     },
     subscribe: (listener) => {
+      // A page that is hidden for good may be kept, frozen, for a way back to it, and nobody says which.
       const onSuspended = () => listener("suspended")
       const onResumed = () => listener("resumed")
       document.addEventListener("freeze", onSuspended)
