@@ -20,6 +20,8 @@ export const spaces = {
   maps: "maps",
   outbox: "outbox",
   rejected: "rejected",
+  /** When a user was logged out here last: for those who have slept through it. */
+  wiped: "wiped",
   /** Up to where this device has a map's changes: see {@link Mark}. */
   marks: "marks",
   /** A map's live records: rows by cell, of those that aren't in a pack, or are others than there. */

@@ -44,6 +44,8 @@ export interface Forwarded {
 }
 
 export interface Options {
+  /** When this tab was opened, in ms. */
+  readonly openedAt: number
   readonly storage: OpenStorage
   readonly reader: Remembered.Reader
   readonly hlc: Hlc.Hlc["Type"]
@@ -68,7 +70,9 @@ const laterOf = (here: Record | undefined, there: Record | null): Record | undef
 const isSame = (a: Record | null | undefined, b: Record | null | undefined): boolean =>
   a === b || (a !== undefined && a !== null && b !== undefined && b !== null && LwwRecord.compare(a, b) === 0)
 
-export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox, reader, storage }: Options) => {
+export const make = (
+  { adopt, emit, hasBase, hlc, journal, maps, openedAt, openMap, outbox, reader, storage }: Options
+) => {
   let isFollowing = false
   const cellsOf = (map: string): LwwMap => maps.get(map)!.crdt.cells
 
@@ -123,7 +127,8 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
       let batch: ReturnType<Outbox["batchOf"]> | undefined
       let batchLeft = 0
       const operations = forwarded.map(({ batch: members, cell, concern, kind, map, record, since }) => {
-        hlc.unsafeRaise(record)
+        // One that is too far ahead is refused by the server, and stamped anew: it isn't to take this clock along.
+        hlc.unsafeReceive(record)
         const { cells } = openMap(map, kind)
         const known = outbox.pendingOf(map, cell, record)
         if (known !== undefined) {
@@ -167,6 +172,8 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
       hlc.unsafeAdopt(writer, hlc.unsafeLatest().millis)
       yield* outbox.relay((operation) => !journal.isStaged(operation))
     }),
+    /** By how much the leader's server says that this device's clock is behind, in ms. */
+    correct: hlc.unsafeCorrect,
     /** Makes cells what the leader says that they are, but for what was written here and isn't stored there. */
     assign: (map: string, kind: Cell.MapKind, states: ReadonlyArray<CellState>): void => {
       const { cells } = openMap(map, kind)
@@ -174,7 +181,7 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
       for (const { base, cell, live } of states) {
         const own = outbox.unkept(map, cell)
         const isOwn = own !== undefined && (live === undefined || LwwRecord.compare(own, live) > 0)
-        if (live !== undefined) hlc.unsafeRaise(live)
+        if (live !== undefined) hlc.unsafeReceive(live)
         const change = isOwn
           ? cells.assign(cell, own, base === undefined ? live ?? null : base)
           : cells.assign(cell, live, base)
@@ -198,10 +205,12 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
 
     /**
      * Keeps and sends by itself from now on, as yet another writer: the one who did before may be alive, and not know it yet.
-     * Nothing of what it has stored is lost, nor of what was written here.
+     * Nothing of what it has stored is lost, nor of what was written here. False, with nothing changed, where the user was
+     * logged out since this tab was opened.
      */
     lead: journal.takeOver((begin) =>
       Effect.gen(function*() {
+        if ((yield* Remembered.readWipedAt(reader)) >= openedAt) return false
         const known = yield* Remembered.read(storage, reader, hlc.nodeId())
         const writer = yield* Hlc.makeNodeId
         begin(known.reserved)
@@ -242,6 +251,7 @@ export const make = ({ adopt, emit, hasBase, hlc, journal, maps, openMap, outbox
           }
           tell()
         }
+        return true
       })
     )
   }

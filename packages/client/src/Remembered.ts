@@ -160,6 +160,16 @@ const reservationOf = (stored: unknown): Reservation | undefined => {
 
 const textOf = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
 
+/** When a user was logged out here last, in ms. */
+export const readWipedAt = Effect.fnUntraced(function*({ rows }: Reader) {
+  let wipedAt = Number.NEGATIVE_INFINITY
+  yield* rows(spaces.wiped, (_, value) => {
+    const at = Value.decode(value)
+    if (typeof at === "number") wipedAt = at
+  })
+  return wipedAt
+})
+
 /** All but the records. A storage that is new becomes that of the node `newNodeId`. */
 export const read = Effect.fnUntraced(function*(storage: OpenStorage, { rows }: Reader, newNodeId: string) {
   const meta = new Map<string, unknown>()
@@ -252,9 +262,10 @@ export const readRecords = Effect.fnUntraced(function*(
 export const deletions = Effect.fnUntraced(function*(
   { pages }: Reader,
   maps: Iterable<string>,
-  isKept: ((map: string, cell: string) => boolean) | undefined
+  isKept: ((map: string, cell: string) => boolean) | undefined,
+  nowMillis: number
 ) {
-  const writes: Array<StorageWrite> = []
+  const writes: Array<StorageWrite> = [{ space: spaces.wiped, key: "at", value: Value.encode(nowMillis) }]
   const remove = (space: string, keeps: (key: string) => boolean) =>
     pages(space, ({ key }) => {
       if (!keeps(key)) writes.push({ space, key, value: undefined })

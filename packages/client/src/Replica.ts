@@ -287,7 +287,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     if (record !== undefined && !outbox.isPending(name, cell)) outbox.remake(name, kind, cell, record)
   }
 
+  const openedAt = now()
   const mirror = Mirror.make({
+    openedAt,
     storage,
     reader,
     hlc,
@@ -302,8 +304,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       else ofMap.add(cell)
     },
     adopt: (next) => {
-      for (const [name, here] of known.maps) {
+      for (const [name, { crdt: { kind } }] of maps) {
         if (next.maps.has(name)) continue
+        const here = known.maps.get(name) ?? { kind, isFollowed: true }
         next.maps.set(name, here)
         journal.stageRow(Remembered.mapRow(name, here))
       }
@@ -360,7 +363,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     rejected: rejected.list.current.length
   })
   const deletions = (what?: "flush" | "keep" | "discard") =>
-    Remembered.deletions(reader, known.maps.keys(), what === "keep" ? outbox.isPending : undefined)
+    Remembered.deletions(reader, known.maps.keys(), what === "keep" ? outbox.isPending : undefined, now())
 
   /** Opens a map and remembers how it was, or leaves it as it is remembered. @throws MapKindMismatch */
   const opened = <Kind extends Cell.MapKind>(name: string, kind: Kind, sync?: "all" | "none"): CrdtOf<Kind> => {

@@ -69,6 +69,8 @@ export const make = Effect.fnUntraced(
     let phase: Phase = { _tag: "Beginning" }
     let report: Messages.Report | undefined
     let isClosed = false
+    /** The user was logged out: this tab has nothing left to keep, nor to follow. */
+    let isOver = false
     const phaseChanged = new Signal()
     const become = (next: Phase): void => {
       phase = next
@@ -76,7 +78,7 @@ export const make = Effect.fnUntraced(
     }
     const isLeader = (): boolean => phase._tag === "Leading" && phase.isReady
     /** Waits until this tab has a role. */
-    const settled = phaseChanged.until(() => isLeader() || phase._tag === "Following" || isClosed)
+    const settled = phaseChanged.until(() => isLeader() || phase._tag === "Following" || isClosed || isOver)
 
     // --- Storage, by role ---
 
@@ -101,13 +103,16 @@ export const make = Effect.fnUntraced(
               // A follower that opens has only its node id to write down, which it has no use for.
               return Effect.void
             case "Changing":
-              if (isClosed) return closed
+              if (isClosed || isOver) return closed
               // These rows are the former role's: what is to be written in the next is found out anew then.
-              return Effect.zipRight(phaseChanged.until(() => phase._tag !== "Changing" || isClosed), superseded)
+              return Effect.zipRight(
+                phaseChanged.until(() => phase._tag !== "Changing" || isClosed || isOver),
+                superseded
+              )
             case "Following":
               return phase.following.commit(writes)
             case "Leading": {
-              if (!phase.isReady) return isClosed ? closed : superseded
+              if (isClosed && !phase.isReady) return closed
               if (writes.length === 0) return Effect.void
               const leading = phase
               return Effect.catchTag(
@@ -131,7 +136,23 @@ export const make = Effect.fnUntraced(
 
     // --- The first role ---
 
-    let lock = yield* Effect.promise(() => tabs.lock(name, "now"))
+    const events = new Signal()
+    /** The lock, as long as it's this tab's. */
+    let lock: TabLock | undefined
+    const hold = (granted: TabLock | undefined): void => {
+      lock = granted
+      granted?.lost.then(() => {
+        if (lock !== granted) return
+        lock = undefined
+        events.notify()
+      })
+    }
+    const release = (): void => {
+      lock?.release()
+      lock = undefined
+      events.notify()
+    }
+    hold(yield* Effect.promise(() => tabs.lock(name, "now")))
     let leadership = yield* Scope.make()
     /** Opens storage for as long as this tab leads. */
     const openStorage = Effect.suspend(() => Scope.extend(source.open, leadership))
@@ -143,13 +164,7 @@ export const make = Effect.fnUntraced(
         })
       )
     )
-    const stepDown = Effect.zipRight(
-      closeStorage,
-      Effect.sync(() => {
-        lock?.release()
-        lock = undefined
-      })
-    )
+    const stepDown = Effect.zipRight(closeStorage, Effect.sync(release))
     yield* Effect.addFinalizer(() => stepDown)
     if (lock !== undefined) become({ _tag: "Leading", storage: yield* openStorage, isReady: true })
 
@@ -161,15 +176,14 @@ export const make = Effect.fnUntraced(
       tabEngine: ReturnType<typeof TabEngine.make>
     ) {
       const isReady = yield* Deferred.make<void>()
-      const events = new Signal()
       let isSuspended = false
       /** Of the leader that counts. Grows from one to the next, be it by the clock or, where that was set back, by one. */
       let term = 0
       const stopHearing = tabs.subscribe((event) => {
         isSuspended = event === "suspended"
-        events.notify()
         // At once, as no fiber may come to run before the tab sleeps.
-        if (isSuspended) lock?.release()
+        if (isSuspended) release()
+        else events.notify()
       })
       yield* Effect.addFinalizer(() => Effect.sync(stopHearing))
 
@@ -178,11 +192,12 @@ export const make = Effect.fnUntraced(
       takeLead = Effect.suspend(() => {
         isWanted = true
         wanted.notify()
-        return phaseChanged.until(() => isLeader() || isClosed)
+        return phaseChanged.until(() => isLeader() || isClosed || isOver)
       })
 
-      /** Serves the others, until the lock is lost or the tab is put to sleep. */
-      const lead = Effect.fnUntraced(function*(held: TabLock) {
+      /** Serves the others, until the lock is another's or the user is logged out. */
+      const lead = Effect.gen(function*() {
+        const held = lock
         isWanted = false
         report = undefined
         tabEngine.changed()
@@ -199,11 +214,17 @@ export const make = Effect.fnUntraced(
         const everyone = tabs.join(name, (message) => {
           const announced = message as Messages.Announcement
           if (announced._tag === "Hello") everyone.send(leader.hello(announced.tab))
+          // It hasn't heard yet that it has lost the lock.
+          if (announced._tag === "Leading" && announced.leader.term > term) release()
         })
         yield* Effect.addFinalizer(() => Effect.sync(everyone.close))
         everyone.send({ _tag: "Leading", leader: { name: tab, term } } satisfies Messages.Announcement)
-        yield* Effect.raceFirst(Effect.promise(() => held.lost), events.until(() => isSuspended))
-      }, Effect.scoped)
+        const stopWatching = replica.observe({ onChange: () => replica.isGone() && events.notify() })
+        yield* Effect.addFinalizer(() => Effect.sync(stopWatching))
+        yield* events.until(() => lock !== held || replica.isGone())
+        isOver = replica.isGone()
+        if (isOver) everyone.send({ _tag: "LoggedOut" } satisfies Messages.Announcement)
+      }).pipe(Effect.scoped)
 
       /** Says that there is a leader, until there is: storage may take its time. */
       const announceWaiting = Effect.acquireRelease(
@@ -224,18 +245,27 @@ export const make = Effect.fnUntraced(
         yield* replica.mirror.follow
         const given = new AbortController()
         yield* Effect.addFinalizer(() => Effect.sync(() => given.abort()))
+        let isTaken = false
+        /** Its turn may come when it's wanted no more. */
+        const holdOr = (granted: TabLock | undefined): void => {
+          if (isTaken) granted?.release()
+          else if (granted !== undefined) {
+            isTaken = true
+            hold(granted)
+          }
+        }
+        yield* Effect.addFinalizer(() =>
+          Effect.sync(() => {
+            isTaken = true
+          })
+        )
         const inTurn = Effect.flatMap(
-          Effect.promise(async () => {
-            const granted = await tabs.lock(name, "wait", given.signal)
-            // Its turn may come when it's wanted no more.
-            if (given.signal.aborted) granted?.release()
-            else lock = granted
-          }),
+          Effect.promise(async () => holdOr(await tabs.lock(name, "wait", given.signal))),
           () => lock === undefined ? Effect.never : Effect.void
         )
         const taken = Effect.promise(async () => {
           given.abort()
-          lock = await tabs.lock(name, "steal")
+          holdOr(await tabs.lock(name, "steal"))
         })
         const session = Effect.gen(function*() {
           const following = yield* TabFollower.follow({
@@ -250,6 +280,7 @@ export const make = Effect.fnUntraced(
             },
             onReport: (next) => {
               report = next
+              replica.mirror.correct(next.status.clockSkewMillis)
               tabEngine.changed()
             },
             onReply: tabEngine.replied
@@ -257,9 +288,10 @@ export const make = Effect.fnUntraced(
           become({ _tag: "Following", following })
           yield* Effect.forkScoped(Effect.zipRight(following.mirrored, Deferred.succeed(isReady, undefined)))
           const ending = yield* following.ended
-          if (ending === "gone") replica.vanish()
-          // A silent leader holds the lock; of another kind the next in line gets it by itself.
-          return yield* ending === "silent" ? taken : Effect.never
+          // A silent leader holds the lock.
+          if (ending === "silent") return yield* taken
+          isOver = true
+          replica.vanish()
         })
         const whenWanted = Effect.zipRight(wanted.until(() => isWanted), taken)
         yield* Effect.raceFirst(inTurn, Effect.raceFirst(session, whenWanted)).pipe(
@@ -274,33 +306,41 @@ export const make = Effect.fnUntraced(
           const outcome = yield* Effect.exit(Effect.gen(function*() {
             const opened = yield* openStorage
             become({ _tag: "Leading", storage: opened, isReady: false })
-            yield* replica.mirror.lead
-            become({ _tag: "Leading", storage: opened, isReady: true })
+            if (yield* replica.mirror.lead) return become({ _tag: "Leading", storage: opened, isReady: true })
+            // It has slept through what the others have heard.
+            isOver = true
+            replica.vanish()
+            release()
           }))
-          if (Exit.isSuccess(outcome)) return
+          if (Exit.isSuccess(outcome) && lock !== undefined) return
           become({ _tag: "Changing" })
           yield* closeStorage
+          if (lock === undefined || Exit.isSuccess(outcome)) return
           onFault(Cause.squash(outcome.cause))
           yield* Effect.sleep(retryMillis)
         }
       }).pipe(Effect.scoped)
 
       const play = Effect.gen(function*() {
-        while (true) {
+        while (!isOver) {
           if (lock === undefined) {
             yield* events.until(() => !isSuspended)
             yield* follow
             if (lock === undefined) continue
             const wasConnected = report === undefined || report.status.state !== "DISCONNECTED"
             yield* takeOver
+            // It was taken away, or let go, meanwhile.
+            if (lock === undefined) continue
             if (wasConnected) yield* own.connect
           }
           yield* Deferred.succeed(isReady, undefined)
-          yield* lead(lock)
+          yield* lead
           yield* own.disconnect
           become({ _tag: "Changing" })
           yield* stepDown
         }
+        yield* Deferred.succeed(isReady, undefined)
+        phaseChanged.notify()
       })
       yield* Effect.forkScoped(play)
       yield* Effect.addFinalizer(() =>
@@ -329,7 +369,7 @@ export const make = Effect.fnUntraced(
             const outcome = yield* Effect.either(phase.following.ask(what))
             if (outcome._tag === "Right") return
             const left = phase
-            yield* phaseChanged.until(() => phase !== left || isClosed)
+            yield* phaseChanged.until(() => phase !== left || isClosed || isOver)
           }
         })
     }

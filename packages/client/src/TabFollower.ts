@@ -5,6 +5,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
+import * as FiberSet from "effect/FiberSet"
 import * as Random from "effect/Random"
 import { spaces } from "./Journal.ts"
 import * as Outbox from "./Outbox.ts"
@@ -19,6 +20,9 @@ const signMillis = [1_000, 750] as const
 
 /** Who takes the place of a silent leader does so within so many ms, at a time of its own. */
 const spreadMillis = 400
+
+/** What the leader had no room for is offered again after so many ms. */
+const retryMillis = 1_000
 
 /** Why a tab has nobody to follow: there is no sign of life from any leader, or the leader has logged the user out. */
 export type Ending = "silent" | "gone"
@@ -45,6 +49,7 @@ const superseded = new StorageSuperseded({ reason: "the tabs of this browser hav
 export const follow = Effect.fnUntraced(function*(options: Options) {
   const { name, now, replica, tab, tabs } = options
   const { mirror, outbox } = replica
+  const run = yield* FiberSet.makeRuntime<never>()
   const ended = Deferred.unsafeMake<Ending>(FiberId.none)
   const mirrored = Deferred.unsafeMake<void>(FiberId.none)
   const end = (ending: Ending): void => Deferred.unsafeDone(ended, Exit.succeed(ending))
@@ -88,6 +93,14 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
     if (isWelcome) send({ _tag: "Forward", id, operations })
   }
 
+  const forwardUnsettled = (waiting: Forwarding["stored"]): void => {
+    const unsettled = Array.from(outbox.entries()).sort((a, b) => a.sequence - b.sequence).map(plainOf)
+    if (unsettled.length + waiting.length > 0) forward(unsettled, waiting)
+  }
+  const forwardAgain = (): void => {
+    if (isWelcome && !isOver) forwardUnsettled([])
+  }
+
   /**
    * Another leader, or the same one anew: it is told all that it may not know. What it knows of that it takes for what it is, by
    * the records.
@@ -98,8 +111,7 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
     for (const [map, { isFollowed, kind }] of replica.opened()) send({ _tag: "Open", map, kind, isFollowed })
     const waiting = Array.from(forwarding.values()).flatMap(({ stored }) => stored)
     forwarding.clear()
-    const unsettled = Array.from(outbox.entries()).sort((a, b) => a.sequence - b.sequence).map(plainOf)
-    if (unsettled.length + waiting.length > 0) forward(unsettled, waiting)
+    forwardUnsettled(waiting)
     for (const [id, { what }] of asked) send({ _tag: "Ask", id, what })
     send({ _tag: "Pull" })
   }
@@ -135,6 +147,10 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
         forwarding.delete(message.id)
         const { refusal } = message
         if (refusal === undefined) outbox.kept(forwarded.sequences)
+        // The journal makes its own again.
+        else if (forwarded.stored.length === 0) {
+          run(Effect.zipRight(Effect.sleep(retryMillis), Effect.sync(forwardAgain)))
+        }
         const outcome = refusal === undefined
           ? Exit.void
           : Exit.fail(new StorageUnavailable({ reason: `the leading tab: ${refusal}` }))
@@ -188,6 +204,7 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
   const everyone = tabs.join(name, (message) => {
     const announced = message as Messages.Announcement
     if (isOver) return
+    if (announced._tag === "LoggedOut") return end("gone")
     if (announced._tag === "Leading") {
       if (announced.leader.term >= options.term()) hello()
       return

@@ -31,6 +31,8 @@ interface Session {
   pages: ReturnType<Replica["Type"]["mirror"]["snapshot"]> | undefined
   /** Messages of changed cells that weren't taken in yet. The one that was too many counts, though it wasn't sent. */
   untaken: number
+  /** What has come of its operations so far, by their numbers, until they have ended. */
+  readonly taken: Map<number, Pending>
 }
 
 export interface Options {
@@ -154,21 +156,32 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
   const onOutcome = (operation: Pending): void => {
     const to = relayed.get(operation)
     if (to === undefined) return
-    if (operation.stage === "ended") relayed.delete(operation)
-    const { successor } = operation
+    const { stage, successor } = operation
+    if (stage === "ended") relayed.delete(operation)
+    if (stage === "ended" && successor === undefined) {
+      for (const [{ taken }, sequences] of to) for (const sequence of sequences) taken.delete(sequence)
+    }
     if (successor === undefined) return tell(operation, to)
     for (const [session, sequences] of to) for (const sequence of sequences) relay(successor, session, sequence)
   }
 
   const take = (session: Session, id: number, plain: ReadonlyArray<Messages.PlainOperation>): void => {
     const stored = (refusal?: string): void => session.send({ _tag: "Stored", id, refusal })
-    if (!outbox.hasPlaces(plain.length)) {
+    const forwarded = plain.map(Messages.operationFromPlain)
+    // It begins anew, or didn't hear of it: what is here may have another stamp meanwhile.
+    const known = forwarded.map(({ cell, map, record, sequence }) =>
+      session.taken.get(sequence) ?? outbox.pendingOf(map, cell, record)
+    )
+    const unknown = forwarded.filter((_, i) => known[i] === undefined)
+    if (!outbox.hasPlaces(unknown.length)) {
       return stored(`${outbox.size()} writes of all tabs wait for the server, and there is room for ${outbox.capacity}`)
     }
-    const taken = mirror.takeIn(plain.map(Messages.operationFromPlain))
-    taken.operations.forEach((operation, i) => {
-      const { sequence } = plain[i]!
-      relay(operation, session, sequence)
+    const taken = mirror.takeIn(unknown)
+    let next = 0
+    forwarded.forEach(({ sequence }, i) => {
+      const operation = known[i] ?? taken.operations[next++]!
+      session.taken.set(sequence, operation)
+      if (operation.stage !== "ended") relay(operation, session, sequence)
       if (operation.stage !== "line") tell(operation, new Map([[session, new Set([sequence])]]))
     })
     run(Effect.match(Effect.suspend(() => taken.stored), {
@@ -273,7 +286,13 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
         const channel = tabs.join(Messages.channelOf(name, leader.name, tab), (message) => {
           if (sessions.get(tab) === session) receive(tab, session, message as Messages.FromFollower)
         })
-        const session: Session = { send: channel.send, close: channel.close, pages: undefined, untaken: 0 }
+        const session: Session = {
+          send: channel.send,
+          close: channel.close,
+          pages: undefined,
+          untaken: 0,
+          taken: new Map()
+        }
         sessions.set(tab, session)
       }
       return { _tag: "Serving", tab, leader }

@@ -25,6 +25,8 @@ export type Announcement =
   | { readonly _tag: "Wait"; readonly tab: string }
   /** This tab leads, and listens on the channel of the two. */
   | { readonly _tag: "Serving"; readonly tab: string; readonly leader: Leader }
+  /** The user was logged out, in whichever tab: there is nothing left. */
+  | { readonly _tag: "LoggedOut" }
   /** There is a leader, another one than before: say hello, to hear which. */
   | { readonly _tag: "Leading"; readonly leader: Leader }
 

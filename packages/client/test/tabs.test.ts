@@ -404,6 +404,124 @@ describe("Tabs", () => {
   )
 
   test(
+    "let the same user in again after a logout, in any of them",
+    2,
+    ({ browser, clock, open, tabs }) =>
+      Effect.gen(function*() {
+        const [first, second] = tabs as unknown as readonly [Tab, Tab]
+        yield* (yield* first.client.map("todos")).set("a", 1)
+        yield* clock.runUntil(() => tabs.every(isDone))
+        yield* meanwhile(second.client.logout())
+        yield* clock.advance(10_000)
+        const third = yield* open()
+        yield* clock.runUntil(() => isConnected(third), { within: "10 seconds" })
+        assert.strictEqual(roleOf(third), "leader")
+        yield* (yield* third.client.map("todos")).set("b", 2)
+        yield* clock.advance(5_000)
+        assert.strictEqual(roleOf(third), "leader")
+        // Nothing of those who were logged out is written again.
+        const rows = yield* Effect.promise(() => browser.rows.scan("maps", undefined, 10))
+        assert.deepStrictEqual(rows.map(({ key }) => key), ["todos"])
+        assert.propertyVal(
+          yield* faultOf(Effect.flatMap(first.client.map("todos"), (todos) => todos.set("c", 3))),
+          "_tag",
+          "ClientClosed"
+        )
+      })
+  )
+
+  test(
+    "store all anew when the one that led has lost its storage, and its life",
+    2,
+    ({ browser, clock, open, tabs }) =>
+      Effect.gen(function*() {
+        const [first, second] = tabs as unknown as readonly [Tab, Tab]
+        yield* (yield* first.client.map("todos")).set("a", 1)
+        yield* clock.runUntil(() => tabs.every(isDone))
+        for (const space of ["meta", "maps", "marks", "records/todos", "packs/todos"]) {
+          const rows = yield* Effect.promise(() => browser.rows.scan(space, undefined, 100))
+          yield* Effect.promise(() => browser.rows.commit(rows.map(({ key }) => ({ space, key, value: undefined }))))
+        }
+        first.kill()
+        yield* clock.runUntil(() => roleOf(second) === "leader", { within: "10 seconds" })
+        yield* clock.runUntil(() => isDone(second))
+        yield* clock.settle
+        second.kill()
+        const third = yield* open()
+        assert.deepStrictEqual(Object.fromEntries(yield* third.client.map("todos")), { a: 1 })
+      })
+  )
+
+  test(
+    "have one leader, though another was put to sleep while it took over",
+    3,
+    ({ clock, tabs }) =>
+      Effect.gen(function*() {
+        const [first, second, third] = tabs as unknown as readonly [Tab, Tab, Tab]
+        for (let turns = 0; turns < 30; turns++) {
+          const leader = tabs.find((tab) => roleOf(tab) === "leader")!
+          const others = tabs.filter((tab) => tab !== leader)
+          leader.suspend()
+          for (let i = 0; i < turns; i++) yield* Effect.promise(() => Promise.resolve())
+          others[0]!.suspend()
+          yield* clock.advance(500)
+          others[0]!.resume()
+          leader.resume()
+          yield* clock.advance(5_000)
+          assert.strictEqual(tabs.filter((tab) => roleOf(tab) === "leader").length, 1, `after ${turns} turns`)
+          const writes = yield* Effect.forEach(
+            tabs,
+            ({ client }, i) => Effect.fork(Effect.flatMap(client.map<number>("todos"), (map) => map.set(`${i}`, turns)))
+          )
+          yield* clock.runUntil(() => writes.every((fiber) => fiber.unsafePoll() !== null), { within: "10 seconds" })
+          for (const write of writes) yield* Fiber.join(write)
+        }
+        yield* clock.runUntil(() => tabs.every(isDone), { within: "1 minute" })
+        const maps = yield* Effect.forEach([first, second, third], ({ client }) => client.map("todos"))
+        for (const map of maps) assert.deepStrictEqual(Object.fromEntries(map), { "0": 29, "1": 29, "2": 29 })
+      })
+  )
+
+  it.live("whose device has the wrong time write by the server's, all of them", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      yield* World.startServer()
+      const bob = yield* World.startClient("bob")
+      const his = yield* bob.map<string>("m")
+      for (const error of [3_600_000, -3_600_000]) {
+        const browser = SimulatedTabs.make()
+        const wrong = {
+          ...clock,
+          unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis() + error,
+          currentTimeMillis: Effect.map(clock.currentTimeMillis, (millis) => millis + error)
+        }
+        const tabs: Array<Client> = []
+        for (let i = 0; i < 2; i++) {
+          const tab = browser.open()
+          const starting = World.startClient(`${error} ${i}`, { tabs: tab.tabs }, tab.storage, `${error}`)
+          tabs.push(yield* meanwhile(Effect.withClock(starting, wrong)))
+          yield* clock.runUntil(() => tabs.every(({ status }) => status.current.state === "CONNECTED"))
+        }
+        yield* clock.advance(1_000)
+        const [leader, follower] = tabs as [Client, Client]
+        const states: Array<string> = []
+        leader.status.subscribe(({ state }) => void states.push(state))
+        const mine = yield* follower.map<string>("m")
+        for (const key of ["a", "b"]) {
+          yield* his.set(key, "his")
+          yield* clock.advance(2_000)
+          yield* mine.set(key, "mine")
+          assert.closeTo(mine.getRecord(key)!.millis, clock.unsafeCurrentTimeMillis(), 1_000)
+          yield* clock.runUntil(() => his.get(key) === "mine", { within: "10 seconds" })
+          yield* his.set(key, "his later")
+          yield* clock.runUntil(() => mine.get(key) === "his later", { within: "10 seconds" })
+        }
+        assert.notInclude(states, "BACKOFF")
+        yield* meanwhile(Effect.forEach(tabs, ({ close }) => close, { concurrency: 2 }))
+      }
+    }).pipe(Effect.scoped, inWorld()))
+
+  test(
     "begin anew with one that doesn't keep up, and send it no more meanwhile",
     2,
     ({ clock, tabs: [leader, follower] }) =>
