@@ -139,18 +139,14 @@ export const make = Effect.fnUntraced(
     const events = new Signal()
     /** The lock, as long as it's this tab's. */
     let lock: TabLock | undefined
-    const hold = (granted: TabLock | undefined): void => {
-      lock = granted
-      granted?.lost.then(() => {
-        if (lock !== granted) return
-        lock = undefined
-        events.notify()
-      })
-    }
     const release = (): void => {
       lock?.release()
       lock = undefined
       events.notify()
+    }
+    const hold = (granted: TabLock | undefined): void => {
+      lock = granted
+      void granted?.lost.then(() => lock === granted ? release() : undefined)
     }
     hold(yield* Effect.promise(() => tabs.lock(name, "now")))
     let leadership = yield* Scope.make()

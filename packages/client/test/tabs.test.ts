@@ -460,12 +460,12 @@ describe("Tabs", () => {
         const [first, second, third] = tabs as unknown as readonly [Tab, Tab, Tab]
         for (let turns = 0; turns < 30; turns++) {
           const leader = tabs.find((tab) => roleOf(tab) === "leader")!
-          const others = tabs.filter((tab) => tab !== leader)
+          const next = tabs.find((tab) => tab !== leader)!
           leader.suspend()
           for (let i = 0; i < turns; i++) yield* Effect.promise(() => Promise.resolve())
-          others[0]!.suspend()
+          next.suspend()
           yield* clock.advance(500)
-          others[0]!.resume()
+          next.resume()
           leader.resume()
           yield* clock.advance(5_000)
           assert.strictEqual(tabs.filter((tab) => roleOf(tab) === "leader").length, 1, `after ${turns} turns`)

@@ -1787,8 +1787,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-2",
     breaks: "a leader that is put to sleep takes its lock along",
     ...client("TabCoordinator", "tabs"),
-    find: "        if (isSuspended) lock?.release()",
-    replace: "",
+    find: "        if (isSuspended) release()",
+    replace: "        if (isSuspended) void release",
     fails: "have another leader within 5 seconds when theirs is gone ("
   },
   {
@@ -1863,5 +1863,29 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "  if (nodeId !== storedNodeId || storedFormat !== format) yield* storage.commit(metaRows({ nodeId }))",
     replace: "  if (nodeId !== storedNodeId) yield* storage.commit(metaRows({ nodeId }))",
     fails: "that an earlier version has stored is read, and packed as it changes"
+  },
+  {
+    id: "CLK-5",
+    breaks: "a tab that follows goes by its device's time, however wrong",
+    ...client("Mirror", "tabs"),
+    find: "    correct: hlc.unsafeCorrect,",
+    replace: "    correct: (_: number) => {},",
+    fails: "whose device has the wrong time write by the server's, all of them"
+  },
+  {
+    id: "STO-2",
+    breaks: "a tab that has slept through a logout writes again what was deleted",
+    ...client("Mirror", "tabs"),
+    find: "        if ((yield* Remembered.readWipedAt(reader)) >= openedAt) return false",
+    replace: "",
+    fails: "are logged out together, by any of them, and not over what another has not sent"
+  },
+  {
+    id: "STO-2",
+    breaks: "maps that a tab has from the one that led are forgotten with its storage",
+    ...client("Replica", "tabs"),
+    find: "      for (const [name, { crdt: { kind } }] of maps) {",
+    replace: "      for (const [name, { crdt: { kind } }] of Array.from(maps).slice(maps.size)) {",
+    fails: "store all anew when the one that led has lost its storage, and its life"
   }
 ]
