@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { encrypted, type EncryptionKey } from "@topgun/adapters/encrypted"
 import { indexedDb } from "@topgun/adapters/indexeddb"
+import type { StorageAdapter } from "@topgun/core/StorageAdapter"
+import * as SimulatedTabs from "@topgun/testing/SimulatedTabs"
 import { type Client, type ClientOptions, createClient, StorageKeyRefused } from "@topgun/client/promise"
 import "fake-indexeddb/auto"
 import { IDBFactory } from "fake-indexeddb"
@@ -138,5 +140,39 @@ describe("A client with encrypted storage", () => {
     const again = open({ passphrase: "another" })
     await again.ready()
     assert.strictEqual(again.map<number>("m").get("k"), 2)
+  })
+
+  it("draws no nonce twice, whichever of five tabs leads, dies or is opened anew", async () => {
+    const browser = SimulatedTabs.make()
+    const nonces: Array<string> = []
+    const openTab = async () => {
+      const tab = browser.open()
+      const inner: StorageAdapter = {
+        ...tab.storage,
+        commit: (writes) => {
+          for (const { space, value } of writes) {
+            if (space === "rows" && value !== undefined) nonces.push(Buffer.from(value.subarray(5, 17)).toString("hex"))
+          }
+          return tab.storage.commit(writes)
+        }
+      }
+      const client = createClient({ storage: encrypted(inner, secret), tabs: tab.tabs, onError: () => {} })
+      clients.push(client)
+      await client.ready()
+      return { tab, client }
+    }
+    const tabs = await Promise.all(Array.from({ length: 5 }, openTab))
+    for (let round = 0; round < 6; round++) {
+      for (const [t, { client }] of tabs.entries()) {
+        const map = client.map<number>("m")
+        await Promise.all(Array.from({ length: 20 }, (_, i) => map.set(`${round} ${t} ${i}`, i)))
+      }
+      const at = tabs.findIndex(({ client }) => client.status.current.tab === "leader")
+      tabs[at]!.tab.kill()
+      tabs.splice(at, 1, await openTab())
+    }
+    assert.strictEqual(tabs[0]!.client.map("m").size, 600)
+    assert.isAbove(nonces.length, 1_200)
+    assert.strictEqual(new Set(nonces).size, nonces.length)
   })
 })

@@ -26,8 +26,8 @@ export class StorageQuotaExceeded extends Schema.TaggedError<StorageQuotaExceede
   readonly code = "TG_STORAGE_QUOTA_EXCEEDED"
   readonly retryable = true
   override get message(): string {
-    return `Storage is full: ${this.reason}. What was written is in memory only until there is room: free some, and keep ` +
-      "the page open until the server has it all"
+    return `Storage is full: ${this.reason}. What was written since is in memory only, and is stored as soon as there is ` +
+      "room: free some, and keep the page open until then"
   }
 }
 
@@ -77,7 +77,8 @@ export class StorageKeyRefused extends Schema.TaggedError<StorageKeyRefused>()("
   readonly code = "TG_STORAGE_KEY_REFUSED"
   readonly retryable = false
   override get message(): string {
-    return `Storage can't be decrypted: ${this.reason}. Nothing was changed: open it with the key that it was written with`
+    return `Storage can't be used with this key: ${this.reason}. Nothing was changed: open it with the key that it was ` +
+      "written with, or change its keys"
   }
 }
 
