@@ -1887,5 +1887,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      for (const [name, { crdt: { kind } }] of maps) {",
     replace: "      for (const [name, { crdt: { kind } }] of Array.from(maps).slice(maps.size)) {",
     fails: "store all anew when the one that led has lost its storage, and its life"
+  },
+  {
+    id: "STO-1",
+    breaks: "nothing more is sent while storage keeps nothing",
+    ...client("SyncEngine", "HostileServer"),
+    find: "        forgoes = true",
+    replace: "        continue",
+    fails: "for long keeps nothing from the server: all is sent, and counted once, and stored when there is room"
   }
 ]
