@@ -837,8 +837,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-6",
     breaks: "a reservation of the writer before counts for the new one",
     ...client("Journal", "Journal"),
-    find: "      if (reservation !== undefined && writer === writers) reserved = reservation",
-    replace: "      if (reservation !== undefined) reserved = reservation",
+    find: "      if (reservation !== undefined && writer === writers) {",
+    replace: "      if (reservation !== undefined) {",
     fails: "reserves for a new writer, whatever was under way for the one before"
   },
   {

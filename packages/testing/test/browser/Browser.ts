@@ -1,8 +1,8 @@
 /** A real Chromium, with profiles that outlive it, and pages of our own on an origin of their own. */
-import { createServer } from "node:http"
+import { createServer, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
-import { type BrowserContext, chromium } from "playwright-core"
+import { type BrowserContext, chromium, type Page } from "playwright-core"
 import { build, type Rollup } from "vite"
 import { type Mutant, mutantPlugin } from "../../src/mutants.ts"
 // @ts-expect-error a plain script without declarations: it runs before anything is installed
@@ -22,10 +22,12 @@ const broken = process.env["TOPGUN_MUTANT"]
 /** An origin with one page, `pages/<name>.ts`. */
 export class Site {
   readonly url: string
+  readonly #held: Set<ServerResponse>
   readonly #close: () => void
 
-  private constructor(url: string, close: () => void) {
+  private constructor(url: string, held: Set<ServerResponse>, close: () => void) {
     this.url = url
+    this.#held = held
     this.#close = close
   }
 
@@ -48,8 +50,10 @@ export class Site {
     const scripts = new Map(
       output.map((file) => [`/${file.fileName}`, file.type === "chunk" ? file.code : file.source])
     )
+    const held = new Set<ServerResponse>()
     const server = createServer((request, response) => {
       const { pathname } = new URL(request.url ?? "/", "http://localhost")
+      if (pathname === "/held") return void held.add(response)
       const script = scripts.get(pathname)
       if (script === undefined && pathname !== "/") response.writeHead(404).end()
       else if (script === undefined) response.writeHead(200, { "content-type": "text/html" }).end(html(name))
@@ -57,10 +61,25 @@ export class Site {
     })
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
     const { port } = server.address() as AddressInfo
-    return new Site(`http://127.0.0.1:${port}/`, () => {
+    return new Site(`http://127.0.0.1:${port}/`, held, () => {
       server.close()
       server.closeAllConnections()
     })
+  }
+
+  /** Lets a page hang, as one that works without end does: until {@link release} is called it runs nothing else. */
+  hang(page: Page): Promise<void> {
+    return page.evaluate((url) => {
+      const request = new XMLHttpRequest()
+      request.open("GET", url, false)
+      request.send()
+    }, `${this.url}held`)
+  }
+
+  /** Lets those go on that hang. */
+  release(): void {
+    for (const response of this.#held) response.end()
+    this.#held.clear()
   }
 
   close(): void {
