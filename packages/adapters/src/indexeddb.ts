@@ -14,11 +14,17 @@ import { type DBSchema, type IDBPDatabase, openDB, unwrap } from "idb"
 
 interface Schema extends DBSchema {
   readonly rows: { readonly key: [space: string, key: string]; readonly value: Uint8Array }
-  /** One row: a number drawn by lot, of who opened the database last. */
-  readonly owner: { readonly key: string; readonly value: number }
+  /**
+   * Under {@link ownerKey} a number drawn by lot, of who opened the database last; and under the number of each who did before
+   * a row that keeps him out.
+   */
+  readonly owner: { readonly key: string | number; readonly value: number }
 }
 
 const ownerKey = "owner"
+const ownersMax = 2 ** 53
+/** So many are kept out at most; of more a half is forgotten: who has been asleep for so many openings. */
+const keptOutMax = 1_000
 
 /** How long a browser may take to open a database, in ms: another tab may be in the way, or its own storage out of order. */
 export const openMillis = 10_000
@@ -88,7 +94,10 @@ const answerOf = <A>(request: IDBRequest<A>): Promise<A> =>
     request.addEventListener("error", () => reject(request.error))
   })
 
-/** How many rows are handed over in one task, so that the page can go on in between: each takes 10 µs, on a phone several times that. */
+/**
+ * How many rows are handed over in one task, so that the page can go on in between: each takes 10 µs, on a phone several times
+ * that. Up to so many, a transaction asks the page for nothing more once it's begun: one that hangs then is in nobody's way.
+ */
 const rowsAtOnce = 250
 
 /**
@@ -126,6 +135,11 @@ const write = async (
   })
 }
 
+/** Somebody has emptied the database; what has come into it since is no one's. */
+const clearUnowned = async (rows: IDBObjectStore, owners: IDBObjectStore): Promise<void> => {
+  if (await answerOf<unknown>(owners.get(ownerKey)) === undefined) rows.clear()
+}
+
 /** By lot: a database that was deleted and made anew has other owners than the one before. */
 const drawOwner = (): number => {
   const [high, low] = crypto.getRandomValues(new Uint32Array(2))
@@ -145,6 +159,8 @@ export const indexedDb = (): StorageAdapter => {
   let connection: Promise<Database> | undefined
   /** What this adapter's opening has taken, and nobody else's has. */
   let owner = 0
+  /** The connection that is known to lead to a database of this owner's: another may have been made in its place before the next. */
+  let checked: Database | undefined
   /** The owner before, as long as there is no room to take its place. */
   let predecessor: number | undefined
   /** Settled with the last commit that was asked for. */
@@ -231,10 +247,21 @@ export const indexedDb = (): StorageAdapter => {
     database?.close()
   }
 
+  /** Becomes the owner, and keeps out who was. */
+  const takeFrom = async (before: unknown, owners: IDBObjectStore): Promise<void> => {
+    if (typeof before === "number") {
+      const others = IDBKeyRange.bound(0, ownersMax)
+      if (await answerOf(owners.count(others)) > keptOutMax) owners.delete(IDBKeyRange.bound(0, ownersMax / 2))
+      owners.put(0, before)
+    }
+    await answerOf(owners.put(owner, ownerKey))
+  }
+
   /** Becomes the owner or, where there is no room for that, bears in mind whom to follow. */
   const take = async (database: Database): Promise<void> => {
     try {
-      await write(database, async (_, owners) => void await answerOf(owners.put(owner, ownerKey)))
+      await write(database, async (_, owners) => takeFrom(await answerOf(owners.get(ownerKey)), owners))
+      checked = database
     } catch (fault) {
       if (!isNamed(fault, "QuotaExceededError")) throw fault
       predecessor = await database.get("owner", ownerKey)
@@ -242,28 +269,56 @@ export const indexedDb = (): StorageAdapter => {
     }
   }
 
+  /** Hands rows over, a part at a time where there are many. */
+  const put = async (rows: IDBObjectStore, writes: ReadonlyArray<StorageWrite>): Promise<void> => {
+    let before: Promise<unknown> | undefined
+    for (let i = 0; i < writes.length; i++) {
+      const { key, space, value } = writes[i]!
+      const request: IDBRequest = value === undefined ? rows.delete([space, key]) : rows.put(value, [space, key])
+      if (i % rowsAtOnce < rowsAtOnce - 1) continue
+      // Those at hand are on their way while the page goes on, so that the database needn't wait for it.
+      const last = answerOf<unknown>(request)
+      last.catch(() => {})
+      await before
+      before = last
+    }
+  }
+
+  const superseded = (fault?: unknown): StorageFault =>
+    new StorageFault("superseded", "another tab has opened it since", { cause: fault })
   const commit = (writes: ReadonlyArray<StorageWrite>): Promise<void> =>
     whileOpen(async (database) => {
+      let present: { readonly owner: unknown } | undefined
+      const check = (expected: number): void => {
+        if (present === undefined) throw new Unanswered("the browser hasn't answered whose the database is")
+        if (present.owner === undefined) throw new StorageFault("evicted", "its rows were deleted while it was in use")
+        if (present.owner !== expected) throw superseded()
+      }
       await write(database, async (rows, owners) => {
-        const asked = answerOf<unknown>(owners.get(ownerKey))
+        const request: IDBRequest<unknown> = owners.get(ownerKey)
+        const asked = (async () => {
+          present = { owner: await answerOf(request) }
+        })()
         asked.catch(() => {})
-        let before: Promise<unknown> | undefined
-        for (let i = 0; i < writes.length; i++) {
-          const { key, space, value } = writes[i]!
-          const request: IDBRequest = value === undefined ? rows.delete([space, key]) : rows.put(value, [space, key])
-          if (i % rowsAtOnce < rowsAtOnce - 1) continue
-          // Those at hand are on their way while the page goes on, so that the database needn't wait for it.
-          const last = answerOf<unknown>(request)
-          last.catch(() => {})
-          await before
-          before = last
+        if (predecessor === undefined && database === checked) {
+          // Fails where a later owner keeps this one out. Nothing is waited for: a page that hangs amid a transaction would be in
+          // the way of all tabs.
+          owners.add(0, owner)
+          owners.delete(owner)
+          return put(rows, writes)
         }
-        const found = await asked
-        if (found === owner) return
-        if (found === undefined) throw new StorageFault("evicted", "its rows were deleted while it was in use")
-        if (found !== predecessor) throw new StorageFault("superseded", "another tab has opened it since")
-        await answerOf(owners.put(owner, ownerKey))
+        await put(rows, writes)
+        await asked
+        check(predecessor ?? owner)
+        if (predecessor !== undefined) await takeFrom(predecessor, owners)
+        present = { owner }
+      }).catch((fault: unknown) => {
+        throw isNamed(fault, "ConstraintError") ? superseded(fault) : fault
       })
+      // Half of the rows would be worse than none.
+      if (present?.owner === undefined) await write(database, clearUnowned).catch(() => {})
+      check(owner)
+      checked = database
       predecessor = undefined
     })
 
@@ -273,6 +328,7 @@ export const indexedDb = (): StorageAdapter => {
     isShared: true,
     open: async (which) => {
       owner = drawOwner()
+      checked = undefined
       predecessor = undefined
       try {
         await withDatabase(which, true, take)

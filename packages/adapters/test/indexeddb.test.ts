@@ -258,6 +258,29 @@ describe("IndexedDB", () => {
     assert.deepStrictEqual(await keys(storage), ["c"])
   })
 
+  it("asks the page for nothing once a commit is begun: one that hangs then is in nobody's way", async () => {
+    const storage = await opened()
+    await put(storage, "a")
+    const [connection] = connections
+    let isCommitted = false
+    const begin = connection!.transaction.bind(connection)
+    connection!.transaction = (...scope) => {
+      const transaction = begin(...scope)
+      const commit = transaction.commit.bind(transaction)
+      transaction.commit = () => {
+        isCommitted = true
+        commit()
+      }
+      return transaction
+    }
+    const committed = put(storage, "b")
+    // Nothing but microtasks: no event of the browser has come in between.
+    for (let turns = 0; turns < 20; turns++) await Promise.resolve()
+    assert.isTrue(isCommitted)
+    await committed
+    assert.deepStrictEqual(await keys(storage), ["a", "b"])
+  })
+
   it("takes rows that were deleted under it for what they are", async () => {
     const storage = await opened()
     await put(storage, "a")

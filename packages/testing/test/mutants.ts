@@ -1571,8 +1571,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-2",
     breaks: "rows that were deleted count as somebody else's",
     ...adapters("indexeddb", "indexeddb"),
-    find: "        if (found === undefined) throw new StorageFault(\"evicted\"",
-    replace: "        if (found === undefined) throw new StorageFault(\"superseded\"",
+    find: "        if (present.owner === undefined) throw new StorageFault(\"evicted\"",
+    replace: "        if (present.owner === undefined) throw new StorageFault(\"superseded\"",
     fails: "takes rows that were deleted under it for what they are"
   },
   {
@@ -1819,8 +1819,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "STO-1",
     breaks: "a commit keeps the page from going on until all its rows are handed over",
     ...adapters("indexeddb", "indexeddb"),
-    find: "          if (i % rowsAtOnce < rowsAtOnce - 1) continue",
-    replace: "          if (i % rowsAtOnce < rowsAtOnce) continue",
+    find: "      if (i % rowsAtOnce < rowsAtOnce - 1) continue",
+    replace: "      if (i % rowsAtOnce < rowsAtOnce) continue",
     fails: "makes a commit of many rows whole or not at all, and lets the page go on in between"
   },
   {
@@ -1895,5 +1895,21 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        forgoes = true",
     replace: "        continue",
     fails: "for long keeps nothing from the server: all is sent, and counted once, and stored when there is room"
+  },
+  {
+    id: "STO-2",
+    breaks: "nothing keeps a former owner out",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "          owners.add(0, owner)",
+    replace: "          owners.put(0, owner)",
+    fails: "belongs to who opened it last: who did before changes nothing any more, and is told"
+  },
+  {
+    id: "STO-1",
+    breaks: "a page that hangs amid a commit is in the way of all tabs",
+    ...adapters("indexeddb", "indexeddb"),
+    find: "        if (predecessor === undefined && database === checked) {",
+    replace: "        if (Number.isNaN(owner)) {",
+    fails: "asks the page for nothing once a commit is begun"
   }
 ]
