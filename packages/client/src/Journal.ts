@@ -55,9 +55,6 @@ const packRows = 50
 
 const retryMillis = 1_000
 
-/** What is reserved for a writer that needs no reservation. */
-const unbounded: Reservation = { millis: Number.POSITIVE_INFINITY, sequence: Number.POSITIVE_INFINITY }
-
 /** The name of the row in `meta` that says whose stamps this device issues. */
 export const nodeIdKey = "nodeId"
 
@@ -106,9 +103,6 @@ export interface Journal<Operation> {
   readonly flushed: () => Deferred.Deferred<void, StorageFailure>
   /** What is durably reserved; nothing beyond may leave this device. */
   readonly reserved: () => Reservation
-  /** Storage keeps nothing at present, and doesn't know the present writer: nothing of it has to be reserved until it does. */
-  readonly forgo: () => void
-  readonly isForgone: () => boolean
   /** Waits for the next transaction, of nothing but a reservation if need be. */
   readonly flush: Effect.Effect<void, StorageFailure>
   /**
@@ -171,8 +165,6 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
   let reserved = initial
   let writers = 0
   let ended = false
-  /** The present writer isn't known to storage: when this process ends, so does it. */
-  let forgone = false
   /** Whether storage has none of what was written before. */
   let evicted = false
   /** Those who wait for a transaction that has to be made again. */
@@ -286,10 +278,7 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
       evicted = false
       for (const each of batch.done) each()
       // What was reserved for the writer before says nothing of the present one's stamps.
-      if (reservation !== undefined && writer === writers) {
-        reserved = reservation
-        forgone = false
-      }
+      if (reservation !== undefined && writer === writers) reserved = reservation
       for (const each of waiters) Deferred.unsafeDone(each, Exit.void)
       options.onCommit(undefined)
       return true
@@ -346,16 +335,11 @@ export const make = Effect.fnUntraced(function*<Operation extends { readonly seq
     },
     adopt: (nodeId) => {
       writers++
-      forgone = false
       reserved = { millis: 0, sequence: reserved.sequence }
       stageRow({ space: spaces.meta, key: nodeIdKey, value: Value.encode(nodeId) })
     },
     flushed: () => flushed,
-    reserved: () => forgone ? unbounded : reserved,
-    forgo: () => {
-      forgone = true
-    },
-    isForgone: () => forgone,
+    reserved: () => reserved,
     isStaged: ({ sequence }) => staged.operations.has(sequence),
     isIdle: () => !isStaged() && postponed.length === 0,
     takeOver: (read) =>

@@ -395,11 +395,9 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     keepSecret: (given: string): Effect.Effect<void, StorageFailure> =>
       Effect.suspend(() => {
         journal.stageRow({ space: Journal.spaces.meta, key: Journal.secretKey, value: Value.encode(given) })
-        const keep = (): void => {
+        return Effect.map(journal.flush, () => {
           secret = given
-        }
-        // Of a writer that storage doesn't know it needn't know the secret either.
-        return journal.isForgone() ? Effect.sync(keep) : Effect.map(journal.flush, keep)
+        })
       }),
     /** When this device was in step with its server last, in ms. */
     syncedAt: () => syncedAt,
@@ -545,19 +543,6 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
      */
     renounce: Effect.map(Hlc.makeNodeId, (writer): void => {
       Restamping.rename(outbox.entries(), { writer, hlc, outbox, journal, cellsOf })
-      inUse.millis = hlc.unsafeLatest().millis
-    }),
-
-    /**
-     * Storage has kept nothing for as long as was reserved: goes on as a node that it doesn't know, and that ends with this
-     * process if it never does. What was stamped beyond the reservation, and might be stamped again, becomes that node's.
-     * Only while nothing is sent.
-     */
-    forgo: Effect.map(Hlc.makeNodeId, (writer): void => {
-      const { millis } = journal.reserved()
-      const due = Array.from(outbox.entries()).filter(({ record }) => record.millis > millis)
-      Restamping.rename(due, { writer, hlc, outbox, journal, cellsOf })
-      journal.forgo()
       inUse.millis = hlc.unsafeLatest().millis
     }),
 

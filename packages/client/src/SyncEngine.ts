@@ -154,8 +154,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let stalledAt: number | undefined
   /** How many tokens had been given when the present connection took its own. */
   let credentialVersion = 0
-  /** Storage keeps nothing, and what was reserved in it is used up. */
-  let forgoes = false
   /** Beats of the heart that the present connection was CONNECTED for. */
   let beats = 0
   /** Something happened that makes a try, or a look at the connection, worth while. */
@@ -457,12 +455,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       if (operations.some(({ kind, offered }) => kind === "counter" && !offered)) {
         yield* Effect.ignore(replica.journal.flush)
       }
-      while (!isCovered()) {
-        const outcome = yield* Effect.either(replica.journal.flush)
-        if (Either.isRight(outcome) || isCovered() || outcome.left._tag === "StorageSuperseded") continue
-        forgoes = true
-        return yield* new ConnectionLost({ reason: `this device goes on as another node: ${outcome.left.message}` })
-      }
+      while (!isCovered()) yield* Effect.ignore(replica.journal.flush)
     })
 
     const confirmed = (map: string, cell: string) => replica.map(map)?.cells.getConfirmed(cell)
@@ -580,10 +573,6 @@ const make = Effect.fnUntraced(function*(options: Options) {
       if (Cause.isInterruptedOnly(exit.cause)) return yield* Effect.interrupt
       const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
       if (failure === undefined) return stopOf(Cause.squash(exit.cause))
-      if (forgoes) {
-        forgoes = false
-        yield* replica.forgo
-      }
       if (failure._tag === "NodeIdConflict") {
         yield* replica.renounce
         onFault(failure)

@@ -14,7 +14,7 @@ import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Effect from "effect/Effect"
 import { afterAll, afterEach, beforeAll, expect } from "vitest"
-import { connected, fragile, inWorld, isSettled } from "./worlds.ts"
+import { inWorld, isSettled } from "./worlds.ts"
 
 const unhandled: Array<unknown> = []
 const onUnhandled = (reason: unknown): void => void unhandled.push(reason)
@@ -409,50 +409,6 @@ describe("storage that fails", () => {
     }
     return { device, calls: () => calls }
   }
-
-  it.live("for long keeps nothing from the server: all is sent, and counted once, and stored when there is room", () =>
-    Effect.gen(function*() {
-      const { device, memory, state } = fragile()
-      const { client: alice, clock } = yield* connected({}, device)
-      const bob = yield* World.startClient("bob")
-      const mine = {
-        map: yield* alice.map<number>("m"),
-        count: yield* alice.counter("count"),
-        tags: yield* alice.orMap<number>("tags")
-      }
-      yield* mine.count.increment(5)
-      yield* mine.map.set("before", 1)
-      yield* clock.runUntil(() => isSettled(alice))
-      state.broken = true
-      for (let second = 0; second < 60; second++) {
-        for (let i = 0; i < 30; i++) yield* Effect.fork(mine.map.set(`k${second % 20} ${i}`, second))
-        yield* Effect.fork(mine.count.increment())
-        yield* Effect.fork(mine.tags.add("t", second))
-        if (second === 30) yield* alice.resetConnection
-        yield* clock.advance(1_000)
-      }
-      yield* clock.runUntil(() => isSettled(alice), { within: "1 minute" })
-      expect(alice.status.current.storage.fault).toContain("the disk is full")
-      const his = {
-        map: yield* bob.map<number>("m"),
-        count: yield* bob.counter("count"),
-        tags: yield* bob.orMap<number>("tags")
-      }
-      yield* clock.runUntil(() => his.map.digest === mine.map.digest && his.tags.digest === mine.tags.digest, {
-        within: "1 minute"
-      })
-      expect(his.map.get("k19 7")).toBe(59)
-      expect(his.count.current).toBe(65)
-      expect(his.tags.getValues("t")).toHaveLength(60)
-      state.broken = false
-      yield* clock.runUntil(() => alice.status.current.storage.fault === undefined)
-      yield* alice.close
-      const again = yield* World.startClient("alice", {}, memory)
-      expect((yield* again.map("m")).digest).toBe(his.map.digest)
-      yield* (yield* again.counter("count")).increment()
-      yield* clock.runUntil(() => isSettled(again))
-      yield* clock.runUntil(() => his.count.current === 66, { within: "1 minute" })
-    }).pipe(Effect.scoped, inWorld()))
 
   for (const count of [1, 5]) {
     it.live(`at any transaction, ${count} times, loses nothing: it is told of, all is sent, and stored later`, () =>

@@ -837,8 +837,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-6",
     breaks: "a reservation of the writer before counts for the new one",
     ...client("Journal", "Journal"),
-    find: "      if (reservation !== undefined && writer === writers) {",
-    replace: "      if (reservation !== undefined) {",
+    find: "      if (reservation !== undefined && writer === writers) reserved = reservation",
+    replace: "      if (reservation !== undefined) reserved = reservation",
     fails: "reserves for a new writer, whatever was under way for the one before"
   },
   {
@@ -1887,14 +1887,6 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      for (const [name, { crdt: { kind } }] of maps) {",
     replace: "      for (const [name, { crdt: { kind } }] of Array.from(maps).slice(maps.size)) {",
     fails: "store all anew when the one that led has lost its storage, and its life"
-  },
-  {
-    id: "STO-1",
-    breaks: "nothing more is sent while storage keeps nothing",
-    ...client("SyncEngine", "HostileServer"),
-    find: "        forgoes = true",
-    replace: "        continue",
-    fails: "for long keeps nothing from the server: all is sent, and counted once, and stored when there is room"
   },
   {
     id: "STO-2",
