@@ -116,8 +116,8 @@ export const make = (
     },
     stateOf,
     /**
-     * Takes in what a follower has written, in its order: what comes of each there is what comes of the answered operation
-     * here. `stored` is when all of it is durable.
+     * Takes in what a follower has written and isn't here yet, in its order: what comes of each there is what comes of the
+     * answered operation here. `stored` is when all that waits to be stored is durable.
      */
     takeIn: (forwarded: ReadonlyArray<Forwarded>): {
       readonly operations: ReadonlyArray<Pending>
@@ -130,12 +130,6 @@ export const make = (
         // One that is too far ahead is refused by the server, and stamped anew: it isn't to take this clock along.
         hlc.unsafeReceive(record)
         const { cells } = openMap(map, kind)
-        const known = outbox.pendingOf(map, cell, record)
-        if (known !== undefined) {
-          // A batch comes as a whole, so what is known of one was numbered when it came.
-          batchLeft = Math.max(0, batchLeft - 1)
-          return known
-        }
         if (members > 0) {
           batch = outbox.batchOf(members)
           batchLeft = members
