@@ -255,6 +255,7 @@ describe("a client survives a server that", () => {
                 _tag: "SyncRoot",
                 id: message.id,
                 root: new Uint8Array(8),
+                partial: false,
                 sequence: 0,
                 partitions: answersOf().root(message.root) ?? null,
                 records: []

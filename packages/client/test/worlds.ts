@@ -121,6 +121,7 @@ export const inStep = ({ id, root }: typeof Protocol.SyncInit.Type): Protocol.Se
   _tag: "SyncRoot",
   id,
   root,
+  partial: false,
   sequence: 0,
   partitions: null,
   records: []

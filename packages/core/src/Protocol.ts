@@ -34,6 +34,7 @@
  * | `SyncFetch` | `SyncLeaf` | records of keys, by partition and hash, from a cursor |
  * | `SyncPull` | `SyncLeaf` | records below a node, from a cursor |
  * | `OpBatch` | `OpAck`, `OpReject`, `Durable` | writes, in the order of their sequence numbers |
+ * | `Traced` | | the `OpBatch` that comes next is part of a trace |
  * | `Ping` | `Pong` | every 5 s; a side that hears nothing for 10 s closes |
  * | `Call` | `Reply` | @effect/rpc's messages (`GridRpcs`) |
  *
@@ -41,7 +42,10 @@
  * |---|---|
  * | `ServerEvent` | records of an opened map that others wrote |
  * | `Durable` | the device's operations of this connection up to a sequence number survive a crash of the server |
+ * | `Withdraw` | records of an opened map that the client may read no longer, or that aren't there for it any more |
+ * | `SyncAgain` | what was told of an opened map has a gap, or what may be read of it has changed: the client opens it again |
  * | `AuthExpired` | the token has expired: without another the server closes when `graceMillis` have passed |
+ * | `GoingAway` | the server stops: it closes soon, and the client is to come back after `retryMillis` |
  * | `Fault` | what was wrong, before the server closes, or with the `id` of the request that failed |
  *
  * **Batches.** Messages `OpBatch` one after the other of which the last says `end` and those before `more` are one atomic
@@ -59,6 +63,11 @@
  * number a map's records are with the client then. `SyncInit` shows the last of these; where the server still knows what has
  * changed since, and roots differ, `SyncRoot` brings just these records, without what the device itself wrote. The client
  * compares roots once more and, where they differ still, asks again without a cursor: then the tree is walked.
+ *
+ * **Partial maps.** Of some maps a user may read some records, or some of their fields. `SyncRoot` says `partial` then: roots, walk and
+ * events are of a map that has just what the user may read, in the form in which it may be read, and no tombstones. What the
+ * client has confirmed and the server's partial map hasn't is dropped, and nothing is offered. `Fault` `PermissionDenied` in
+ * answer to `SyncInit`: nothing of the map may be read; what the client has confirmed of it is dropped.
  *
  * **Reset.** `Fault` `ResyncRequired` in answer to `SyncInit`: the client has been away for longer than deletions are remembered.
  * It pulls the whole map, drops what the server doesn't have, keeps what it hasn't sent, and opens the map again.
@@ -189,6 +198,13 @@ const Cursor = field(
       isSequence(cursor[1]))
 )
 const Lane = field("Lane", (value): value is 0 | 1 => Object.is(value, 0) || value === 1)
+const Texts = field(
+  "Texts",
+  (value): value is ReadonlyArray<string> => Array.isArray(value) && value.every(isText)
+)
+const traceParentGrammar = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+/** A span, as W3C Trace Context writes it. */
+const TraceParent = field("TraceParent", (value): value is string => isText(value) && traceParentGrammar.test(value))
 const MapName = field("MapName", (value): value is string => isText(value) && value.length > 0 && value.length <= 256)
 const NodeIdText = field("NodeId", isNodeId)
 const Kind = field("Kind", isMapKind)
@@ -275,6 +291,9 @@ export const Call = Schema.TaggedStruct("Call", { payload: Bytes })
 /** A new token, before the one that let the connection in expires. */
 export const AuthRenew = Schema.TaggedStruct("AuthRenew", { id: Sequence, token: Text })
 
+/** The `OpBatch` that comes next is part of this trace. */
+export const Traced = Schema.TaggedStruct("Traced", { parent: TraceParent })
+
 /** The secret that this connection's `AuthAck` gave is stored. */
 export const AuthKept = Schema.TaggedStruct("AuthKept", { secret: Text })
 
@@ -287,6 +306,7 @@ export const ClientMessage = Schema.Union(
   SyncBuckets,
   SyncFetch,
   SyncPull,
+  Traced,
   OpBatch,
   Ping,
   Call
@@ -327,6 +347,8 @@ export const SyncRoot = Schema.TaggedStruct("SyncRoot", {
   id: Sequence,
   /** The server's root of the map. */
   root: Hash,
+  /** Whether it is of a part of the map: of what this user may read. */
+  partial: Flag,
   /** The number of the last change that is in it. */
   sequence: Sequence,
   /** The partitions' roots, where the tree is to be walked. */
@@ -345,6 +367,10 @@ export const ServerEvent = Schema.TaggedStruct("ServerEvent", {
   sequence: Sequence,
   records: Records
 })
+/** Records of a partial map that aren't in it any more. */
+export const Withdraw = Schema.TaggedStruct("Withdraw", { map: MapName, keys: Texts })
+/** What was told of the map isn't all: the client opens it again. */
+export const SyncAgain = Schema.TaggedStruct("SyncAgain", { map: MapName })
 /** Operations that have reached a level. */
 export const OpAck = Schema.TaggedStruct("OpAck", {
   level: Concern,
@@ -360,6 +386,11 @@ export const OpReject = Schema.TaggedStruct("OpReject", {
 })
 /** All of the connection's operations up to this one survive a crash of the server. */
 export const Durable = Schema.TaggedStruct("Durable", { sequence: Sequence })
+/** The server stops. It closes with 1001 when what is in hand is saved. */
+export const GoingAway = Schema.TaggedStruct("GoingAway", {
+  /** How long to wait before coming back, in ms: another time for each client, so that not all come at once. */
+  retryMillis: Sequence
+})
 /** The answer to `Ping`. */
 export const Pong = Schema.TaggedStruct("Pong", { id: Sequence, serverMillis: Millis })
 /** A message of @effect/rpc to the client. */
@@ -381,9 +412,12 @@ export const ServerMessage = Schema.Union(
   SyncBucketsAck,
   SyncLeaf,
   ServerEvent,
+  Withdraw,
+  SyncAgain,
   OpAck,
   OpReject,
   Durable,
+  GoingAway,
   Pong,
   Reply,
   Fault
@@ -434,8 +468,9 @@ export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
       return withRows(packr.pack({ _tag, map, sequence, records: PLACEHOLDER }), Rows.records, records)
     }
     case "SyncRoot": {
-      const { _tag, id, partitions, records, root, sequence } = message
-      return withRows(packr.pack({ _tag, id, root, sequence, partitions, records: PLACEHOLDER }), Rows.records, records)
+      const { _tag, id, partial, partitions, records, root, sequence } = message
+      const head = { _tag, id, root, partial, sequence, partitions, records: PLACEHOLDER }
+      return withRows(packr.pack(head), Rows.records, records)
     }
     case "SyncLeaf": {
       const { _tag, after, id, records } = message
@@ -529,7 +564,7 @@ const makeDecode = <A>(structs: { readonly [tag: string]: { readonly fields: Sch
 
 /** The messages of a frame from a client. @throws MalformedMessage */
 export const decodeFromClient: (bytes: Uint8Array) => ReadonlyArray<ClientMessage> = makeDecode(
-  { Auth, AuthRenew, AuthKept, SyncInit, SyncBuckets, SyncFetch, SyncPull, OpBatch, Ping, Call }
+  { Auth, AuthRenew, AuthKept, SyncInit, SyncBuckets, SyncFetch, SyncPull, Traced, OpBatch, Ping, Call }
 )
 /** The messages of a frame from a server. @throws MalformedMessage */
 export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessage> = makeDecode(
@@ -541,9 +576,12 @@ export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessag
     SyncBucketsAck,
     SyncLeaf,
     ServerEvent,
+    Withdraw,
+    SyncAgain,
     OpAck,
     OpReject,
     Durable,
+    GoingAway,
     Pong,
     Reply,
     Fault

@@ -68,6 +68,9 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
   }),
   AuthRenew: tagged("AuthRenew", { id: sequence, token: text }),
   AuthKept: tagged("AuthKept", { secret: text }),
+  Traced: tagged("Traced", {
+    parent: fc.stringMatching(/^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/)
+  }),
   Ping: tagged("Ping", { id: sequence }),
   Call: tagged("Call", { payload: someBytes })
 }
@@ -88,6 +91,7 @@ const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitra
   SyncRoot: tagged("SyncRoot", {
     id: sequence,
     root: hash,
+    partial: fc.boolean(),
     sequence,
     partitions: orNull(someBytes),
     records: someRecords
@@ -95,6 +99,9 @@ const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitra
   SyncBucketsAck: tagged("SyncBucketsAck", { id: sequence, buckets: someBytes }),
   SyncLeaf: tagged("SyncLeaf", { id: sequence, records: someRecords, after: orNull(text) }),
   ServerEvent: tagged("ServerEvent", { map: mapName, sequence, records: someRecords }),
+  Withdraw: tagged("Withdraw", { map: mapName, keys: fc.array(text) }),
+  SyncAgain: tagged("SyncAgain", { map: mapName }),
+  GoingAway: tagged("GoingAway", { retryMillis: sequence }),
   OpAck: tagged("OpAck", {
     level: fc.constantFrom(...WriteConcern.literals),
     replicas: sequence,

@@ -406,6 +406,7 @@ const make = Effect.gen(function*() {
         _tag: "SyncRoot",
         id,
         root: packRoot(source.tree),
+        partial: false,
         sequence: partitions.sequence(),
         partitions: changed === undefined ? partitionRoots ?? null : null,
         records: tuplesOf(kind, changed ?? [])
