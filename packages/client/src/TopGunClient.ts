@@ -1,6 +1,6 @@
 /** The client as Effect applications use it. */
 import * as Grid from "@topgun/core/Grid"
-import type { ConnectionLost, StorageFailure, WriteRefusal } from "@topgun/core/GridError"
+import type { ConnectionLost, PermissionDenied, StorageFailure, WriteRefusal } from "@topgun/core/GridError"
 import type { ServerStatus } from "@topgun/core/GridRpcs"
 import type { Storage } from "@topgun/core/Storage"
 import type { Transport } from "@topgun/core/Transport"
@@ -59,7 +59,7 @@ export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<Top
   readonly logout: (options?: LogoutOptions) => Effect.Effect<void, LogoutFailure>
   /** Waits until the server has all that was written here so far, and this device all that the server has. */
   readonly synced: Effect.Effect<void>
-  readonly serverStatus: Effect.Effect<ServerStatus, ConnectionLost>
+  readonly serverStatus: Effect.Effect<ServerStatus, ConnectionLost | PermissionDenied>
 }>() {}
 
 const make = Effect.gen(function*() {

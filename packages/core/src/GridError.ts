@@ -306,6 +306,18 @@ export class ValueNotSupported extends Schema.TaggedError<ValueNotSupported>()("
   }
 }
 
+/** A predicate, or the part of it at `path`, says nothing that could be answered. */
+export class QueryInvalid extends Schema.TaggedError<QueryInvalid>()("QueryInvalid", {
+  path: Schema.String,
+  reason: Schema.String
+}) {
+  readonly code = "TG_QUERY_INVALID"
+  readonly retryable = false
+  override get message(): string {
+    return `The predicate at ${this.path} is not valid: ${this.reason}`
+  }
+}
+
 /** A counter, or one node's part of it, would leave the integers that a number holds exactly. Nothing was changed. */
 export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("CounterOverflow", {
   what: Schema.Literal("value", "increments", "decrements")
@@ -360,6 +372,17 @@ export class MapKindMismatch extends Schema.TaggedError<MapKindMismatch>()("MapK
   }
 }
 
+/** The server's policy grants this user no such thing. The words are the same whether there is anything or not. */
+export class PermissionDenied extends Schema.TaggedError<PermissionDenied>()("PermissionDenied", {
+  what: Schema.String
+}) {
+  readonly code = "TG_PERMISSION_DENIED"
+  readonly retryable = false
+  override get message(): string {
+    return `You may not ${this.what}: whoever runs the server can grant it in its policy`
+  }
+}
+
 /** The server doesn't open a map to this client. Writes to it are sent, but nothing of it is received. */
 export class MapRefused extends Schema.TaggedError<MapRefused>()("MapRefused", {
   map: Schema.String,
@@ -369,6 +392,15 @@ export class MapRefused extends Schema.TaggedError<MapRefused>()("MapRefused", {
   readonly retryable = true
   override get message(): string {
     return `Map "${this.map}" is not synchronised on this connection: ${this.reason}`
+  }
+}
+
+/** A question about a map that the server has just closed to this connection: what may be read of it, or is told, begins anew. */
+export class MapReopened extends Schema.TaggedError<MapReopened>()("MapReopened", { map: Schema.String }) {
+  readonly code = "TG_MAP_REOPENED"
+  readonly retryable = true
+  override get message(): string {
+    return `Map "${this.map}" has to be opened again`
   }
 }
 

@@ -5,6 +5,7 @@
 import * as Rpc from "@effect/rpc/Rpc"
 import * as RpcGroup from "@effect/rpc/RpcGroup"
 import * as Schema from "effect/Schema"
+import { PermissionDenied } from "./GridError.ts"
 
 /** How a server is doing. */
 export class ServerStatus extends Schema.Class<ServerStatus>("ServerStatus")({
@@ -27,5 +28,5 @@ export class ServerStatus extends Schema.Class<ServerStatus>("ServerStatus")({
 
 /** The calls that a client can make. */
 export class GridRpcs extends RpcGroup.make(
-  Rpc.make("Status", { success: ServerStatus })
+  Rpc.make("Status", { success: ServerStatus, error: PermissionDenied })
 ) {}

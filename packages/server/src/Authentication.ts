@@ -17,6 +17,11 @@ import * as Schema from "effect/Schema"
 /** Whom a token is of. */
 export const Principal = Schema.Struct({
   userId: Schema.String.pipe(Schema.minLength(1), Schema.maxLength(256)),
+  roles: Schema.optional(Schema.Array(Schema.String)),
+  attributes: Schema.optional(Schema.Record({
+    key: Schema.String,
+    value: Schema.Union(Schema.String, Schema.Number, Schema.Boolean, Schema.Array(Schema.String))
+  })),
   /** When the token expires by the server's clock, in ms; absent when it doesn't. */
   expiresAt: Schema.optional(Schema.Finite)
 })

@@ -11,8 +11,9 @@ import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Mailbox from "effect/Mailbox"
-import { MalformedMessage, Overloaded } from "@topgun/core/GridError"
+import { MalformedMessage, Overloaded, PermissionDenied } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
+import type { Principal } from "./Authentication.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 
 /** One session's calls. */
@@ -25,11 +26,14 @@ export interface Caller {
 
 /** The tunnel's entrance for sessions. */
 export class Calls extends Context.Tag("@topgun/server/Calls")<Calls, {
-  /** Opens the tunnel for a session; `reply` takes the payloads that go back. */
-  readonly open: (reply: (payload: Uint8Array) => void) => Caller
+  /** Opens the tunnel for a session; `reply` takes the payloads that go back, `principal` says whose session it is now. */
+  readonly open: (reply: (payload: Uint8Array) => void, principal: () => Principal | undefined) => Caller
+  /** Whose session a call came from, by the id that its handler is given; fails with what he may not do where it has ended. */
+  readonly principalOf: (clientId: number) => Effect.Effect<Principal | undefined, PermissionDenied>
 }>() {}
 
 interface Open {
+  readonly principal: () => Principal | undefined
   readonly reply: (payload: Uint8Array) => void
   /** The ids of calls under way. */
   readonly active: Set<string>
@@ -117,9 +121,16 @@ const make = Effect.gen(function*() {
   })
 
   const calls = Calls.of({
-    open: (reply) => {
+    principalOf: (clientId) =>
+      Effect.suspend(() => {
+        const session = sessions.get(clientId)
+        return session === undefined
+          ? new PermissionDenied({ what: "be answered after the connection has ended" })
+          : Effect.succeed(session.principal())
+      }),
+    open: (reply, principal) => {
       const id = ++lastId
-      const session: Open = { reply, active: new Set() }
+      const session: Open = { principal, reply, active: new Set() }
       sessions.set(id, session)
       return {
         receive: (payload) => {

@@ -4,7 +4,7 @@
  *
  * One ring for all maps, in which each entry knows its map's one before: asking costs the changes of that map alone, and
  * the last of a map is never forgotten, so that a quiet map can say for ever that nothing has changed. Numbers are this run's
- * of the server; nothing of it is stored.
+ * of the server, and each map has its own, so that none tells of another; nothing of it is stored.
  */
 
 /** Changes that are remembered, at most: some 16 bytes each beside their keys. */
@@ -16,8 +16,8 @@ export class Changes {
   readonly #cells: Array<string> = []
   /** The number of the same map's entry before; 0 for none. */
   readonly #previous: Array<number> = []
-  /** The number of each map's last entry. */
-  readonly #last = new Map<string, number>()
+  /** Where each map's last entry is, and how many it has had. */
+  readonly #last = new Map<string, { at: number; sequence: number }>()
   #count = 0
 
   /** Of so many changes, at least 1. */
@@ -25,26 +25,32 @@ export class Changes {
     this.#max = max
   }
 
-  /** The number of the last change; 0 before the first. */
-  get sequence(): number {
-    return this.#count
+  /** The number of a map's last change; 0 before the first. */
+  sequence(map: string): number {
+    return this.#last.get(map)?.sequence ?? 0
   }
 
   /** A cell of a map changed. */
   add(map: string, cell: string): void {
-    const sequence = ++this.#count
-    const at = sequence % this.#max
+    const number = ++this.#count
+    const at = number % this.#max
+    const last = this.#last.get(map)
     this.#cells[at] = cell
-    this.#previous[at] = this.#last.get(map) ?? 0
-    this.#last.set(map, sequence)
+    this.#previous[at] = last?.at ?? 0
+    if (last === undefined) this.#last.set(map, { at: number, sequence: 1 })
+    else {
+      last.at = number
+      last.sequence++
+    }
   }
 
   /** The cells of a map that changed after `sequence`, each once; `undefined` where that isn't known, or they are over `limit`. */
   since(map: string, sequence: number, limit: number): ReadonlySet<string> | undefined {
-    if (sequence > this.#count) return undefined
+    const last = this.#last.get(map) ?? { at: 0, sequence: 0 }
+    if (sequence > last.sequence) return undefined
     const cells = new Set<string>()
-    let at = this.#last.get(map) ?? 0
-    while (at > sequence) {
+    let { at } = last
+    for (let left = last.sequence - sequence; left > 0; left--) {
       if (at <= this.#count - this.#max || cells.size >= limit) return undefined
       cells.add(this.#cells[at % this.#max]!)
       at = this.#previous[at % this.#max]!

@@ -12,6 +12,7 @@ import {
   MapKindMismatch,
   NotOwner,
   Overloaded,
+  PermissionDenied,
   RecordTooLarge,
   type StorageUnavailable,
   ValueNotSupported
@@ -25,6 +26,7 @@ import { partitionCount } from "@topgun/core/Partition"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import type { OpTuple } from "@topgun/core/Protocol"
 import * as Value from "@topgun/core/Value"
+import type { Access } from "./Access.ts"
 import { Changes } from "./Changes.ts"
 import type { Batch, Row } from "./Persistence.ts"
 import { Persistence } from "./Persistence.ts"
@@ -40,6 +42,8 @@ export interface Rejection {
 
 /** Operations on one map. */
 export interface Part {
+  /** What their writer may do with it; without it, everything. */
+  readonly access?: Access
   readonly map: string
   readonly kind: Cell.MapKind
   readonly ops: ReadonlyArray<OpTuple>
@@ -47,8 +51,10 @@ export interface Part {
 
 /** Records of one map that were merged together and won. */
 export interface Won extends Batch {
-  /** The number of the last change so far: everything up to it, of this map, is in this batch and in those before. */
+  /** The number of the map's last change so far: everything up to it is in this batch and in those before. */
   readonly sequence: number
+  /** Those that aren't what their writer sent: they have stored fields in place of what he may not write. */
+  readonly amended: ReadonlyArray<Row>
 }
 
 /** What became of operations. */
@@ -83,8 +89,10 @@ export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partiti
   readonly source: (map: string) => Source
   /** Which run of the server this is: changes have numbers of their own in each. */
   readonly run: string
-  /** The number of the last change. */
-  readonly sequence: () => number
+  /** The number of a map's last change. */
+  readonly sequence: (map: string) => number
+  /** The records of one partition of a map. The map may change meanwhile. */
+  readonly records: (map: string, partition: number) => Iterable<KeyedRecord>
   /** A map's records that have changed since, as they are now; `undefined` where that isn't known, or they are many. */
   readonly changedSince: (map: string, sequence: number) => ReadonlyArray<KeyedRecord> | undefined
   readonly sizes: () => ReadonlyArray<MapSize>
@@ -96,12 +104,18 @@ type Refusal =
   | MapKindMismatch
   | NotOwner
   | Overloaded
+  | PermissionDenied
   | RecordTooLarge
   | ValueNotSupported
 
 /** What checks of foreign bytes throw. Anything else is a fault of ours and goes on its way. */
 const isRefusal = (fault: unknown): fault is MalformedMessage | RecordTooLarge | ValueNotSupported =>
   fault instanceof MalformedMessage || fault instanceof RecordTooLarge || fault instanceof ValueNotSupported
+
+/** An operation that may be merged. */
+interface Checked extends Row {
+  readonly isAmended: boolean
+}
 
 interface MapSource extends Source {
   readonly kind: Cell.MapKind
@@ -143,17 +157,25 @@ const make = Effect.gen(function*() {
       : new MapKindMismatch({ map: name, expected: map.kind, actual: kind })
   }
 
-  const fullOfMaps = () => new Overloaded({ what: `it has ${maps.size} maps, of ${mapsMax} that mapsMax allows` })
+  // How many there are is nobody's business who may not see them.
+  const fullOfMaps = () => new Overloaded({ what: "it has as many maps as mapsMax allows" })
+  const deniedTo = (verb: string, map: string) => new PermissionDenied({ what: `${verb} this in map "${map}"` })
 
-  const mapFault = (name: string, kind: Cell.MapKind): MapKindMismatch | Overloaded | undefined =>
-    maps.has(name) ? kindFault(name, kind) : maps.size >= mapsMax ? fullOfMaps() : undefined
+  const mapFault = (
+    name: string,
+    kind: Cell.MapKind,
+    access: Access | undefined
+  ): MapKindMismatch | Overloaded | PermissionDenied | undefined =>
+    access?.puts === "nothing" && access.removes === "nothing"
+      ? new PermissionDenied({ what: `write to map "${name}"` })
+      : maps.has(name) ? kindFault(name, kind) : maps.size >= mapsMax ? fullOfMaps() : undefined
 
   /** What there is to merge of one operation, or why it is refused. */
-  const check = (name: string, kind: Cell.MapKind, key: string, row: Uint8Array): Row | Refusal => {
+  const check = ({ access, kind, map }: Part, key: string, row: Uint8Array): Checked | Refusal => {
     let record: LwwRecord
     try {
       Value.checkKey(key)
-      record = Cell.decodeInPlace(kind, name, key, row)
+      record = Cell.decodeInPlace(kind, map, key, row)
     } catch (fault) {
       if (isRefusal(fault)) return fault
       throw fault
@@ -161,7 +183,18 @@ const make = Effect.gen(function*() {
     const partition = router.partitionOf(key)
     if (!router.isLocal(partition)) return new NotOwner({ partition })
     const received = hlc.unsafeReceive(record)
-    return Either.isLeft(received) ? received.left : { cell: Cell.cellOf(kind, key, record), partition, record }
+    if (Either.isLeft(received)) return received.left
+    const cell = Cell.cellOf(kind, key, record)
+    if (access === undefined) return { cell, partition, record, isAmended: false }
+    try {
+      const judged = access.judge(kind, record, () => maps.get(map)?.record(cell, partition), hlc.unsafeTick)
+      return judged === undefined
+        ? deniedTo(record.isTombstone ? "remove" : "put", map)
+        : { cell, partition, record: judged, isAmended: judged !== record }
+    } catch (fault) {
+      if (isRefusal(fault)) return fault
+      throw fault
+    }
   }
 
   /** Whether a record won. */
@@ -171,23 +204,25 @@ const make = Effect.gen(function*() {
   }
 
   /** Merges what was checked; answers what won. */
-  const mergeAll = (map: string, kind: Cell.MapKind, rows: ReadonlyArray<Row>): Won => {
+  const mergeAll = ({ kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
     const won: Array<Row> = []
     for (const row of rows) {
       if (!merge(map, kind, row)) continue
       changes.add(map, row.cell)
       won.push(row)
     }
-    return { map, kind, rows: won, sequence: changes.sequence }
+    const amended = rows.filter(({ isAmended }) => isAmended)
+    return { map, kind, rows: won, sequence: changes.sequence(map), amended }
   }
 
-  const applyEach = ({ kind, map, ops }: Part): Applied => {
+  const applyEach = (part: Part): Applied => {
+    const { access, kind, map, ops } = part
     const accepted: Array<number> = []
-    const rows: Array<Row> = []
+    const rows: Array<Checked> = []
     const rejected: Array<Rejection> = []
-    const fault = mapFault(map, kind)
+    const fault = mapFault(map, kind, access)
     for (const [sequence, key, row] of ops) {
-      const checked = fault ?? check(map, kind, key, row)
+      const checked = fault ?? check(part, key, row)
       if ("_tag" in checked) {
         rejected.push({ sequence, cause: checked._tag, reason: checked.message })
         continue
@@ -195,14 +230,16 @@ const make = Effect.gen(function*() {
       accepted.push(sequence)
       rows.push(checked)
     }
-    return { accepted, won: [mergeAll(map, kind, rows)], rejected }
+    return { accepted, won: [mergeAll(part, rows)], rejected }
   }
 
   /** The kinds that the parts give to maps that don't exist yet have to agree, and there has to be room for them. */
-  const partsFault = (parts: ReadonlyArray<Part>): MapKindMismatch | Overloaded | undefined => {
+  const partsFault = (
+    parts: ReadonlyArray<Part>
+  ): MapKindMismatch | Overloaded | PermissionDenied | undefined => {
     const created = new Map<string, Cell.MapKind>()
-    for (const { kind, map } of parts) {
-      const fault = mapFault(map, kind)
+    for (const { access, kind, map } of parts) {
+      const fault = mapFault(map, kind, access)
       if (fault !== undefined) return fault
       if (maps.has(map)) continue
       const other = created.get(map) ?? kind
@@ -225,17 +262,17 @@ const make = Effect.gen(function*() {
     })
     const fault = partsFault(parts)
     if (fault !== undefined) return refuse(undefined, fault)
-    const batches: Array<Batch> = []
-    for (const { kind, map, ops } of parts) {
-      const rows: Array<Row> = []
-      for (const [sequence, key, row] of ops) {
-        const checked = check(map, kind, key, row)
+    const checkedParts: Array<readonly [part: Part, rows: ReadonlyArray<Checked>]> = []
+    for (const part of parts) {
+      const rows: Array<Checked> = []
+      for (const [sequence, key, row] of part.ops) {
+        const checked = check(part, key, row)
         if ("_tag" in checked) return refuse(sequence, checked)
         rows.push(checked)
       }
-      batches.push({ map, kind, rows })
+      checkedParts.push([part, rows])
     }
-    const won = batches.map(({ kind, map, rows }) => mergeAll(map, kind, rows))
+    const won = checkedParts.map(([part, rows]) => mergeAll(part, rows))
     return { accepted: sequences, won, rejected: [] }
   }
 
@@ -264,7 +301,8 @@ const make = Effect.gen(function*() {
     kindFault,
     source: (map) => maps.get(map) ?? nothing,
     run,
-    sequence: () => changes.sequence,
+    sequence: (map) => changes.sequence(map),
+    records: (map, partition) => stores[partition]?.existing(map)?.cells.records() ?? [],
     changedSince: (name, sequence) => {
       const cells = changes.since(name, sequence, changedRecordsMax)
       const map = maps.get(name)

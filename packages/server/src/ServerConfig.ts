@@ -31,6 +31,11 @@ export interface Settings {
    */
   readonly auth: "loopback" | "none" | "token"
   /**
+   * A file that says who may do what: see `PermissionPolicy`. It is looked at every second, and a changed one is in force at once.
+   * Where tokens are asked for and nothing says so, the server doesn't start. @default undefined
+   */
+  readonly policyFile: string | undefined
+  /**
    * Origins of web pages, other than the server's own, whose scripts may connect, as in `https://app.example.com`; `*`
    * for all. Programs that send no origin may always. @default none
    */
@@ -85,6 +90,7 @@ export const defaults: Settings = {
   dataDir: ".topgun",
   storage: "sqlite",
   auth: "loopback",
+  policyFile: undefined,
   allowedOrigins: [],
   connectionsMax: 10_000,
   authMillisMax: 5_000,
@@ -154,6 +160,7 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
   dataDir: field("TOPGUN_DATA_DIR", Text, "the path of a directory"),
   storage: choice("TOPGUN_STORAGE", ["sqlite", "memory"]),
   auth: choice("TOPGUN_AUTH", ["loopback", "none", "token"]),
+  policyFile: field("TOPGUN_POLICY_FILE", Text, "the path of a JSON file"),
   allowedOrigins: field(
     "TOPGUN_ALLOWED_ORIGINS",
     Schema.transform(Schema.String, Schema.Array(Schema.String.pipe(Schema.pattern(/^(\*|https?:\/\/[^/\s,]+)$/))), {
@@ -196,7 +203,7 @@ const relationFaults = (settings: Settings): ReadonlyArray<string> =>
 const valueFaults = (settings: Settings): ReadonlyArray<string> =>
   Object.entries(fields).flatMap(([key, { expected, is }]) => {
     const value: unknown = settings[key as keyof Settings]
-    return is(value) || (key === "staticDir" && value === undefined)
+    return is(value) || (value === undefined && defaults[key as keyof Settings] === undefined)
       ? []
       : [`${key} is ${JSON.stringify(value)}: expected ${expected}`]
   })

@@ -24,15 +24,18 @@ import type { Answers, KeyedRecord } from "@topgun/core/MerkleSync"
 import { MerkleSync, packRoot } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
+import { type Access, everything } from "./Access.ts"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
 import { Authentication, type Principal } from "./Authentication.ts"
 import { Devices } from "./Devices.ts"
 import { Partitions } from "./Partitions.ts"
+import { PermissionPolicy } from "./PermissionPolicy.ts"
 import { Persistence } from "./Persistence.ts"
 import { Phase } from "./Phase.ts"
 import { ServerConfig } from "./ServerConfig.ts"
-import { Subscriptions } from "./Subscriptions.ts"
+import { type Following, Subscriptions } from "./Subscriptions.ts"
+import { Views } from "./Views.ts"
 import type { Writer } from "./WriteAcks.ts"
 import { WriteAcks } from "./WriteAcks.ts"
 
@@ -52,13 +55,18 @@ const internalError = 1011
 /** How often a token's time is looked at, in ms: the wall clock may be set, and a timer can't be set for months. */
 const expiryLookMillis = 60_000
 
+const tooManyMaps = new GridError.Overloaded({ what: "this connection has as many maps open as it may" })
+
 const tuplesOf = (kind: MapKind, records: ReadonlyArray<KeyedRecord>): ReadonlyArray<Protocol.RecordTuple> =>
   records.map(([cell, record]) => [keyOf(kind, cell), record.row])
+
+/** What one session remembers of what it may do, at most: maps are named by the client. */
+const accessesMax = 1_000
 
 type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.AuthExpired
 
 const make = Effect.gen(function*() {
-  const { authGraceMillis, authMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
+  const { authGraceMillis, authMillisMax, outboundBytesMax, shutdownTimeout, subscriptionsMax } = yield* ServerConfig
   const { verify } = yield* Authentication
   const calls = yield* Calls
   const clock = yield* Effect.clock
@@ -68,7 +76,9 @@ const make = Effect.gen(function*() {
   const partitions = yield* Partitions
   const persistence = yield* Persistence
   const phase = yield* Phase
+  const policies = yield* PermissionPolicy
   const subscriptions = yield* Subscriptions
+  const views = yield* Views
   const writeAcks = yield* WriteAcks
   const run = yield* FiberSet.makeRuntime<never, void>()
 
@@ -94,6 +104,12 @@ const make = Effect.gen(function*() {
     /** What has come of an atomic batch so far. */
     #parts: ReadonlyArray<typeof Protocol.OpBatch.Type> = []
     #caller: Caller | undefined
+    /** What the session's user may do, by map, as far as it was asked for. */
+    readonly #accesses = new Map<string, Access>()
+    /** Maps that the client was told to open again. */
+    readonly #reopening = new Set<string>()
+    /** Lets go of the views that the session follows or waits for, by map. */
+    readonly #releases = new Map<string, () => void>()
     // Messages that came and weren't carried out yet.
     #inbox: ReadonlyArray<Protocol.ClientMessage> = []
     #inboxAt = 0
@@ -281,7 +297,7 @@ const make = Effect.gen(function*() {
             (answers, kind) => this.#sendPage(message.id, kind, answers.pull(message.node, message.after ?? undefined))
           )
         case "Call":
-          this.#caller ??= calls.open((payload) => this.send({ _tag: "Reply", payload }))
+          this.#caller ??= calls.open((payload) => this.send({ _tag: "Reply", payload }), () => this.#principal)
           return this.#caller.receive(message.payload)
       }
     }
@@ -336,9 +352,12 @@ const make = Effect.gen(function*() {
         if (expected !== undefined && actual !== expected) {
           return this.#refuse(id, new GridError.AuthUserChanged({ expected, actual }))
         }
+        const before = new Map(subscriptions.followed(this).map((map) => [map, this.#accessTo(map).viewKey]))
         this.#principal = verified.principal
         this.#watchExpiry()
+        this.#accesses.clear()
         this.send({ _tag: "AuthRenewAck", id, expiresAt: this.#principal?.expiresAt ?? null })
+        this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)
       })
     }
 
@@ -393,24 +412,79 @@ const make = Effect.gen(function*() {
       })
     }
 
-    #openMap({ cursor, id, kind, map, root }: typeof Protocol.SyncInit.Type): void {
+    // --- What may be read ---
+
+    #accessTo(map: string): Access {
+      let access = this.#accesses.get(map)
+      if (access !== undefined) return access
+      if (this.#accesses.size >= accessesMax) this.#accesses.clear()
+      access = policies.current().access(this.#principal, map)
+      this.#accesses.set(map, access)
+      return access
+    }
+
+    readonly accessTo = (map: string): Access | undefined => {
+      const access = this.#accessTo(map)
+      return access === everything ? undefined : access
+    }
+
+    /** Another policy is in force. */
+    judgeAnew(): void {
+      const whole = subscriptions.followed(this).filter((map) => subscriptions.follows(map, this)?.view === undefined)
+      this.#accesses.clear()
+      this.#reopen((map) => !whole.includes(map) || this.#accessTo(map).reads !== "everything")
+    }
+
+    /** Of maps of which something else may be read now nothing more is told, until the client opens them again. */
+    #reopen(isDue: (map: string) => boolean): void {
+      for (const map of new Set([...subscriptions.followed(this), ...this.#releases.keys()])) {
+        if (!isDue(map)) continue
+        this.#letGo(map)
+        this.#reopening.add(map)
+        this.send({ _tag: "SyncAgain", map })
+      }
+    }
+
+    #openMap(message: typeof Protocol.SyncInit.Type): void {
+      const { id, kind, map } = message
+      this.#reopening.delete(map)
+      const access = this.#accessTo(map)
+      if (access.reads === "nothing" || (access.reads === "part" && kind !== "lww")) {
+        return this.#refuse(id, new GridError.PermissionDenied({ what: `read map "${map}"` }))
+      }
       const fault = partitions.kindFault(map, kind)
       if (fault !== undefined) return this.#refuse(id, fault)
-      if (!subscriptions.follow(map, kind, this)) {
-        return this.#refuse(id, new GridError.Overloaded({ what: "this connection has as many maps open as it may" }))
-      }
-      const source = partitions.source(map)
+      this.#letGo(map)
+      if (access.reads === "everything") return this.#follow(message, { kind })
+      if (this.#releases.size >= subscriptionsMax) return this.#refuse(id, tooManyMaps)
+      this.#releases.set(map, views.open(map, access, (view) => this.#follow(message, { kind, view })))
+    }
+
+    #follow({ cursor, id, kind, map, root }: typeof Protocol.SyncInit.Type, following: Following): void {
+      if (!subscriptions.follow(map, following, this)) return this.#refuse(id, tooManyMaps)
+      const { view } = following
+      const source = view ?? partitions.source(map)
       const partitionRoots = merkleSync.answers(source).root(root)
-      const changed = partitionRoots === undefined ? [] : this.#changedSince(cursor, map, kind)
+      const changed = partitionRoots === undefined
+        ? []
+        : view === undefined
+        ? this.#changedSince(cursor, map, kind)
+        : undefined
       this.send({
         _tag: "SyncRoot",
         id,
         root: packRoot(source.tree),
-        partial: false,
-        sequence: partitions.sequence(),
+        partial: view !== undefined,
+        sequence: view === undefined ? partitions.sequence(map) : 0,
         partitions: changed === undefined ? partitionRoots ?? null : null,
         records: tuplesOf(kind, changed ?? [])
       })
+    }
+
+    #letGo(map: string): void {
+      subscriptions.unfollow(map, this)
+      this.#releases.get(map)?.()
+      this.#releases.delete(map)
     }
 
     /** What the device lacks by its cursor: not what it has written itself. */
@@ -431,11 +505,16 @@ const make = Effect.gen(function*() {
       { id, map }: { readonly id: number; readonly map: string },
       respond: (answers: Answers, kind: MapKind) => void
     ): void {
-      const kind = subscriptions.follows(map, this)
-      if (kind === undefined) return this.#outOfPlace("a map is opened by SyncInit before it's walked")
+      const following = subscriptions.follows(map, this)
+      if (following === undefined) {
+        // It was told to open the map again, and may not have heard of it yet.
+        if (this.#reopening.has(map)) return this.#refuse(id, new GridError.MapReopened({ map }))
+        return this.#outOfPlace("a map is opened by SyncInit before it's walked")
+      }
+      const { kind, view } = following
       const fault = partitions.kindFault(map, kind)
       if (fault !== undefined) return this.#refuse(id, fault)
-      respond(merkleSync.answers(partitions.source(map)), kind)
+      respond(merkleSync.answers(view ?? partitions.source(map)), kind)
     }
 
     #sendPage(id: number, kind: MapKind, page: ReturnType<Answers["fetch"]>): void {
@@ -524,6 +603,7 @@ const make = Effect.gen(function*() {
       open.delete(this)
       if (sessionOf.get(this.#nodeId) === this) sessionOf.delete(this.#nodeId)
       subscriptions.leave(this)
+      for (const release of this.#releases.values()) release()
       this.#caller?.close()
       for (const fiber of [this.#watch, this.#verifying, this.#expiring]) fiber?.unsafeInterruptAsFork(FiberId.none)
     }
@@ -545,6 +625,12 @@ const make = Effect.gen(function*() {
       this.#close(Protocol.closeCodes.goingAway, "server going away")
     }
   }
+
+  const stopJudging = policies.observe(() => {
+    views.forget()
+    for (const session of Array.from(open)) session.judgeAnew()
+  })
+  yield* Effect.addFinalizer(() => Effect.sync(stopJudging))
 
   const stop = Effect.suspend(() => {
     phase.stopping()
@@ -583,5 +669,6 @@ export const layer: Layer.Layer<
   | Phase
   | ServerConfig
   | Subscriptions
+  | Views
   | WriteAcks
 > = Layer.scoped(Sessions, make)

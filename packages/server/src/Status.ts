@@ -2,9 +2,12 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { PermissionDenied } from "@topgun/core/GridError"
 import { GridRpcs, ServerStatus } from "@topgun/core/GridRpcs"
 import { Hlc } from "@topgun/core/Hlc"
+import { Calls } from "./Calls.ts"
 import { Partitions } from "./Partitions.ts"
+import { PermissionPolicy } from "./PermissionPolicy.ts"
 import { Persistence } from "./Persistence.ts"
 import { Phase } from "./Phase.ts"
 import { Sessions } from "./Session.ts"
@@ -40,7 +43,18 @@ export const layer: Layer.Layer<Status, never, Hlc | Partitions | Persistence | 
   })
 )
 
-/** The handlers of `GridRpcs`. */
+/** The handlers of `GridRpcs`. Each asks first whether its caller may. */
 export const layerCalls = GridRpcs.toLayer(
-  Effect.map(Status, ({ current }) => ({ Status: () => current }))
+  Effect.gen(function*() {
+    const { current } = yield* Status
+    const { principalOf } = yield* Calls
+    const policies = yield* PermissionPolicy
+    return {
+      Status: (_, { clientId }) =>
+        Effect.flatMap(principalOf(clientId), (principal) =>
+          policies.current().maySeeStatus(principal)
+            ? current
+            : new PermissionDenied({ what: "see the server's status" }))
+    }
+  })
 )

@@ -18,12 +18,14 @@ import * as Calls from "./Calls.ts"
 import * as Devices from "./Devices.ts"
 import * as Gateway from "./Gateway.ts"
 import * as Partitions from "./Partitions.ts"
+import * as PermissionPolicy from "./PermissionPolicy.ts"
 import * as Persistence from "./Persistence.ts"
 import * as Phase from "./Phase.ts"
 import * as ServerConfig from "./ServerConfig.ts"
 import * as Sessions from "./Session.ts"
 import * as Status from "./Status.ts"
 import * as Subscriptions from "./Subscriptions.ts"
+import * as Views from "./Views.ts"
 import * as WriteAcks from "./WriteAcks.ts"
 
 /** A server that serves. */
@@ -56,6 +58,7 @@ const layerMachine = layerCalls.pipe(
   Layer.provideMerge(Calls.layer),
   Layer.provide(WriteAcks.layer),
   Layer.provide(Subscriptions.layer),
+  Layer.provide(Views.layer),
   Layer.provide(Devices.layer),
   Layer.provideMerge(Partitions.layer),
   Layer.provideMerge(Phase.layer)
@@ -70,9 +73,19 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
   const sessions = yield* Sessions.Sessions
   const status = yield* Status.Status
   const { auth } = yield* ServerConfig.ServerConfig
-  if (auth === "token" && (yield* Authentication).isAnonymous) {
+  const { isAnonymous } = yield* Authentication
+  const policies = yield* PermissionPolicy.PermissionPolicy
+  if (auth === "token" && isAnonymous) {
     return yield* new ConfigInvalid({
       faults: ["auth is \"token\", and nothing here verifies tokens: provide Authentication.layerVerifier"]
+    })
+  }
+  if (!isAnonymous && !policies.isGiven) {
+    return yield* new ConfigInvalid({
+      faults: [
+        "tokens are asked for, and nothing says what whom may do, so nobody could do anything: set TOPGUN_POLICY_FILE or policyFile, " +
+        "or provide PermissionPolicy.layer(policy), such as PermissionPolicy.everything for all of them"
+      ]
     })
   }
 
@@ -126,11 +139,24 @@ const layerDefaultParts = Layer.mergeAll(
   )
 )
 
+/** The policy of the configuration's file, where it names one: it goes before one that is provided. */
+const layerPolicy = Layer.unwrapEffect(
+  Effect.map(
+    ServerConfig.ServerConfig,
+    ({ policyFile }): Layer.Layer<never, ConfigInvalid> =>
+      policyFile === undefined ? Layer.empty : PermissionPolicy.layerFile(policyFile)
+  )
+)
+
 /** The server of a configuration. */
 export const layer = (
   settings: Partial<ServerConfig.Settings> = {}
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
-  layerParts.pipe(Layer.provide(layerDefaultParts), Layer.provide(ServerConfig.layer(settings)))
+  layerParts.pipe(
+    Layer.provide(layerDefaultParts),
+    Layer.provide(layerPolicy),
+    Layer.provide(ServerConfig.layer(settings))
+  )
 
 /** The server of a configuration, without sockets, and in memory unless told otherwise. */
 export const layerInProcess = (
@@ -138,6 +164,7 @@ export const layerInProcess = (
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable> =>
   layerPartsInProcess.pipe(
     Layer.provide(layerDefaultParts),
+    Layer.provide(layerPolicy),
     Layer.provide(ServerConfig.layer({ storage: "memory", ...settings }))
   )
 
@@ -166,6 +193,7 @@ export const layerConfig = (
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
   layerParts.pipe(
     Layer.provide(layerDefaultParts),
+    Layer.provide(layerPolicy),
     Layer.provide(layerLogging),
     Layer.provide(ServerConfig.layerFromEnv(overrides))
   )

@@ -18,7 +18,8 @@ import * as Layer from "effect/Layer"
 import type { ShuttingDown, StorageUnavailable } from "@topgun/core/GridError"
 import type { OpBatch, ServerMessage } from "@topgun/core/Protocol"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
-import { Partitions } from "./Partitions.ts"
+import type { Access } from "./Access.ts"
+import { type Part, Partitions } from "./Partitions.ts"
 import { Persistence } from "./Persistence.ts"
 import type { Subscriber } from "./Subscriptions.ts"
 import { Subscriptions } from "./Subscriptions.ts"
@@ -30,6 +31,8 @@ export interface Writer extends Subscriber {
   readonly durable: (sequence: number) => void
   /** The database failed: nothing more is acknowledged, and the writer must send again what is open. */
   readonly unsaved: (failure: StorageUnavailable | ShuttingDown) => void
+  /** What this writer may do with a map; `undefined` for everything. */
+  readonly accessTo: (map: string) => Access | undefined
 }
 
 /** Carries out writes. */
@@ -59,8 +62,12 @@ export const layer: Layer.Layer<WriteAcks, never, Partitions | Persistence | Sub
         if (last === undefined) return
         const { atomic, concern } = batches[0]!
         const refusal = refusalOf(concern, persistence.durable)
+        const parts: ReadonlyArray<Part> = batches.map((batch) => {
+          const access = writer.accessTo(batch.map)
+          return access === undefined ? batch : { ...batch, access }
+        })
         const { accepted, rejected, won } = refusal === undefined
-          ? partitions.apply(batches, atomic !== "no")
+          ? partitions.apply(parts, atomic !== "no")
           : {
             accepted: [],
             won: [],
@@ -69,7 +76,11 @@ export const layer: Layer.Layer<WriteAcks, never, Partitions | Persistence | Sub
         for (const rejection of rejected) writer.send({ _tag: "OpReject", ...rejection })
         for (const batch of won) subscriptions.publish(batch, writer)
         const acknowledge = (level: WriteConcern) => {
-          if (accepted.length > 0) writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
+          if (accepted.length === 0) return
+          writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
+          won.forEach((batch, at) => {
+            if (parts[at]!.access !== undefined) subscriptions.reveal(batch, batches[at]!.ops, writer)
+          })
         }
         if (concern !== "PERSISTED") acknowledge("APPLIED")
         if (!persistence.durable) return

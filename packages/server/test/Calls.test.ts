@@ -77,7 +77,10 @@ describe("Calls", () => {
       yield* Effect.forkScoped(server.run((_, message) => Effect.sync(() => reached.push(message))))
       yield* Effect.yieldNow()
       const replies: Array<unknown> = []
-      const caller = open((payload) => replies.push(JSON.parse(new TextDecoder().decode(payload))))
+      const caller = open(
+        (payload) => replies.push(JSON.parse(new TextDecoder().decode(payload))),
+        () => undefined
+      )
       for (const id of ["1", "2", "3"]) caller.receive(encode(request(id)))
       yield* Effect.yieldNow()
       expect(reached).toMatchObject([{ id: "1" }, { id: "2" }])

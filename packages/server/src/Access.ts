@@ -1,0 +1,171 @@
+/**
+ * What one user may do with one map: the rules of a policy that are about both, compiled. Pure.
+ *
+ * A rule grants when its condition holds for the record; what isn't granted by any rule is denied. Rules add up: a record may be
+ * read when one of them lets it, and of it the fields that those rules name together.
+ *
+ * - **Read**: the record's value is judged. Of a map that may be read in part nobody sees tombstones, as they don't say whose they are.
+ * - **Put**: both the record that is there and the one that takes its place are judged, so that nobody takes over what is another's, or
+ *   gives away his own. Fields that may not be written stay as they are: see {@link Access.judge}.
+ * - **Remove**: the record that is there is judged; one that is gone may be removed again.
+ *
+ * That a write is refused tells that a record is there which may not be overwritten. Nothing else tells.
+ */
+import type { MapKind } from "@topgun/core/Cell"
+import * as LwwRecord from "@topgun/core/LwwRecord"
+import type { Timestamp } from "@topgun/core/Timestamp"
+import * as Value from "@topgun/core/Value"
+
+/** What one rule grants on records. */
+export interface Grant {
+  /** Which rule of the policy it is. */
+  readonly rule: number
+  /** Whether it is about a record of this value; without one it is about all. */
+  readonly holds?: (value: unknown) => boolean
+  /** Fields that may be read, or written; without them all. */
+  readonly fields?: ReadonlySet<string>
+}
+
+/** The grants to one user on one map. */
+export interface Grants {
+  readonly read: ReadonlyArray<Grant>
+  readonly put: ReadonlyArray<Grant>
+  readonly remove: ReadonlyArray<Grant>
+  /** What the conditions of `read` have of the user, in a fixed order: with the rules it says which records they show. */
+  readonly readBy: ReadonlyArray<unknown>
+}
+
+/** How much of a map somebody may read, put or remove. */
+export type Extent = "nothing" | "part" | "everything"
+
+const extentOf = (grants: ReadonlyArray<Grant>): Extent =>
+  grants.length === 0
+    ? "nothing"
+    : grants.some(({ fields, holds }) => fields === undefined && holds === undefined)
+    ? "everything"
+    : "part"
+
+/** The fields that grants name together; `undefined` for all. */
+const fieldsOf = (grants: ReadonlyArray<Grant>): ReadonlySet<string> | undefined => {
+  const [first] = grants
+  if (grants.length === 1) return first!.fields
+  const all = new Set<string>()
+  for (const { fields } of grants) {
+    if (fields === undefined) return undefined
+    for (const field of fields) all.add(field)
+  }
+  return all
+}
+
+const valueOf = (record: LwwRecord.LwwRecord): unknown => Value.decodeTrusted(record.valueBytes)
+
+const isGranted = (grants: ReadonlyArray<Grant>, value: unknown): boolean =>
+  grants.some(({ holds }) => holds === undefined || holds(value))
+
+type Fields = { readonly [field: string]: unknown }
+
+const isRecord = (value: unknown): value is Fields =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date) &&
+  !(value instanceof Uint8Array)
+
+/** The fields of a value that a set names. */
+const pick = (value: Fields, fields: ReadonlySet<string>): Fields =>
+  Object.fromEntries(Object.entries(value).filter(([field]) => fields.has(field)))
+
+/**
+ * What is stored when `after` is written over `before` by somebody who may write some fields, and sees some: the others stay, and
+ * of those that he writes without seeing them those that he leaves out stay too.
+ */
+const overlay = (
+  before: Fields,
+  after: Fields,
+  writable: ReadonlySet<string> | undefined,
+  visible: ReadonlySet<string> | undefined
+): Fields => {
+  const stored = Object.entries(before).filter(([field]) =>
+    !Object.hasOwn(after, field)
+      ? visible?.has(field) === false || writable?.has(field) === false
+      : writable?.has(field) === false
+  )
+  return Object.fromEntries([...stored, ...Object.entries(writable === undefined ? after : pick(after, writable))])
+}
+
+/** What one user may do with one map of records. */
+export class Access {
+  readonly reads: Extent
+  readonly puts: Extent
+  readonly removes: Extent
+  /** Those whose keys are equal are shown the same of a map. */
+  readonly viewKey: string
+  readonly #grants: Grants
+
+  constructor(grants: Grants) {
+    this.#grants = grants
+    this.reads = extentOf(grants.read)
+    this.puts = extentOf(grants.put)
+    this.removes = extentOf(grants.remove)
+    this.viewKey = this.reads === "part" ? JSON.stringify([grants.read.map(({ rule }) => rule), grants.readBy]) : this.reads
+  }
+
+  /** A record, whose value is the one given, as it may be read; `undefined` where it may not. */
+  show(record: LwwRecord.LwwRecord, value: unknown): LwwRecord.LwwRecord | undefined {
+    if (this.reads === "everything") return record
+    if (record.isTombstone) return undefined
+    const fields = this.#visible(value)
+    if (fields === "none") return undefined
+    if (fields === undefined) return record
+    if (!isRecord(value)) return undefined
+    return LwwRecord.put(record.stamp, Value.encode(pick(value, fields)), record.expiresAt)
+  }
+
+  /**
+   * The record to merge in place of `record`, which is written over the stored one: itself, or one that has the stored fields
+   * where the user may not write, stamped by `restamp`; `undefined` where the write is refused. Of maps of other kinds than `lww`
+   * only writes to which no condition and no list of fields applies pass.
+   *
+   * @throws RecordTooLarge when what is stored and what is written are too large together
+   */
+  judge(
+    kind: MapKind,
+    record: LwwRecord.LwwRecord,
+    storedOf: () => LwwRecord.LwwRecord | undefined,
+    restamp: () => Timestamp
+  ): LwwRecord.LwwRecord | undefined {
+    const isPut = !record.isTombstone
+    if ((isPut ? this.puts : this.removes) === "everything" && (!isPut || kind !== "lww" || this.reads === "everything")) {
+      return record
+    }
+    if (kind !== "lww") return undefined
+    const stored = storedOf()
+    const before = stored === undefined || stored.isTombstone ? undefined : valueOf(stored)
+    const granted = isPut ? this.#grants.put : this.#grants.remove
+    const grants = before === undefined ? granted : granted.filter((grant) => isGranted([grant], before))
+    if (grants.length === 0) return undefined
+    // What loses to the stored record changes nothing: a stamp of now must not help it.
+    if (!isPut || (stored !== undefined && LwwRecord.compare(record, stored) <= 0)) return record
+    const after = valueOf(record)
+    const writable = fieldsOf(grants)
+    const visible = before === undefined ? undefined : this.#visible(before)
+    // Who writes over what he can't see at all writes it whole.
+    const isWhole = writable === undefined && (visible === undefined || visible === "none")
+    if (isWhole) return isGranted(granted, after) ? record : undefined
+    if (!isRecord(after)) return undefined
+    const value = overlay(isRecord(before) ? before : {}, after, writable, visible === "none" ? undefined : visible)
+    if (!isGranted(granted, value)) return undefined
+    const bytes = Value.encode(value)
+    return Value.compareBytes(bytes, record.valueBytes) === 0
+      ? record
+      : LwwRecord.put(restamp(), bytes, record.expiresAt)
+  }
+
+  /** The fields of a value that may be read: `undefined` for all, `none` where not even its key may be known. */
+  #visible(value: unknown): ReadonlySet<string> | undefined | "none" {
+    const grants = this.#grants.read.filter((grant) => isGranted([grant], value))
+    return grants.length === 0 ? "none" : fieldsOf(grants)
+  }
+}
+
+/** What may be done with what isn't granted. */
+export const nothing = new Access({ read: [], put: [], remove: [], readBy: [] })
+/** What may be done where nobody is asked. */
+export const everything = new Access({ read: [{ rule: 0 }], put: [{ rule: 0 }], remove: [{ rule: 0 }], readBy: [] })

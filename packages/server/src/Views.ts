@@ -1,0 +1,217 @@
+/**
+ * Partial maps: what those may read who may not read a whole map. A view is a map of its own, made of the records of which a rule lets
+ * something be read, in the form in which it may be read. So who is shown a view synchronises with it as with any map, and no byte
+ * of what it leaves out has a part in its tree, its events or its answers.
+ *
+ * All whose rules and attributes come to the same share a view, and what it sends is encoded once. A view is made by one pass over
+ * the map, partition after partition; who comes meanwhile joins the pass where it is, and is done when it has come round. A
+ * thousand devices that come back after a restart so cost one pass over the map, and not a thousand.
+ */
+import { LwwMap } from "@topgun/core/LwwMap"
+import type { LwwRecord } from "@topgun/core/LwwRecord"
+import type { KeyedRecord, Source } from "@topgun/core/MerkleSync"
+import { partitionCount } from "@topgun/core/Partition"
+import * as Value from "@topgun/core/Value"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { Access } from "./Access.ts"
+import { Partitions, type Won } from "./Partitions.ts"
+
+/** A partial map, for as long as somebody follows it and some time after. */
+export interface View extends Source {
+  readonly map: string
+}
+
+/** How a view has changed. */
+export interface ViewChange {
+  readonly records: ReadonlyArray<readonly [key: string, record: { readonly row: Uint8Array }]>
+  /** Keys that aren't in it any more. */
+  readonly withdrawn: ReadonlyArray<string>
+}
+
+/** The partial maps of a server. Plain calls: they run once a batch. */
+export class Views extends Context.Tag("@topgun/server/Views")<Views, {
+  /**
+   * The view of a map that an access shows, once it is complete: at once where it is, or where the map is small. Whoever asks calls
+   * the function that is returned when he is done with it, complete or not.
+   */
+  readonly open: (map: string, access: Access, onComplete: (view: View) => void) => () => void
+  /** Brings the views of a map up to date with records that were merged; answers how those changed that somebody follows. */
+  readonly update: (won: Won) => ReadonlyMap<View, ViewChange>
+  /** Forgets all views: another policy shows other ones. Those who follow them have to open others. */
+  readonly forget: () => void
+}>() {}
+
+/** Views that nobody follows and that are kept nevertheless, as he may come back: the last ones. */
+export const idleViewsMax = 64
+/** Records that are looked at before others get their turn: some 2 ms. */
+const recordsAtOnce = 1_000
+
+class PartialMap implements View {
+  readonly map: string
+  readonly key: string
+  readonly #access: Access
+  readonly #cells: LwwMap
+  /** Where the pass was when this view joined it, and how many partitions have been seen since. */
+  readonly #first: number
+  #seen = 0
+  followers = 0
+  waiting = new Set<() => void>()
+
+  constructor(map: string, access: Access, first: number, now: () => number) {
+    this.map = map
+    this.key = access.viewKey
+    this.#access = access
+    this.#first = first
+    this.#cells = new LwwMap({ now })
+  }
+
+  get tree() {
+    return this.#cells.tree
+  }
+
+  readonly record = (key: string): LwwRecord | undefined => this.#cells.getConfirmed(key)
+
+  get isComplete(): boolean {
+    return this.#seen === partitionCount
+  }
+
+  /** All records of the next partition were put in. */
+  sawPartition(): void {
+    this.#seen++
+  }
+
+  /** Whether the pass has been at a partition: it will look at the others yet. */
+  hasSeen(partition: number): boolean {
+    return (partition - this.#first + partitionCount) % partitionCount < this.#seen
+  }
+
+  /** Takes in a record of the map, whose value this is. Answers what is shown of it, where that has changed. */
+  put(key: string, record: LwwRecord, value: unknown): LwwRecord | "withdrawn" | undefined {
+    const shown = this.#access.show(record, value)
+    if (shown === undefined) return this.#cells.assign(key, undefined, undefined) === undefined ? undefined : "withdrawn"
+    return this.#cells.assign(key, shown, undefined) === undefined ? undefined : shown
+  }
+}
+
+const valueOf = (record: LwwRecord): unknown => record.isTombstone ? undefined : Value.decodeTrusted(record.valueBytes)
+
+/** The views of one map, and the pass that makes them. */
+class ViewsOfMap {
+  readonly views = new Map<string, PartialMap>()
+  /** The partition that the pass looks at next. */
+  at = 0
+  isPassing = false
+
+  get incomplete(): ReadonlyArray<PartialMap> {
+    return Array.from(this.views.values()).filter(({ isComplete }) => !isComplete)
+  }
+}
+
+export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
+  Views,
+  Effect.gen(function*() {
+    const partitions = yield* Partitions
+    const clock = yield* Effect.clock
+    const now = () => clock.unsafeCurrentTimeMillis()
+    const maps = new Map<string, ViewsOfMap>()
+    /** In the order in which the last of their followers left. */
+    const idle = new Set<PartialMap>()
+    let isOver = false
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        isOver = true
+      })
+    )
+
+    const drop = (view: PartialMap): void => {
+      idle.delete(view)
+      const ofMap = maps.get(view.map)
+      if (ofMap?.views.get(view.key) !== view) return
+      ofMap.views.delete(view.key)
+      if (ofMap.views.size === 0) maps.delete(view.map)
+    }
+
+    /** Looks at the next partitions, until all views are complete or it is the others' turn. */
+    const pass = (map: string, ofMap: ViewsOfMap): void => {
+      ofMap.isPassing = true
+      let looked = 0
+      for (let open = ofMap.incomplete; open.length > 0; open = ofMap.incomplete) {
+        if (looked >= recordsAtOnce) {
+          setImmediate(() => {
+            if (!isOver) pass(map, ofMap)
+          })
+          return
+        }
+        for (const [key, record] of partitions.records(map, ofMap.at)) {
+          const value = valueOf(record)
+          for (const view of open) view.put(key, record, value)
+          looked += open.length
+        }
+        ofMap.at = (ofMap.at + 1) % partitionCount
+        for (const view of open) view.sawPartition()
+        for (const view of open) {
+          if (!view.isComplete) continue
+          const { waiting } = view
+          view.waiting = new Set()
+          for (const onComplete of waiting) onComplete()
+        }
+      }
+      ofMap.isPassing = false
+    }
+
+    return Views.of({
+      open: (map, access, onComplete) => {
+        let ofMap = maps.get(map)
+        if (ofMap === undefined) maps.set(map, ofMap = new ViewsOfMap())
+        let view = ofMap.views.get(access.viewKey)
+        if (view === undefined) ofMap.views.set(access.viewKey, view = new PartialMap(map, access, ofMap.at, now))
+        const opened = view
+        opened.followers++
+        idle.delete(opened)
+        let isOpen = true
+        const complete = () => onComplete(opened)
+        if (opened.isComplete) complete()
+        else {
+          opened.waiting.add(complete)
+          if (!ofMap.isPassing) pass(map, ofMap)
+        }
+        return () => {
+          if (!isOpen) return
+          isOpen = false
+          opened.waiting.delete(complete)
+          opened.followers--
+          if (opened.followers > 0) return
+          if (!opened.isComplete) return drop(opened)
+          idle.add(opened)
+          if (idle.size > idleViewsMax) drop(idle.values().next().value!)
+        }
+      },
+      update: ({ map, rows }) => {
+        const changes = new Map<View, ViewChange>()
+        const ofMap = maps.get(map)
+        if (ofMap === undefined || rows.length === 0) return changes
+        const values = rows.map(({ record }) => valueOf(record))
+        for (const view of ofMap.views.values()) {
+          const records: Array<KeyedRecord> = []
+          const withdrawn: Array<string> = []
+          rows.forEach(({ cell, partition, record }, at) => {
+            if (!view.hasSeen(partition)) return
+            const change = view.put(cell, record, values[at])
+            if (change === "withdrawn") withdrawn.push(cell)
+            else if (change !== undefined) records.push([cell, change])
+          })
+          if (view.isComplete && view.followers > 0 && records.length + withdrawn.length > 0) {
+            changes.set(view, { records, withdrawn })
+          }
+        }
+        return changes
+      },
+      forget: () => {
+        maps.clear()
+        idle.clear()
+      }
+    })
+  })
+)
