@@ -306,6 +306,18 @@ export class ValueNotSupported extends Schema.TaggedError<ValueNotSupported>()("
   }
 }
 
+/** A predicate, or the part of it at `path`, says nothing that could be answered. */
+export class QueryInvalid extends Schema.TaggedError<QueryInvalid>()("QueryInvalid", {
+  path: Schema.String,
+  reason: Schema.String
+}) {
+  readonly code = "TG_QUERY_INVALID"
+  readonly retryable = false
+  override get message(): string {
+    return `The predicate at ${this.path} is not valid: ${this.reason}`
+  }
+}
+
 /** A counter, or one node's part of it, would leave the integers that a number holds exactly. Nothing was changed. */
 export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("CounterOverflow", {
   what: Schema.Literal("value", "increments", "decrements")

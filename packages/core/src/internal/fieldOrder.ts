@@ -100,7 +100,7 @@ const withEncodedNames = (names: ReadonlyArray<string>): Fields | undefined => {
 const encoder = new TextEncoder()
 
 /** The bytewise order of UTF-8, which is that of code points: UTF-16's differs where surrogates meet U+E000 to U+FFFF. */
-const compareNames = (a: string, b: string): number => {
+export const compareNames = (a: string, b: string): number => {
   const length = Math.min(a.length, b.length)
   for (let i = 0; i < length; i++) {
     const x = a.charCodeAt(i)

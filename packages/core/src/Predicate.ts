@@ -1,0 +1,274 @@
+/**
+ * Conditions on values, as plain data: who may see a record, which records a query wants.
+ *
+ * ```json
+ * { "done": false, "owner.id": { "eq": "alice" }, "n": { "gt": 3, "lte": 9 } }
+ * { "or": [{ "owner": { "principal": "userId" } }, { "team": { "in": { "principal": "teams" } } }] }
+ * { "not": { "tags": { "contains": "draft" } } }
+ * ```
+ *
+ * Everything in one object holds together; `{}` holds of every value. `and` and `or` take a list of predicates, `not` takes
+ * one. Any other name is a path to a field, with its condition.
+ *
+ * **Paths.** `owner.id` is the field `id` of the field `owner`. A backslash takes the next character as it is: `a\.b` is
+ * one field with a dot in its name, `\or` the field `or`; {@link path} writes such a path. Only plain objects have fields,
+ * and only their own: `__proto__` and `constructor` are names like any other. An array has none, neither `0` nor `length`,
+ * so that a path through one leads nowhere: `contains` is what looks inside.
+ *
+ * **Conditions.** A scalar stands for `eq` of it, and so does a reference. Otherwise it is an object of operators:
+ *
+ * | operator | operand | true of a field that |
+ * |---|---|---|
+ * | `eq` `neq` | any | is equal to it, or is not |
+ * | `gt` `gte` `lt` `lte` | a scalar but null | is of its type, and comes after or before it |
+ * | `between` | two of them | is of their type, from the first to the second, both included |
+ * | `in` | a list | is equal to one of it |
+ * | `contains` | any | is an array with an element equal to it, or text with this text in it |
+ * | `containsAll` `containsAny` | a list | contains all of it, or one of it |
+ * | `startsWith` | text | is text that begins so |
+ * | `exists` | true or false | is there, or is not |
+ *
+ * **Operands.** `{ "principal": "userId" }` is a reference: what {@link compile} is told of that name. It can stand for an
+ * operand, for an element of a list, and for a list. Other objects and arrays are values; one that would be taken for a
+ * reference is written `{ "literal": { "principal": "userId" } }`, and one with the single field `literal` alike.
+ *
+ * **Equality** is that of the grid's values (see `Value.ts`), whatever the order of fields, but that -0 equals 0, as in JSON
+ * and in every order of numbers. A number and a bigint are never equal. **Order**: numbers and bigints by value, texts by
+ * code points, which is the bytewise order of their UTF-8, bytes bytewise, dates by time, false before true.
+ *
+ * **Three values** (Kleene 1938). A comparison with a field that isn't there is neither true nor false but unknown, as is an
+ * order between two types, and everything said of a reference that nobody resolves. Unknown is carried through: `not` of it is
+ * unknown, `and` is false as soon as one part is, `or` true as soon as one is. What isn't {@link isTrue} is not granted and
+ * not found, so that no missing field or claim opens anything. Null is a value, equal to itself; `exists` is never unknown.
+ *
+ * **Limits.** {@link nodesMax}, {@link listMax}, {@link pathLengthMax} and {@link bytesMax}, and the levels of arrays and
+ * objects that a value may have. One evaluation looks at each element of a field at most once for each node.
+ */
+import * as Either from "effect/Either"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import type * as AST from "effect/SchemaAST"
+import { QueryInvalid, RecordTooLarge, ValueNotSupported } from "./GridError.ts"
+import {
+  all,
+  any,
+  fieldAt,
+  fieldOf,
+  isFields,
+  not,
+  operators,
+  type Test,
+  type Truth,
+  unknown
+} from "./internal/comparisons.ts"
+import {
+  type Comparison,
+  listMax,
+  type Node,
+  nodeOf,
+  type Operand,
+  ownCopy,
+  pathOf,
+  type Reference
+} from "./internal/predicateReader.ts"
+import * as Value from "./Value.ts"
+
+export type { Test, Truth } from "./internal/comparisons.ts"
+export {
+  bytesMax,
+  listMax,
+  nodesMax,
+  type Operand,
+  path,
+  pathLengthMax,
+  type Reference
+} from "./internal/predicateReader.ts"
+
+// --- Form ------------------------------------------------------------------------------------------------------------
+
+/** What has no parts. */
+export type Scalar = null | boolean | number | bigint | string | Uint8Array | Date
+
+type List = ReadonlyArray<Value.Value> | Reference
+type Ordered = Exclude<Scalar, null> | Reference
+
+/** What is said of one field; all of it has to hold. */
+export interface Operators {
+  readonly eq?: Value.Value
+  readonly neq?: Value.Value
+  readonly gt?: Ordered
+  readonly gte?: Ordered
+  readonly lt?: Ordered
+  readonly lte?: Ordered
+  readonly between?: readonly [low: Ordered, high: Ordered]
+  readonly in?: List
+  readonly contains?: Value.Value
+  readonly containsAll?: List
+  readonly containsAny?: List
+  readonly startsWith?: string | Reference
+  readonly exists?: boolean
+}
+
+/** A condition on a value: see the head of this module. */
+export type Predicate =
+  | { readonly [path: string]: Scalar | Reference | Operators }
+  | { readonly and: ReadonlyArray<Predicate> }
+  | { readonly or: ReadonlyArray<Predicate> }
+  | { readonly not: Predicate }
+
+/**
+ * Passes a predicate from outside, as a frozen copy.
+ *
+ * @throws QueryInvalid for whatever isn't one, with the place, as in `$.or[1].n`, and what to do.
+ */
+export const parse = (input: unknown): Predicate => {
+  const own = ownCopy(input)
+  nodeOf(own)
+  return own as Predicate
+}
+
+/** As {@link parse}, in other schemas: those of requests and of configuration. Its issue is the message of QueryInvalid. */
+export const Predicate: Schema.Schema<Predicate> = Schema.declare(
+  [],
+  { decode: () => parsed, encode: () => parsed },
+  { identifier: "Predicate", description: "a predicate" }
+)
+
+const parsed = (
+  input: unknown,
+  _: unknown,
+  ast: AST.Declaration
+): Either.Either<Predicate, ParseResult.ParseIssue> =>
+  Either.try({
+    try: () => parse(input),
+    catch: (fault) => {
+      if (fault instanceof QueryInvalid) return new ParseResult.Type(ast, input, fault.message)
+      throw fault
+    }
+  })
+
+// --- What a predicate speaks of --------------------------------------------------------------------------------------
+
+const comparisonsOf = (node: Node): ReadonlyArray<Comparison> =>
+  node.is === "comparison" ? [node] : node.is === "not" ? comparisonsOf(node.node) : node.nodes.flatMap(comparisonsOf)
+
+const operandsOf = (comparison: Comparison): ReadonlyArray<Operand> =>
+  comparison.operator === "exists" ? [] : [comparison.operand].flat()
+
+/** The paths that it reads, each once. They are written as {@link path} writes them. @throws QueryInvalid */
+export const fieldsOf = (predicate: Predicate): ReadonlyArray<string> =>
+  Array.from(new Set(comparisonsOf(nodeOf(ownCopy(predicate))).map(({ names }) => pathOf(names))))
+
+/** The names that it refers to, each once. @throws QueryInvalid */
+export const referencesOf = (predicate: Predicate): ReadonlyArray<string> =>
+  Array.from(
+    new Set(
+      comparisonsOf(nodeOf(ownCopy(predicate))).flatMap(operandsOf)
+        .flatMap((operand) => "principal" in operand ? [operand.principal] : [])
+    )
+  )
+
+/**
+ * The fields that have to be equal to something wherever the predicate is true, as {@link path} writes them, and to what: an
+ * index of one of them finds all values for which it is. A field may be listed twice.
+ *
+ * @throws QueryInvalid
+ */
+export const equalities = (
+  predicate: Predicate
+): ReadonlyArray<{ readonly path: string; readonly operand: Operand }> => tiesOf(nodeOf(ownCopy(predicate)))
+
+const tiesOf = (node: Node): ReturnType<typeof equalities> => {
+  if (node.is === "and") return node.nodes.flatMap(tiesOf)
+  if (node.is !== "comparison" || node.operator !== "eq") return []
+  return operandsOf(node).map((operand) => ({ path: pathOf(node.names), operand }))
+}
+
+// --- Compiling -------------------------------------------------------------------------------------------------------
+
+/** Whether it is true, and neither false nor unknown: the only answer that grants or finds anything. */
+export const isTrue = (truth: Truth): truth is true => truth === true
+
+/**
+ * What references stand for. Absent, null, beyond {@link listMax}, and anything but a scalar or a list of scalars is
+ * unresolved: nobody is not somebody whose name is null.
+ */
+export interface References {
+  readonly [name: string]: Scalar | ReadonlyArray<Exclude<Scalar, null>> | undefined
+}
+
+/**
+ * The test that a predicate stands for, once for many values: paths are split, references resolved and lists hashed here,
+ * and a test allocates nothing.
+ *
+ * @throws QueryInvalid
+ */
+export const compile = (predicate: Predicate, references: References = {}): Test =>
+  testOf(nodeOf(ownCopy(predicate)), resolver(references))
+
+const testOf = (node: Node, resolve: Resolve): Test => {
+  switch (node.is) {
+    case "and":
+      return all(node.nodes.map((each) => testOf(each, resolve)))
+    case "or":
+      return any(node.nodes.map((each) => testOf(each, resolve)))
+    case "not":
+      return not(testOf(node.node, resolve))
+    case "comparison":
+      return comparisonTest(node, resolve)
+  }
+}
+
+const comparisonTest = (comparison: Comparison, resolve: Resolve): Test => {
+  const { names } = comparison
+  if (comparison.operator === "exists") {
+    const { expected } = comparison
+    return (value) => (fieldAt(value, names) !== undefined) === expected
+  }
+  const operand = Array.isArray(comparison.operand)
+    ? resolveAll(comparison.operand, resolve)
+    : resolve(comparison.operand as Operand)
+  if (operand === undefined) return unknown
+  const test = operators[comparison.operator](operand)
+  if (names.length === 1) {
+    const name = names[0]!
+    return (value) => {
+      const field = fieldOf(value, name)
+      return field === undefined ? undefined : test(field)
+    }
+  }
+  return (value) => {
+    const field = fieldAt(value, names)
+    return field === undefined ? undefined : test(field)
+  }
+}
+
+/** The value that an operand stands for, undefined when nobody knows. */
+type Resolve = (operand: Operand) => Value.Value | undefined
+
+const resolver = (references: References): Resolve => (operand) => {
+  if ("literal" in operand) return operand.literal
+  if (!Object.hasOwn(references, operand.principal)) return undefined
+  const given = references[operand.principal]
+  if (Array.isArray(given) && given.length > listMax) return undefined
+  let value: Value.Value
+  try {
+    value = Value.decodeTrusted(Value.encodeTransient(given))
+  } catch (fault) {
+    if (fault instanceof ValueNotSupported || fault instanceof RecordTooLarge) return undefined
+    throw fault
+  }
+  return (Array.isArray(value) ? value : [value]).every(isSomething) ? value : undefined
+}
+
+const isSomething = (value: Value.Value): boolean => value !== null && !isFields(value) && !Array.isArray(value)
+
+const resolveAll = (operands: ReadonlyArray<Operand>, resolve: Resolve): ReadonlyArray<Value.Value> | undefined => {
+  const values: Array<Value.Value> = []
+  for (const operand of operands) {
+    const value = resolve(operand)
+    if (value === undefined) return undefined
+    values.push(value)
+  }
+  return values
+}
