@@ -49,33 +49,45 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type * as AST from "effect/SchemaAST"
 import { QueryInvalid, RecordTooLarge, ValueNotSupported } from "./GridError.ts"
-import { compareNames } from "./internal/fieldOrder.ts"
-import * as Spelling from "./Spelling.ts"
+import {
+  all,
+  any,
+  fieldAt,
+  fieldOf,
+  isFields,
+  not,
+  operators,
+  type Test,
+  type Truth,
+  unknown
+} from "./internal/comparisons.ts"
+import {
+  type Comparison,
+  listMax,
+  type Node,
+  nodeOf,
+  type Operand,
+  ownCopy,
+  pathOf,
+  type Reference
+} from "./internal/predicateReader.ts"
 import * as Value from "./Value.ts"
 
-// --- Limits -----------------------------------------------------------------------------------------------------------
+export type { Test, Truth } from "./internal/comparisons.ts"
+export {
+  bytesMax,
+  listMax,
+  nodesMax,
+  type Operand,
+  path,
+  pathLengthMax,
+  type Reference
+} from "./internal/predicateReader.ts"
 
-/** Comparisons, `and`, `or`, `not`, and elements of `containsAll` and `containsAny` in one predicate, at most. */
-export const nodesMax = 1_000
-
-/** Elements of one list, at most, be it written or that of a reference. */
-export const listMax = 1_000
-
-/** UTF-16 units of one path, or of a reference's name, at most. */
-export const pathLengthMax = 1_024
-
-/** Canonical bytes of one predicate, as of any value, at most. */
-export const bytesMax = 64 * 1024
-
-// --- Form -------------------------------------------------------------------------------------------------------------
+// --- Form ------------------------------------------------------------------------------------------------------------
 
 /** What has no parts. */
 export type Scalar = null | boolean | number | bigint | string | Uint8Array | Date
-
-/** What {@link compile} is told under this name. */
-export interface Reference {
-  readonly principal: string
-}
 
 type List = ReadonlyArray<Value.Value> | Reference
 type Ordered = Exclude<Scalar, null> | Reference
@@ -104,223 +116,6 @@ export type Predicate =
   | { readonly or: ReadonlyArray<Predicate> }
   | { readonly not: Predicate }
 
-/** The operand of a comparison, and which of both it is. */
-export type Operand = { readonly literal: Value.Value } | Reference
-
-type Comparison =
-  & { readonly is: "comparison"; readonly names: ReadonlyArray<string> }
-  & (
-    | { readonly operator: Exclude<Operator, "exists">; readonly operand: Operand | ReadonlyArray<Operand> }
-    | { readonly operator: "exists"; readonly expected: boolean }
-  )
-
-/** A predicate that was read. */
-type Node =
-  | { readonly is: "and" | "or"; readonly nodes: ReadonlyArray<Node> }
-  | { readonly is: "not"; readonly node: Node }
-  | Comparison
-
-// --- Paths ------------------------------------------------------------------------------------------------------------
-
-const connectives = ["and", "or", "not"]
-
-/** The path that leads from a value through these fields: `path("a.b", "c")` is `a\.b.c`, `path("or")` is `\or`. */
-export const path = (...names: readonly [string, ...ReadonlyArray<string>]): string => pathOf(names)
-
-const pathOf = (names: ReadonlyArray<string>): string => {
-  const text = names.map((name) => name.replaceAll(/[\\.]/g, "\\$&")).join(".")
-  return connectives.includes(text) ? `\\${text}` : text
-}
-
-const namesOf = (text: string, at: string): ReadonlyArray<string> => {
-  if (text.length > pathLengthMax) throw invalid(at, `a path has at most ${pathLengthMax} characters`)
-  const names = [""]
-  for (let i = 0; i < text.length; i++) {
-    if (text[i] === ".") {
-      names.push("")
-      continue
-    }
-    if (text[i] === "\\" && ++i === text.length) {
-      throw invalid(at, "a path doesn't end with a backslash: write two of them for one in a field's name")
-    }
-    names[names.length - 1] += text[i]!
-  }
-  return names
-}
-
-// --- Reading ----------------------------------------------------------------------------------------------------------
-
-const invalid = (at: string, reason: string): QueryInvalid => new QueryInvalid({ path: at, reason })
-
-const SHOWN_NAME_LENGTH = 40
-
-const shown = (name: string): string => name.length > SHOWN_NAME_LENGTH ? name.slice(0, SHOWN_NAME_LENGTH) + "…" : name
-
-const within = (at: string, name: string): string =>
-  /^[A-Za-z_$][\w$]*$/.test(name) ? `${at}.${shown(name)}` : `${at}[${JSON.stringify(shown(name))}]`
-
-type Fields = { readonly [name: string]: Value.Value }
-
-const isFields = (value: Value.Value | undefined): value is Fields =>
-  typeof value === "object" && value !== null && !Array.isArray(value) && !isBytes(value) && !(value instanceof Date)
-
-/** Reads one predicate, counting as it goes. */
-class Reader {
-  private nodes = 0
-
-  predicate(value: Value.Value, at: string): Node {
-    if (!isFields(value)) throw invalid(at, "a predicate is an object, such as { done: false }")
-    const nodes: Array<Node> = []
-    for (const [name, part] of Object.entries(value)) {
-      const inside = within(at, name)
-      if (name === "and" || name === "or") nodes.push(this.connective(name, part, inside))
-      else if (name === "not") {
-        this.count(inside)
-        nodes.push({ is: "not", node: this.predicate(part, inside) })
-      } else nodes.push(...this.condition(name, part, inside))
-    }
-    return nodes.length === 1 ? nodes[0]! : { is: "and", nodes }
-  }
-
-  private connective(is: "and" | "or", parts: Value.Value, at: string): Node {
-    this.count(at)
-    if (!Array.isArray(parts)) {
-      throw invalid(at, `"${is}" takes a list of predicates; the path to a field of this name is "\\${is}"`)
-    }
-    return { is, nodes: parts.map((part, i) => this.predicate(part, `${at}[${i}]`)) }
-  }
-
-  private condition(field: string, value: Value.Value, at: string): ReadonlyArray<Node> {
-    const names = namesOf(field, at)
-    if (Array.isArray(value)) {
-      const meant = value.some(isFields) ? Spelling.nearest(field.slice(0, SHOWN_NAME_LENGTH), connectives) : undefined
-      throw invalid(
-        at,
-        "a list has to say what it is for: write it behind eq, in, contains, containsAny or containsAll" +
-          (meant === undefined ? "" : `. Or did you mean "${meant}"?`)
-      )
-    }
-    if (!isFields(value) || isReference(value)) {
-      this.count(at)
-      return [{ is: "comparison", names, operator: "eq", operand: operandOf(value, at) }]
-    }
-    const entries = Object.entries(value)
-    if (entries.length === 0) throw invalid(at, "it has no operator: for an empty object write { eq: {} }")
-    return entries.map(([operator, operand]) => this.comparison(names, operator, operand, within(at, operator)))
-  }
-
-  private comparison(names: ReadonlyArray<string>, operator: string, value: Value.Value, at: string): Comparison {
-    this.count(at)
-    if (!isOperator(operator)) throw invalid(at, unknownOperator(operator))
-    if (operator === "exists") {
-      if (typeof value !== "boolean") throw invalid(at, "\"exists\" is true or false")
-      return { is: "comparison", names, operator, expected: value }
-    }
-    return { is: "comparison", names, operator, operand: this.operand(operator, value, at) }
-  }
-
-  private operand(
-    operator: Exclude<Operator, "exists">,
-    value: Value.Value,
-    at: string
-  ): Operand | ReadonlyArray<Operand> {
-    switch (operator) {
-      case "eq":
-      case "neq":
-      case "contains":
-        return operandOf(value, at)
-      case "startsWith": {
-        const operand = operandOf(value, at)
-        if ("literal" in operand && typeof operand.literal !== "string") throw invalid(at, "\"startsWith\" takes text")
-        return operand
-      }
-      case "gt":
-      case "gte":
-      case "lt":
-      case "lte":
-        return orderedOf(value, at)
-      case "between":
-        return pairOf(value, at)
-      case "in":
-        return listOf(operator, value, at)
-      case "containsAll":
-      case "containsAny": {
-        const list = listOf(operator, value, at)
-        if (Array.isArray(list)) { for (let i = 0; i < list.length; i++) this.count(at) }
-        return list
-      }
-    }
-  }
-
-  private count(at: string): void {
-    if (++this.nodes > nodesMax) throw invalid(at, `a predicate has at most ${nodesMax} conditions`)
-  }
-}
-
-const isReference = (value: Fields): boolean => Object.hasOwn(value, "principal") && Object.keys(value).length === 1
-
-const operandOf = (value: Value.Value, at: string): Operand => {
-  if (!isFields(value) || Object.keys(value).length !== 1) return { literal: value }
-  if (Object.hasOwn(value, "literal")) return { literal: value["literal"]! }
-  if (!isReference(value)) return { literal: value }
-  const { principal } = value
-  if (typeof principal !== "string" || principal.length > pathLengthMax) {
-    throw invalid(
-      at,
-      `"principal" takes a name of at most ${pathLengthMax} characters; for an object with this field write { literal: … }`
-    )
-  }
-  return { principal }
-}
-
-const orderedOf = (value: Value.Value, at: string): Operand => {
-  const operand = operandOf(value, at)
-  if ("literal" in operand && Number.isNaN(orderTo(operand.literal)(operand.literal))) {
-    throw invalid(at, "only numbers, texts, bytes, dates and booleans have an order")
-  }
-  return operand
-}
-
-const pairOf = (value: Value.Value, at: string): ReadonlyArray<Operand> => {
-  if (!Array.isArray(value) || value.length !== 2) throw invalid(at, "\"between\" takes a list of two, the lower first")
-  const [low, high] = value.map((bound, i) => orderedOf(bound, `${at}[${i}]`)) as [Operand, Operand]
-  if ("literal" in low && "literal" in high && Number.isNaN(orderTo(low.literal)(high.literal))) {
-    throw invalid(at, "both must be of one type")
-  }
-  return [low, high]
-}
-
-const listOf = (operator: string, value: Value.Value, at: string): Operand | ReadonlyArray<Operand> => {
-  if (Array.isArray(value)) {
-    if (value.length > listMax) throw invalid(at, `a list has at most ${listMax} elements`)
-    return value.map((element, i) => operandOf(element, `${at}[${i}]`))
-  }
-  if (isFields(value) && isReference(value)) return operandOf(value, at)
-  throw invalid(at, `"${operator}" takes a list, or a reference to one`)
-}
-
-const unknownOperator = (name: string): string => {
-  const found = `"${shown(name)}" is no operator`
-  if (name === "like" || name === "regex") return `${found}: "startsWith" and "contains" look into text`
-  const meant = Spelling.nearest(name.slice(0, SHOWN_NAME_LENGTH), Object.keys(operators))
-  return meant === undefined
-    ? `${found}: a field of a field is written "owner.id", and an object to compare with { eq: … }`
-    : `${found}: did you mean "${meant}"?`
-}
-
-/** The predicate as this process' own: what was given can be changed, be a getter's, or contain itself. */
-const ownCopy = (input: unknown): Value.Value => {
-  try {
-    return Value.decodeTrusted(Value.encodeTransient(input, bytesMax))
-  } catch (fault) {
-    if (fault instanceof ValueNotSupported) throw invalid(fault.path, fault.reason)
-    if (fault instanceof RecordTooLarge) throw invalid("$", `it has more than ${bytesMax} bytes`)
-    throw fault
-  }
-}
-
-const nodeOf = (predicate: unknown): Node => new Reader().predicate(ownCopy(predicate), "$")
-
 /**
  * Passes a predicate from outside, as a frozen copy.
  *
@@ -328,7 +123,7 @@ const nodeOf = (predicate: unknown): Node => new Reader().predicate(ownCopy(pred
  */
 export const parse = (input: unknown): Predicate => {
   const own = ownCopy(input)
-  new Reader().predicate(own, "$")
+  nodeOf(own)
   return own as Predicate
 }
 
@@ -352,7 +147,7 @@ const parsed = (
     }
   })
 
-// --- What a predicate speaks of ---------------------------------------------------------------------------------------
+// --- What a predicate speaks of --------------------------------------------------------------------------------------
 
 const comparisonsOf = (node: Node): ReadonlyArray<Comparison> =>
   node.is === "comparison" ? [node] : node.is === "not" ? comparisonsOf(node.node) : node.nodes.flatMap(comparisonsOf)
@@ -362,13 +157,13 @@ const operandsOf = (comparison: Comparison): ReadonlyArray<Operand> =>
 
 /** The paths that it reads, each once. They are written as {@link path} writes them. @throws QueryInvalid */
 export const fieldsOf = (predicate: Predicate): ReadonlyArray<string> =>
-  Array.from(new Set(comparisonsOf(nodeOf(predicate)).map(({ names }) => pathOf(names))))
+  Array.from(new Set(comparisonsOf(nodeOf(ownCopy(predicate))).map(({ names }) => pathOf(names))))
 
 /** The names that it refers to, each once. @throws QueryInvalid */
 export const referencesOf = (predicate: Predicate): ReadonlyArray<string> =>
   Array.from(
     new Set(
-      comparisonsOf(nodeOf(predicate)).flatMap(operandsOf)
+      comparisonsOf(nodeOf(ownCopy(predicate))).flatMap(operandsOf)
         .flatMap((operand) => "principal" in operand ? [operand.principal] : [])
     )
   )
@@ -381,7 +176,7 @@ export const referencesOf = (predicate: Predicate): ReadonlyArray<string> =>
  */
 export const equalities = (
   predicate: Predicate
-): ReadonlyArray<{ readonly path: string; readonly operand: Operand }> => tiesOf(nodeOf(predicate))
+): ReadonlyArray<{ readonly path: string; readonly operand: Operand }> => tiesOf(nodeOf(ownCopy(predicate)))
 
 const tiesOf = (node: Node): ReturnType<typeof equalities> => {
   if (node.is === "and") return node.nodes.flatMap(tiesOf)
@@ -389,13 +184,7 @@ const tiesOf = (node: Node): ReturnType<typeof equalities> => {
   return operandsOf(node).map((operand) => ({ path: pathOf(node.names), operand }))
 }
 
-// --- Compiling --------------------------------------------------------------------------------------------------------
-
-/** Kleene's three values; `undefined` is unknown. */
-export type Truth = boolean | undefined
-
-/** Whether a predicate holds of a value. Throws for none that a grid can store. */
-export type Test = (value: unknown) => Truth
+// --- Compiling -------------------------------------------------------------------------------------------------------
 
 /** Whether it is true, and neither false nor unknown: the only answer that grants or finds anything. */
 export const isTrue = (truth: Truth): truth is true => truth === true
@@ -415,9 +204,7 @@ export interface References {
  * @throws QueryInvalid
  */
 export const compile = (predicate: Predicate, references: References = {}): Test =>
-  testOf(nodeOf(predicate), resolver(references))
-
-const unknown = (): Truth => undefined
+  testOf(nodeOf(ownCopy(predicate)), resolver(references))
 
 const testOf = (node: Node, resolve: Resolve): Test => {
   switch (node.is) {
@@ -436,7 +223,7 @@ const comparisonTest = (comparison: Comparison, resolve: Resolve): Test => {
   const { names } = comparison
   if (comparison.operator === "exists") {
     const { expected } = comparison
-    return (value) => fieldAt(value, names) !== undefined === expected
+    return (value) => (fieldAt(value, names) !== undefined) === expected
   }
   const operand = Array.isArray(comparison.operand)
     ? resolveAll(comparison.operand, resolve)
@@ -485,239 +272,3 @@ const resolveAll = (operands: ReadonlyArray<Operand>, resolve: Resolve): Readonl
   }
   return values
 }
-
-// --- Fields -----------------------------------------------------------------------------------------------------------
-
-const isPlain = (value: unknown): value is { readonly [name: string]: unknown } => {
-  if (typeof value !== "object" || value === null) return false
-  const prototype: unknown = Object.getPrototypeOf(value)
-  return prototype === Object.prototype || prototype === null
-}
-
-/** Undefined when there is none, as no field is that a grid can store. */
-const fieldOf = (value: unknown, name: string): unknown =>
-  isPlain(value) && Object.hasOwn(value, name) ? value[name] : undefined
-
-const fieldAt = (value: unknown, names: ReadonlyArray<string>): unknown => {
-  let field = value
-  for (let i = 0; i < names.length && field !== undefined; i++) field = fieldOf(field, names[i]!)
-  return field
-}
-
-// --- Logic ------------------------------------------------------------------------------------------------------------
-
-const not = (test: Test): Test => (value) => {
-  const truth = test(value)
-  return truth === undefined ? undefined : !truth
-}
-
-const all = (tests: ReadonlyArray<Test>): Test => {
-  const [first, second] = tests
-  if (first !== undefined && second !== undefined && tests.length === 2) {
-    return (value) => {
-      const truth = first(value)
-      if (truth === false) return false
-      const other = second(value)
-      return truth === undefined && other === true ? undefined : other
-    }
-  }
-  return (value) => {
-    let truth: Truth = true
-    for (let i = 0; i < tests.length; i++) {
-      const each = tests[i]!(value)
-      if (each === false) return false
-      if (each === undefined) truth = undefined
-    }
-    return truth
-  }
-}
-
-const any = (tests: ReadonlyArray<Test>): Test => (value) => {
-  let truth: Truth = false
-  for (let i = 0; i < tests.length; i++) {
-    const each = tests[i]!(value)
-    if (each === true) return true
-    if (each === undefined) truth = undefined
-  }
-  return truth
-}
-
-// --- Equality ---------------------------------------------------------------------------------------------------------
-
-type Equal = (value: unknown) => boolean
-
-const isBytes = (value: unknown): value is Uint8Array => ArrayBuffer.isView(value) && value instanceof Uint8Array
-
-/** Milliseconds, NaN for what is no date. */
-const timeOf = (value: unknown): number => {
-  if (!(value instanceof Date)) return Number.NaN
-  try {
-    return Date.prototype.getTime.call(value)
-  } catch {
-    // It only inherits from Date.
-    return Number.NaN
-  }
-}
-
-const isHashed = (literal: Value.Value): boolean => typeof literal !== "object" || literal === null
-
-/** Whether a value is equal to this one. It descends no further than the literal does, whatever the value is. */
-const equalTo = (literal: Value.Value): Equal => {
-  if (isHashed(literal)) return (value) => value === literal
-  if (isBytes(literal)) return (value) => isBytes(value) && Value.compareBytes(value, literal) === 0
-  if (literal instanceof Date) {
-    const time = literal.getTime()
-    return (value) => timeOf(value) === time
-  }
-  return Array.isArray(literal) ? equalToArray(literal.map(equalTo)) : equalToFields(literal as Fields)
-}
-
-const equalToArray = (elements: ReadonlyArray<Equal>): Equal => (value) => {
-  if (!Array.isArray(value) || value.length !== elements.length) return false
-  for (let i = 0; i < elements.length; i++) if (!elements[i]!(value[i])) return false
-  return true
-}
-
-const equalToFields = (literal: Fields): Equal => {
-  const fields = new Map(Object.entries(literal).map(([name, field]) => [name, equalTo(field)]))
-  return (value) => {
-    if (!isPlain(value)) return false
-    let count = 0
-    // Unlike Object.keys it makes no array of the names.
-    for (const name in value) {
-      if (!Object.hasOwn(value, name)) continue
-      const equal = fields.get(name)
-      if (equal === undefined || !equal(value[name])) return false
-      count++
-    }
-    return count === fields.size
-  }
-}
-
-const memberOf = (list: ReadonlyArray<Value.Value>): Equal => {
-  if (list.length === 1) return equalTo(list[0]!)
-  const hashed = new Set<unknown>(list.filter(isHashed))
-  const others = list.filter((literal) => !isHashed(literal)).map(equalTo)
-  return (value) => {
-    if (hashed.has(value)) return true
-    for (let i = 0; i < others.length; i++) if (others[i]!(value)) return true
-    return false
-  }
-}
-
-// --- Order ------------------------------------------------------------------------------------------------------------
-
-/** Below 0 when the value comes before the literal, above when after, NaN when there is no order between them. */
-const orderTo = (literal: Value.Value): (value: unknown) => number => {
-  switch (typeof literal) {
-    case "number":
-    case "bigint":
-    case "boolean": {
-      const type = typeof literal
-      return (value) => typeof value !== type ? Number.NaN : inOrder(value as typeof literal, literal)
-    }
-    case "string":
-      return (value) => typeof value === "string" ? compareNames(value, literal) : Number.NaN
-    default: {
-      if (isBytes(literal)) return (value) => isBytes(value) ? Value.compareBytes(value, literal) : Number.NaN
-      const time = timeOf(literal)
-      return (value) => timeOf(value) - time
-    }
-  }
-}
-
-const inOrder = <A extends number | bigint | boolean>(a: A, b: A): number =>
-  a < b ? -1 : a > b ? 1 : a === b ? 0 : Number.NaN
-
-/** Comparing with NaN is always false, so that what has no order passes both of its tests. */
-const ordered = (holds: (order: number) => boolean) => (literal: Value.Value): Test => {
-  const order = orderTo(literal)
-  return (field) => {
-    const found = order(field)
-    return Number.isNaN(found) ? undefined : holds(found)
-  }
-}
-
-// --- Operators --------------------------------------------------------------------------------------------------------
-
-const isList = (operand: Value.Value): operand is ReadonlyArray<Value.Value> => Array.isArray(operand)
-
-const between = (bounds: Value.Value): Test => {
-  const [low, high] = bounds as ReadonlyArray<Value.Value>
-  const toLow = orderTo(low!)
-  const toHigh = orderTo(high!)
-  return (field) => {
-    const fromLow = toLow(field)
-    const fromHigh = toHigh(field)
-    return Number.isNaN(fromLow) || Number.isNaN(fromHigh) ? undefined : fromLow >= 0 && fromHigh <= 0
-  }
-}
-
-const hasElement = (array: ReadonlyArray<unknown>, equal: Equal): boolean => {
-  for (let i = 0; i < array.length; i++) if (equal(array[i])) return true
-  return false
-}
-
-const containsAny = (list: Value.Value): Test => {
-  if (!isList(list)) return unknown
-  const member = memberOf(list)
-  const inText = any(list.map(inTextOf))
-  return (field) =>
-    typeof field === "string" ? inText(field) : Array.isArray(field) ? hasElement(field, member) : undefined
-}
-
-const containsAll = (list: Value.Value): Test => {
-  if (!isList(list)) return unknown
-  const hasHashed = hasAllOf(new Set(list.filter(isHashed)))
-  const others = list.filter((literal) => !isHashed(literal)).map(equalTo)
-  const inText = all(list.map(inTextOf))
-  return (field) =>
-    typeof field === "string"
-      ? inText(field)
-      : Array.isArray(field)
-      ? hasHashed(field) && others.every((equal) => hasElement(field, equal))
-      : undefined
-}
-
-/** Whether an array has all of a set, in one pass: by each member the round in which it was found last. */
-const hasAllOf = (set: ReadonlySet<unknown>): (array: ReadonlyArray<unknown>) => boolean => {
-  const indexes = new Map(Array.from(set, (member, index) => [member, index]))
-  const foundIn = new Float64Array(indexes.size)
-  let round = 0
-  return (array) => {
-    let missing = indexes.size
-    round++
-    for (let i = 0; i < array.length && missing > 0; i++) {
-      const index = indexes.get(array[i])
-      if (index === undefined || foundIn[index] === round) continue
-      foundIn[index] = round
-      missing--
-    }
-    return missing === 0
-  }
-}
-
-const inTextOf = (part: Value.Value): Test => (text) =>
-  typeof part === "string" ? (text as string).includes(part) : undefined
-
-/** By name, the test of a field that is there, for a resolved operand. */
-const operators = {
-  eq: equalTo,
-  neq: (operand: Value.Value): Test => not(equalTo(operand)),
-  gt: ordered((order) => order > 0),
-  gte: ordered((order) => order >= 0),
-  lt: ordered((order) => order < 0),
-  lte: ordered((order) => order <= 0),
-  between,
-  in: (operand: Value.Value): Test => isList(operand) ? memberOf(operand) : unknown,
-  contains: (operand: Value.Value): Test => containsAny([operand]),
-  containsAll,
-  containsAny,
-  startsWith: (operand: Value.Value): Test => (field) =>
-    typeof field === "string" && typeof operand === "string" ? field.startsWith(operand) : undefined,
-  exists: () => unknown
-}
-
-type Operator = keyof typeof operators
-
-const isOperator = (name: string): name is Operator => Object.hasOwn(operators, name)

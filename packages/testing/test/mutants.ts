@@ -1903,5 +1903,61 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        if (predecessor === undefined && database === checked) {",
     replace: "        if (Number.isNaN(owner)) {",
     fails: "asks the page for nothing once a commit is begun"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what is said of an unresolved reference is false, and true when it is denied",
+    ...core("Predicate", "Predicate"),
+    find: "  if (operand === undefined) return unknown",
+    replace: "  if (operand === undefined) return () => false",
+    fails: "opens nothing by a reference that nobody resolves, not even denied"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a claim that is null stands for the owner of what nobody owns",
+    ...core("Predicate", "Predicate"),
+    find: "value !== null && !isFields(value) && !Array.isArray(value)",
+    replace: "!isFields(value) && !Array.isArray(value)",
+    fails: "takes for unresolved what is nobody's name"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a path reads what an object inherits",
+    ...core("internal/comparisons", "Predicate"),
+    find: "isPlain(value) && Object.hasOwn(value, name) ? value[name] : undefined",
+    replace: "isPlain(value) ? value[name] : undefined",
+    fails: "reads own fields of plain objects only"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what isn't known is true when it is denied",
+    ...core("internal/comparisons", "Predicate"),
+    find: "  return truth === undefined ? undefined : !truth",
+    replace: "  return !truth",
+    fails: "says of a value what an interpreter says that is written otherwise"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a predicate has any number of conditions",
+    ...core("internal/predicateReader", "Predicate"),
+    find: "    if (++this.nodes > nodesMax) throw",
+    replace: "    if (++this.nodes > Infinity) throw",
+    fails: "where it is too much to evaluate"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a list has any number of elements",
+    ...core("internal/predicateReader", "Predicate"),
+    find: "    if (value.length > listMax) throw",
+    replace: "    if (value.length > Infinity) throw",
+    fails: "where it is too much to evaluate"
+  },
+  {
+    id: "QRY-3",
+    breaks: "what is looked for in arrays isn't counted",
+    ...core("internal/predicateReader", "Predicate"),
+    find: "for (let i = 0; i < list.length; i++) this.count(at)",
+    replace: "for (let i = 0; i < 1; i++) this.count(at)",
+    fails: "where it is too much to evaluate"
   }
 ]

@@ -1,0 +1,238 @@
+/** Reads a predicate from what somebody wrote: its form, its limits, and what is said of faults. See `Predicate.ts`. */
+import { QueryInvalid, RecordTooLarge, ValueNotSupported } from "../GridError.ts"
+import * as Spelling from "../Spelling.ts"
+import * as Value from "../Value.ts"
+import { type Fields, isFields, isOperator, type Operator, operators, orderTo } from "./comparisons.ts"
+
+// --- Limits ----------------------------------------------------------------------------------------------------------
+
+/** Comparisons, `and`, `or`, `not`, and elements of `containsAll` and `containsAny` in one predicate, at most. */
+export const nodesMax = 1_000
+
+/** Elements of one list, at most, be it written or that of a reference. */
+export const listMax = 1_000
+
+/** UTF-16 units of one path, or of a reference's name, at most. */
+export const pathLengthMax = 1_024
+
+/** Canonical bytes of one predicate, as of any value, at most. */
+export const bytesMax = 64 * 1024
+
+// --- Form ------------------------------------------------------------------------------------------------------------
+
+/** What `compile` is told under this name. */
+export interface Reference {
+  readonly principal: string
+}
+
+/** The operand of a comparison, and which of both it is. */
+export type Operand = { readonly literal: Value.Value } | Reference
+
+export type Comparison =
+  & { readonly is: "comparison"; readonly names: ReadonlyArray<string> }
+  & (
+    | { readonly operator: Exclude<Operator, "exists">; readonly operand: Operand | ReadonlyArray<Operand> }
+    | { readonly operator: "exists"; readonly expected: boolean }
+  )
+
+/** A predicate that was read. */
+export type Node =
+  | { readonly is: "and" | "or"; readonly nodes: ReadonlyArray<Node> }
+  | { readonly is: "not"; readonly node: Node }
+  | Comparison
+
+// --- Paths -----------------------------------------------------------------------------------------------------------
+
+const connectives = ["and", "or", "not"]
+
+/** The path that leads from a value through these fields: `path("a.b", "c")` is `a\.b.c`, `path("or")` is `\or`. */
+export const path = (...names: readonly [string, ...ReadonlyArray<string>]): string => pathOf(names)
+
+export const pathOf = (names: ReadonlyArray<string>): string => {
+  const text = names.map((name) => name.replaceAll(/[\\.]/g, "\\$&")).join(".")
+  return connectives.includes(text) ? `\\${text}` : text
+}
+
+const namesOf = (text: string, at: string): ReadonlyArray<string> => {
+  if (text.length > pathLengthMax) throw invalid(at, `a path has at most ${pathLengthMax} characters`)
+  const names = [""]
+  for (let i = 0; i < text.length; i++) {
+    if (text[i] === ".") {
+      names.push("")
+      continue
+    }
+    if (text[i] === "\\" && ++i === text.length) {
+      throw invalid(at, "a path doesn't end with a backslash: write two of them for one in a field's name")
+    }
+    names[names.length - 1] += text[i]!
+  }
+  return names
+}
+
+// --- Reading ---------------------------------------------------------------------------------------------------------
+
+const invalid = (at: string, reason: string): QueryInvalid => new QueryInvalid({ path: at, reason })
+
+const SHOWN_NAME_LENGTH = 40
+
+const shown = (name: string): string => name.length > SHOWN_NAME_LENGTH ? name.slice(0, SHOWN_NAME_LENGTH) + "…" : name
+
+const within = (at: string, name: string): string =>
+  /^[A-Za-z_$][\w$]*$/.test(name) ? `${at}.${shown(name)}` : `${at}[${JSON.stringify(shown(name))}]`
+
+/** Reads one predicate, counting as it goes. */
+class Reader {
+  private nodes = 0
+
+  predicate(value: Value.Value, at: string): Node {
+    if (!isFields(value)) throw invalid(at, "a predicate is an object, such as { done: false }")
+    const nodes: Array<Node> = []
+    for (const [name, part] of Object.entries(value)) {
+      const inside = within(at, name)
+      if (name === "and" || name === "or") nodes.push(this.connective(name, part, inside))
+      else if (name === "not") {
+        this.count(inside)
+        nodes.push({ is: "not", node: this.predicate(part, inside) })
+      } else nodes.push(...this.condition(name, part, inside))
+    }
+    return nodes.length === 1 ? nodes[0]! : { is: "and", nodes }
+  }
+
+  private connective(is: "and" | "or", parts: Value.Value, at: string): Node {
+    this.count(at)
+    if (!Array.isArray(parts)) {
+      throw invalid(at, `"${is}" takes a list of predicates; the path to a field of this name is "\\${is}"`)
+    }
+    return { is, nodes: parts.map((part, i) => this.predicate(part, `${at}[${i}]`)) }
+  }
+
+  private condition(field: string, value: Value.Value, at: string): ReadonlyArray<Node> {
+    const names = namesOf(field, at)
+    if (Array.isArray(value)) {
+      const meant = value.some(isFields) ? Spelling.nearest(field.slice(0, SHOWN_NAME_LENGTH), connectives) : undefined
+      throw invalid(
+        at,
+        "a list has to say what it is for: write it behind eq, in, contains, containsAny or containsAll" +
+          (meant === undefined ? "" : `. Or did you mean "${meant}"?`)
+      )
+    }
+    if (!isFields(value) || isReference(value)) {
+      this.count(at)
+      return [{ is: "comparison", names, operator: "eq", operand: operandOf(value, at) }]
+    }
+    const entries = Object.entries(value)
+    if (entries.length === 0) throw invalid(at, "it has no operator: for an empty object write { eq: {} }")
+    return entries.map(([operator, operand]) => this.comparison(names, operator, operand, within(at, operator)))
+  }
+
+  private comparison(names: ReadonlyArray<string>, operator: string, value: Value.Value, at: string): Comparison {
+    this.count(at)
+    if (!isOperator(operator)) throw invalid(at, unknownOperator(operator))
+    if (operator === "exists") {
+      if (typeof value !== "boolean") throw invalid(at, "\"exists\" is true or false")
+      return { is: "comparison", names, operator, expected: value }
+    }
+    return { is: "comparison", names, operator, operand: this.operand(operator, value, at) }
+  }
+
+  private operand(
+    operator: Exclude<Operator, "exists">,
+    value: Value.Value,
+    at: string
+  ): Operand | ReadonlyArray<Operand> {
+    switch (operator) {
+      case "eq":
+      case "neq":
+      case "contains":
+        return operandOf(value, at)
+      case "startsWith": {
+        const operand = operandOf(value, at)
+        if ("literal" in operand && typeof operand.literal !== "string") throw invalid(at, "\"startsWith\" takes text")
+        return operand
+      }
+      case "gt":
+      case "gte":
+      case "lt":
+      case "lte":
+        return orderedOf(value, at)
+      case "between":
+        return pairOf(value, at)
+      case "in":
+        return listOf(operator, value, at)
+      case "containsAll":
+      case "containsAny": {
+        const list = listOf(operator, value, at)
+        if (Array.isArray(list)) { for (let i = 0; i < list.length; i++) this.count(at) }
+        return list
+      }
+    }
+  }
+
+  private count(at: string): void {
+    if (++this.nodes > nodesMax) throw invalid(at, `a predicate has at most ${nodesMax} conditions`)
+  }
+}
+
+const isReference = (value: Fields): boolean => Object.hasOwn(value, "principal") && Object.keys(value).length === 1
+
+const operandOf = (value: Value.Value, at: string): Operand => {
+  if (!isFields(value) || Object.keys(value).length !== 1) return { literal: value }
+  if (Object.hasOwn(value, "literal")) return { literal: value["literal"]! }
+  if (!isReference(value)) return { literal: value }
+  const { principal } = value
+  if (typeof principal !== "string" || principal.length > pathLengthMax) {
+    throw invalid(
+      at,
+      `"principal" takes a name of at most ${pathLengthMax} characters; for an object with this field write { literal: … }`
+    )
+  }
+  return { principal }
+}
+
+const orderedOf = (value: Value.Value, at: string): Operand => {
+  const operand = operandOf(value, at)
+  if ("literal" in operand && Number.isNaN(orderTo(operand.literal)(operand.literal))) {
+    throw invalid(at, "only numbers, texts, bytes, dates and booleans have an order")
+  }
+  return operand
+}
+
+const pairOf = (value: Value.Value, at: string): ReadonlyArray<Operand> => {
+  if (!Array.isArray(value) || value.length !== 2) throw invalid(at, "\"between\" takes a list of two, the lower first")
+  const [low, high] = value.map((bound, i) => orderedOf(bound, `${at}[${i}]`)) as [Operand, Operand]
+  if ("literal" in low && "literal" in high && Number.isNaN(orderTo(low.literal)(high.literal))) {
+    throw invalid(at, "both must be of one type")
+  }
+  return [low, high]
+}
+
+const listOf = (operator: string, value: Value.Value, at: string): Operand | ReadonlyArray<Operand> => {
+  if (Array.isArray(value)) {
+    if (value.length > listMax) throw invalid(at, `a list has at most ${listMax} elements`)
+    return value.map((element, i) => operandOf(element, `${at}[${i}]`))
+  }
+  if (isFields(value) && isReference(value)) return operandOf(value, at)
+  throw invalid(at, `"${operator}" takes a list, or a reference to one`)
+}
+
+const unknownOperator = (name: string): string => {
+  const found = `"${shown(name)}" is no operator`
+  if (name === "like" || name === "regex") return `${found}: "startsWith" and "contains" look into text`
+  const meant = Spelling.nearest(name.slice(0, SHOWN_NAME_LENGTH), Object.keys(operators))
+  return found + (meant === undefined ? "." : `, did you mean "${meant}"?`) +
+    " A field of a field is written \"owner.id\", and an object to compare with { eq: … }"
+}
+
+/** The predicate as this process' own: what was given can be changed, be a getter's, or contain itself. */
+export const ownCopy = (input: unknown): Value.Value => {
+  try {
+    return Value.decodeTrusted(Value.encodeTransient(input, bytesMax))
+  } catch (fault) {
+    if (fault instanceof ValueNotSupported) throw invalid(fault.path, fault.reason)
+    if (fault instanceof RecordTooLarge) throw invalid("$", `it has more than ${bytesMax} bytes`)
+    throw fault
+  }
+}
+
+/** What it says. It is a copy of ours. */
+export const nodeOf = (own: Value.Value): Node => new Reader().predicate(own, "$")
