@@ -107,6 +107,13 @@ export class Access {
     this.viewKey = this.reads === "part" ? JSON.stringify([grants.read.map(({ rule }) => rule), grants.readBy]) : this.reads
   }
 
+  /** Whether there is anything in a map of this kind that may be written. */
+  writesTo(kind: MapKind): boolean {
+    return kind === "lww"
+      ? this.puts !== "nothing" || this.removes !== "nothing"
+      : this.puts === "everything" || this.removes === "everything"
+  }
+
   /** A record, whose value is the one given, as it may be read; `undefined` where it may not. */
   show(record: LwwRecord.LwwRecord, value: unknown): LwwRecord.LwwRecord | undefined {
     if (this.reads === "everything") return record
@@ -120,7 +127,7 @@ export class Access {
 
   /**
    * The record to merge in place of `record`, which is written over the stored one: itself, or one that has the stored fields
-   * where the user may not write, stamped by `restamp`; `undefined` where the write is refused. Of maps of other kinds than `lww`
+   * where the user may not write, under a stamp that `restamp` gives for it; `undefined` where the write is refused. Of maps of other kinds than `lww`
    * only writes to which no condition and no list of fields applies pass.
    *
    * @throws RecordTooLarge when what is stored and what is written are too large together
@@ -129,7 +136,7 @@ export class Access {
     kind: MapKind,
     record: LwwRecord.LwwRecord,
     storedOf: () => LwwRecord.LwwRecord | undefined,
-    restamp: () => Timestamp
+    restamp: (stored: LwwRecord.LwwRecord | undefined) => Timestamp
   ): LwwRecord.LwwRecord | undefined {
     const isPut = !record.isTombstone
     if ((isPut ? this.puts : this.removes) === "everything" && (!isPut || kind !== "lww" || this.reads === "everything")) {
@@ -155,7 +162,7 @@ export class Access {
     const bytes = Value.encode(value)
     return Value.compareBytes(bytes, record.valueBytes) === 0
       ? record
-      : LwwRecord.put(restamp(), bytes, record.expiresAt)
+      : LwwRecord.put(restamp(stored), bytes, record.expiresAt)
   }
 
   /** The fields of a value that may be read: `undefined` for all, `none` where not even its key may be known. */

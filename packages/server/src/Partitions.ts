@@ -25,6 +25,7 @@ import { MerkleForest } from "@topgun/core/MerkleTree"
 import { partitionCount } from "@topgun/core/Partition"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import type { OpTuple } from "@topgun/core/Protocol"
+import * as Timestamp from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import type { Access } from "./Access.ts"
 import { Changes } from "./Changes.ts"
@@ -166,9 +167,17 @@ const make = Effect.gen(function*() {
     kind: Cell.MapKind,
     access: Access | undefined
   ): MapKindMismatch | Overloaded | PermissionDenied | undefined =>
-    access?.puts === "nothing" && access.removes === "nothing"
+    access?.writesTo(kind) === false
       ? new PermissionDenied({ what: `write to map "${name}"` })
       : maps.has(name) ? kindFault(name, kind) : maps.size >= mapsMax ? fullOfMaps() : undefined
+
+  /** A stamp of this node after those of two records; not after all that it has seen, which are others' affairs. */
+  const stampAfter = (record: LwwRecord, stored: LwwRecord | undefined): Timestamp.Timestamp => {
+    const latest = stored === undefined ? record.stamp : Timestamp.raise(record.stamp, stored)
+    const stamp = Timestamp.tick({ ...latest, nodeId: hlc.nodeId() }, hlc.wallMillis())
+    hlc.unsafeRaise(stamp)
+    return stamp
+  }
 
   /** What there is to merge of one operation, or why it is refused. */
   const check = ({ access, kind, map }: Part, key: string, row: Uint8Array): Checked | Refusal => {
@@ -187,7 +196,12 @@ const make = Effect.gen(function*() {
     const cell = Cell.cellOf(kind, key, record)
     if (access === undefined) return { cell, partition, record, isAmended: false }
     try {
-      const judged = access.judge(kind, record, () => maps.get(map)?.record(cell, partition), hlc.unsafeTick)
+      const judged = access.judge(
+        kind,
+        record,
+        () => maps.get(map)?.record(cell, partition),
+        (stored) => stampAfter(record, stored)
+      )
       return judged === undefined
         ? deniedTo(record.isTombstone ? "remove" : "put", map)
         : { cell, partition, record: judged, isAmended: judged !== record }

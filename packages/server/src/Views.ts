@@ -91,9 +91,14 @@ class PartialMap implements View {
   put(key: string, record: LwwRecord, value: unknown): LwwRecord | "withdrawn" | undefined {
     const shown = this.#access.show(record, value)
     if (shown === undefined) return this.#cells.assign(key, undefined, undefined) === undefined ? undefined : "withdrawn"
+    // That a hidden field has changed, and when, isn't told by the stamp either.
+    if (shown !== record && isAlike(shown, this.#cells.getRecord(key))) return undefined
     return this.#cells.assign(key, shown, undefined) === undefined ? undefined : shown
   }
 }
+
+const isAlike = (a: LwwRecord, b: LwwRecord | undefined): boolean =>
+  b !== undefined && a.expiresAt === b.expiresAt && Value.compareBytes(a.valueBytes, b.valueBytes) === 0
 
 const valueOf = (record: LwwRecord): unknown => record.isTombstone ? undefined : Value.decodeTrusted(record.valueBytes)
 

@@ -1959,5 +1959,149 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "for (let i = 0; i < list.length; i++) this.count(at)",
     replace: "for (let i = 0; i < 1; i++) this.count(at)",
     fails: "where it is too much to evaluate"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a map's changes are counted together with those of others",
+    ...server("Changes", "Permissions"),
+    find: "    return this.#last.get(map)?.sequence ?? 0",
+    replace: "    return this.#last.has(map) ? this.#count : 0",
+    fails: "changes no byte that he is sent"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a stamp is given after all that the server has seen",
+    ...server("Partitions", "Permissions"),
+    find: "        (stored) => stampAfter(record, stored)",
+    replace: "        () => hlc.unsafeTick()",
+    fails: "changes no byte that he is sent"
+  },
+  {
+    id: "PERM-1",
+    breaks: "tombstones are shown of a map that may be read in part",
+    ...server("Access", "Permissions"),
+    find: "    if (record.isTombstone) return undefined",
+    replace: "    if (record.isTombstone) return record",
+    fails: "changes no byte that he is sent"
+  },
+  {
+    id: "PERM-1",
+    breaks: "fields that may not be read are shown",
+    ...server("Access", "Permissions"),
+    find: "    if (fields === undefined) return record",
+    replace: "    if (fields !== \"none\") return record",
+    fails: "changes no byte that he is sent"
+  },
+  {
+    id: "PERM-1",
+    breaks: "the walk of a partial map is that of the whole",
+    ...server("Session", "Permissions"),
+    find: "      const source = view ?? partitions.source(map)",
+    replace: "      const source = partitions.source(map)",
+    fails: "changes no byte that he is sent"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a record's stamp tells of changes of its hidden fields",
+    ...server("Views", "Permissions"),
+    find: "    if (shown !== record && isAlike(shown, this.#cells.getRecord(key))) return undefined",
+    replace: "",
+    fails: "and a change of them isn't told"
+  },
+  {
+    id: "PERM-2",
+    breaks: "where no rule grants, the first does",
+    ...server("PermissionPolicy", "PermissionPolicy"),
+    find: "        hasRole(roles, principal) && maps.some(",
+    replace: "        maps.some(",
+    fails: "grants to roles"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a role is granted by a part of its name",
+    ...server("PermissionPolicy", "PermissionPolicy"),
+    find: "(principal.roles ?? []).some((role) => roles.includes(role))",
+    replace: "(principal.roles ?? []).some((role) => roles.some((each) => role.includes(each)))",
+    fails: "whole names only"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a user's id may be anything in the name of a map",
+    ...server("PermissionPolicy", "PermissionPolicy"),
+    find: "      if (isPlain(attribute)) return attribute",
+    replace: "      if (typeof attribute === \"string\") return attribute",
+    fails: "into no map's name"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what is stored is written over whose ever it is",
+    ...server("Access", "PermissionPolicy"),
+    find: "granted.filter((grant) => isGranted([grant], before))",
+    replace: "granted",
+    fails: "lets nobody take over"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what is written may be anybody's",
+    ...server("Access", "PermissionPolicy"),
+    find: "    if (isWhole) return isGranted(granted, after) ? record : undefined",
+    replace: "    if (isWhole) return record",
+    fails: "lets nobody take over"
+  },
+  {
+    id: "PERM-2",
+    breaks: "fields that may not be written are written",
+    ...server("Access", "PermissionPolicy"),
+    find: "Object.entries(writable === undefined ? after : pick(after, writable))",
+    replace: "Object.entries(after)",
+    fails: "changes no field that may not be written"
+  },
+  {
+    id: "PERM-2",
+    breaks: "writes of an atomic batch are not judged",
+    ...server("Partitions", "Permissions"),
+    find: "    for (const { access, kind, map } of parts) {",
+    replace: "    for (const { kind, map, access = undefined } of parts.map((part) => ({ ...part, access: undefined }))) {",
+    fails: "an atomic batch with one write that may not be"
+  },
+  {
+    id: "PERM-2",
+    breaks: "anybody sees the server's status",
+    ...server("Status", "Permissions"),
+    find: "          policies.current().maySeeStatus(principal)",
+    replace: "          true",
+    fails: "learns nothing by Call"
+  },
+  {
+    id: "PERM-3",
+    breaks: "who may read no longer is told on",
+    ...server("Session", "Permissions"),
+    find: "        this.#letGo(map)",
+    replace: "        ",
+    fails: "by another policy stops what is told at once"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a new token leaves what may be read as it was",
+    ...server("Session", "Permissions"),
+    find: "        this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)",
+    replace: "",
+    fails: "by a new token of other roles"
+  },
+  {
+    id: "PERM-3",
+    breaks: "views outlive the policy that they show",
+    ...server("Session", "Permissions"),
+    find: "    views.forget()",
+    replace: "",
+    fails: "by another policy stops what is told at once"
+  },
+  {
+    id: "PERM-3",
+    breaks: "users whose rules are the same share a view, whoever they are",
+    ...server("Access", "Permissions"),
+    find: "JSON.stringify([grants.read.map(({ rule }) => rule), grants.readBy])",
+    replace: "JSON.stringify([grants.read.map(({ rule }) => rule)])",
+    fails: "others have their own"
   }
 ]
