@@ -1959,5 +1959,29 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "for (let i = 0; i < list.length; i++) this.count(at)",
     replace: "for (let i = 0; i < 1; i++) this.count(at)",
     fails: "where it is too much to evaluate"
+  },
+  {
+    id: "QRY-3",
+    breaks: "nothing is counted that says nothing",
+    ...core("internal/predicateReader", "Predicate"),
+    find: "    if (nodes.length === 0) this.count(at)",
+    replace: "",
+    fails: "where it is too much to evaluate"
+  },
+  {
+    id: "QRY-3",
+    breaks: "the search that goes through text only once forgets what it has matched",
+    ...core("internal/comparisons", "Predicate"),
+    find: "    while (next > 0 && part.charCodeAt(next) !== unit) next = borders[next - 1]!",
+    replace: "    if (next > 0 && part.charCodeAt(next) !== unit) next = 0",
+    fails: "finds long text in text as short text"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a user whose name is part of another's has what is the other's",
+    ...core("Predicate", "Predicate"),
+    find: "isContains(comparison) && operandsOf(comparison).some(isReference) ? ofNoText(held) : held",
+    replace: "held",
+    fails: "never takes a name that is part of another for it"
   }
 ]

@@ -6,7 +6,7 @@ import { type Fields, isFields, isOperator, type Operator, operators, orderTo } 
 
 // --- Limits ----------------------------------------------------------------------------------------------------------
 
-/** Comparisons, `and`, `or`, `not`, and elements of `containsAll` and `containsAny` in one predicate, at most. */
+/** Comparisons, `and`, `or`, `not`, `{}`, and elements of `containsAll` and `containsAny` in one predicate, at most. */
 export const nodesMax = 1_000
 
 /** Elements of one list, at most, be it written or that of a reference. */
@@ -95,6 +95,7 @@ class Reader {
         nodes.push({ is: "not", node: this.predicate(part, inside) })
       } else nodes.push(...this.condition(name, part, inside))
     }
+    if (nodes.length === 0) this.count(at)
     return nodes.length === 1 ? nodes[0]! : { is: "and", nodes }
   }
 
