@@ -523,6 +523,7 @@ describe("A predicate from outside is refused", () => {
       "A field of a field is written \"owner.id\", and an object to compare with { eq: … }"
     ])
     assert.include(faultOf({ tags: { containAny: [] } })[1], "did you mean \"containsAny\"?")
+    assert.include(faultOf({ tags: { exist: true } })[1], "did you mean \"exists\"?")
     assert.include(faultOf({ owner: { id: 1, name: 2 } })[1], "\"owner.id\"")
     assert.include(faultOf({ text: { like: "a%" } })[1], "\"startsWith\" and \"contains\"")
     assert.include(faultOf({ text: { regex: "(a+)+$" } })[1], "\"regex\" is no operator")

@@ -161,7 +161,6 @@ export const orderTo = (literal: Value.Value): (value: unknown) => number => {
 const inOrder = <A extends number | bigint | boolean>(a: A, b: A): number =>
   a < b ? -1 : a > b ? 1 : a === b ? 0 : Number.NaN
 
-/** Comparing with NaN is always false, so that what has no order passes both of its tests. */
 const ordered = (holds: (order: number) => boolean) => (literal: Value.Value): Test => {
   const order = orderTo(literal)
   return (field) => {
@@ -257,7 +256,7 @@ const searchFor = (part: string): (text: string) => boolean => {
   }
 }
 
-/** By name, the test of a field that is there, for a resolved operand. */
+/** By name, the test of a field that is there, for a resolved operand. Whether one is there is no test of it: `exists` is apart. */
 export const operators = {
   eq: equalTo,
   neq: (operand: Value.Value): Test => not(equalTo(operand)),
@@ -271,8 +270,7 @@ export const operators = {
   containsAll,
   containsAny,
   startsWith: (operand: Value.Value): Test => (field) =>
-    typeof field === "string" && typeof operand === "string" ? field.startsWith(operand) : undefined,
-  exists: () => unknown
+    typeof field === "string" && typeof operand === "string" ? field.startsWith(operand) : undefined
 }
 
 export type Operator = keyof typeof operators
