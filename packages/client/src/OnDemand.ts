@@ -5,11 +5,12 @@ import * as Effect from "effect/Effect"
 import type { SyncEngine } from "./SyncEngine.ts"
 
 /** How the server is doing. A call: it comes with @effect/rpc, Stream and Schema. */
-export const serverStatus: Effect.Effect<ServerStatus, ConnectionLost | PermissionDenied, SyncEngine> = Effect.tryPromise({
-  try: () => import("./Calls.ts"),
-  catch: (cause) => new ConnectionLost({ reason: "the part of the client that makes calls can't be loaded", cause })
-}).pipe(
-  Effect.flatMap(({ make }) => make),
-  Effect.flatMap(({ status }) => status),
-  Effect.scoped
-)
+export const serverStatus: Effect.Effect<ServerStatus, ConnectionLost | PermissionDenied, SyncEngine> = Effect
+  .tryPromise({
+    try: () => import("./Calls.ts"),
+    catch: (cause) => new ConnectionLost({ reason: "the part of the client that makes calls can't be loaded", cause })
+  }).pipe(
+    Effect.flatMap(({ make }) => make),
+    Effect.flatMap(({ status }) => status),
+    Effect.scoped
+  )

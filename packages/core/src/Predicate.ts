@@ -23,26 +23,28 @@
  * | `gt` `gte` `lt` `lte` | a scalar but null | is of its type, and comes after or before it |
  * | `between` | two of them | is of their type, from the first to the second, both included |
  * | `in` | a list | is equal to one of it |
- * | `contains` | any | is an array with an element equal to it, or text with this text in it |
+ * | `contains` | any | is an array with an element equal to it, or text with this text, of a literal, in it |
  * | `containsAll` `containsAny` | a list | contains all of it, or one of it |
  * | `startsWith` | text | is text that begins so |
  * | `exists` | true or false | is there, or is not |
  *
  * **Operands.** `{ "principal": "userId" }` is a reference: what {@link compile} is told of that name. It can stand for an
  * operand, for an element of a list, and for a list. Other objects and arrays are values; one that would be taken for a
- * reference is written `{ "literal": { "principal": "userId" } }`, and one with the single field `literal` alike.
+ * reference is written `{ "literal": { "principal": "userId" } }`, and one with the single field `literal` alike. What a
+ * reference stands for is never looked for inside text: Ann is not Joanna.
  *
  * **Equality** is that of the grid's values (see `Value.ts`), whatever the order of fields, but that -0 equals 0, as in JSON
  * and in every order of numbers. A number and a bigint are never equal. **Order**: numbers and bigints by value, texts by
  * code points, which is the bytewise order of their UTF-8, bytes bytewise, dates by time, false before true.
  *
  * **Three values** (Kleene 1938). A comparison with a field that isn't there is neither true nor false but unknown, as is an
- * order between two types, and everything said of a reference that nobody resolves. Unknown is carried through: `not` of it is
+ * order between two types, what is said to be in neither an array nor text, and everything said of a reference that nobody
+ * resolves. Unknown is carried through: `not` of it is
  * unknown, `and` is false as soon as one part is, `or` true as soon as one is. What isn't {@link isTrue} is not granted and
  * not found, so that no missing field or claim opens anything. Null is a value, equal to itself; `exists` is never unknown.
  *
  * **Limits.** {@link nodesMax}, {@link listMax}, {@link pathLengthMax} and {@link bytesMax}, and the levels of arrays and
- * objects that a value may have. One evaluation looks at each element of a field at most once for each node.
+ * objects that a value may have. One evaluation goes through a field at most once for each node, text included.
  */
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
@@ -155,6 +157,8 @@ const comparisonsOf = (node: Node): ReadonlyArray<Comparison> =>
 const operandsOf = (comparison: Comparison): ReadonlyArray<Operand> =>
   comparison.operator === "exists" ? [] : [comparison.operand].flat()
 
+const isReference = (operand: Operand): operand is Reference => "principal" in operand
+
 /** The paths that it reads, each once. They are written as {@link path} writes them. @throws QueryInvalid */
 export const fieldsOf = (predicate: Predicate): ReadonlyArray<string> =>
   Array.from(new Set(comparisonsOf(nodeOf(ownCopy(predicate))).map(({ names }) => pathOf(names))))
@@ -164,7 +168,7 @@ export const referencesOf = (predicate: Predicate): ReadonlyArray<string> =>
   Array.from(
     new Set(
       comparisonsOf(nodeOf(ownCopy(predicate))).flatMap(operandsOf)
-        .flatMap((operand) => "principal" in operand ? [operand.principal] : [])
+        .filter(isReference).map(({ principal }) => principal)
     )
   )
 
@@ -229,7 +233,8 @@ const comparisonTest = (comparison: Comparison, resolve: Resolve): Test => {
     ? resolveAll(comparison.operand, resolve)
     : resolve(comparison.operand as Operand)
   if (operand === undefined) return unknown
-  const test = operators[comparison.operator](operand)
+  const held = operators[comparison.operator](operand)
+  const test = isContains(comparison) && operandsOf(comparison).some(isReference) ? ofNoText(held) : held
   if (names.length === 1) {
     const name = names[0]!
     return (value) => {
@@ -242,6 +247,11 @@ const comparisonTest = (comparison: Comparison, resolve: Resolve): Test => {
     return field === undefined ? undefined : test(field)
   }
 }
+
+const isContains = ({ operator }: Comparison): boolean =>
+  operator === "contains" || operator === "containsAll" || operator === "containsAny"
+
+const ofNoText = (test: Test): Test => (field) => typeof field === "string" ? undefined : test(field)
 
 /** The value that an operand stands for, undefined when nobody knows. */
 type Resolve = (operand: Operand) => Value.Value | undefined

@@ -72,8 +72,9 @@ const holds = (field: unknown, operator: string, given: unknown, references: Dat
     typeOf(field) !== typeOf(bound) || ["null", "object"].includes(typeOf(field))
       ? unknown
       : Number(test(ranked(field), ranked(bound)))
+  const isReferred = [given].flat().some((each) => typeOf(each) === "object" && "principal" in (each as Data))
   const contains = (part: unknown) =>
-    typeof field === "string"
+    typeof field === "string" && isReferred ? unknown : typeof field === "string"
       ? typeof part === "string" ? Number(field.split(part).length > 1 || part === "") : unknown
       : Array.isArray(field)
       ? Number(field.map(canonical).includes(canonical(part)))
@@ -420,6 +421,49 @@ describe("A predicate", () => {
     law
   )
 
+  it("never takes a name that is part of another for it", () => {
+    const references = { userId: "ann", teams: ["ann"] }
+    for (
+      const members of [
+        { contains: { principal: "userId" } },
+        { containsAny: { principal: "teams" } },
+        { containsAll: ["jo", { principal: "userId" }] }
+      ]
+    ) {
+      assert.isUndefined(truthOf({ members }, { members: "joanna" }, references))
+      assert.isTrue(truthOf({ members }, { members: ["jo", "ann"] }, references))
+    }
+    assert.isTrue(truthOf({ members: { contains: "ann" } }, { members: "joanna" }))
+  })
+
+  it.prop(
+    "finds long text in text as short text",
+    [
+      fc.string({ unit: fc.constantFrom("a", "b"), minLength: 1, maxLength: 3 }),
+      fc.string({ unit: fc.constantFrom("a", "b"), maxLength: 40 }),
+      fc.array(fc.tuple(fc.nat(60), fc.boolean()), { maxLength: 4 })
+    ],
+    ([period, end, texts]) => {
+      const part = period.repeat(33) + end
+      const text = texts.map(([times, whole]) => period.repeat(times) + (whole ? end : end.slice(1))).join("")
+      assert.strictEqual(truthOf({ text: { contains: part } }, { text }), text.includes(part))
+      assert.isTrue(truthOf({ text: { contains: part } }, { text: text + part + text }))
+    },
+    law
+  )
+
+  it("is checked by its type, as far as that goes", () => {
+    const faults: ReadonlyArray<Predicate.Predicate> = [
+      // @ts-expect-error an operator that there isn't
+      { n: { gtt: 1 } },
+      // @ts-expect-error an operand without an order
+      { n: { gt: null } },
+      // @ts-expect-error a list that doesn't say what it is for
+      { n: [1] }
+    ]
+    for (const fault of faults) faultOf(fault)
+  })
+
   it("is a copy that nobody changes", () => {
     const bytes = Uint8Array.of(1)
     const given = { a: { eq: { list: [1], bytes } } }
@@ -479,6 +523,7 @@ describe("A predicate from outside is refused", () => {
       "A field of a field is written \"owner.id\", and an object to compare with { eq: … }"
     ])
     assert.include(faultOf({ tags: { containAny: [] } })[1], "did you mean \"containsAny\"?")
+    assert.include(faultOf({ tags: { exist: true } })[1], "did you mean \"exists\"?")
     assert.include(faultOf({ owner: { id: 1, name: 2 } })[1], "\"owner.id\"")
     assert.include(faultOf({ text: { like: "a%" } })[1], "\"startsWith\" and \"contains\"")
     assert.include(faultOf({ text: { regex: "(a+)+$" } })[1], "\"regex\" is no operator")
@@ -522,6 +567,10 @@ describe("A predicate from outside is refused", () => {
     const numbers = (length: number) => Array.from({ length }, (_, i) => i)
     Predicate.parse({ or: many(Predicate.nodesMax - 1) })
     assert.strictEqual(faultOf({ or: many(Predicate.nodesMax) })[1], "a predicate has at most 1000 conditions")
+    assert.strictEqual(
+      faultOf({ or: Array.from({ length: Predicate.nodesMax }, () => ({})) })[1],
+      "a predicate has at most 1000 conditions"
+    )
     Predicate.parse({ n: { in: numbers(Predicate.listMax) } })
     assert.deepStrictEqual(faultOf({ n: { in: numbers(Predicate.listMax + 1) } }), [
       "$.n.in",

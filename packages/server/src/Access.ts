@@ -104,7 +104,9 @@ export class Access {
     this.reads = extentOf(grants.read)
     this.puts = extentOf(grants.put)
     this.removes = extentOf(grants.remove)
-    this.viewKey = this.reads === "part" ? JSON.stringify([grants.read.map(({ rule }) => rule), grants.readBy]) : this.reads
+    this.viewKey = this.reads === "part"
+      ? JSON.stringify([grants.read.map(({ rule }) => rule), grants.readBy])
+      : this.reads
   }
 
   /** Whether there is anything in a map of this kind that may be written. */
@@ -139,7 +141,9 @@ export class Access {
     restamp: (stored: LwwRecord.LwwRecord | undefined) => Timestamp
   ): LwwRecord.LwwRecord | undefined {
     const isPut = !record.isTombstone
-    if ((isPut ? this.puts : this.removes) === "everything" && (!isPut || kind !== "lww" || this.reads === "everything")) {
+    if (
+      (isPut ? this.puts : this.removes) === "everything" && (!isPut || kind !== "lww" || this.reads === "everything")
+    ) {
       return record
     }
     if (kind !== "lww") return undefined

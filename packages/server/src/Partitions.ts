@@ -169,7 +169,11 @@ const make = Effect.gen(function*() {
   ): MapKindMismatch | Overloaded | PermissionDenied | undefined =>
     access?.writesTo(kind) === false
       ? new PermissionDenied({ what: `write to map "${name}"` })
-      : maps.has(name) ? kindFault(name, kind) : maps.size >= mapsMax ? fullOfMaps() : undefined
+      : maps.has(name)
+      ? kindFault(name, kind)
+      : maps.size >= mapsMax
+      ? fullOfMaps()
+      : undefined
 
   /** A stamp of this node after those of two records; not after all that it has seen, which are others' affairs. */
   const stampAfter = (record: LwwRecord, stored: LwwRecord | undefined): Timestamp.Timestamp => {

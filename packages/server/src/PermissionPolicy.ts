@@ -43,7 +43,9 @@ import type { Principal } from "./Authentication.ts"
 const Name = Schema.String.pipe(Schema.minLength(1), Schema.maxLength(256))
 const patternGrammar = /^(?:[^{}]|\{[A-Za-z_][A-Za-z0-9_]*\})+$/
 const Pattern = Name.pipe(
-  Schema.pattern(patternGrammar, { message: () => "expected a map's name, with * for any characters and {userId} for the user's id" })
+  Schema.pattern(patternGrammar, {
+    message: () => "expected a map's name, with * for any characters and {userId} for the user's id"
+  })
 )
 const some = <A, I>(item: Schema.Schema<A, I>) => Schema.Array(item).pipe(Schema.minItems(1), Schema.maxItems(1_000))
 
@@ -161,7 +163,9 @@ export const compile = ({ blocked = [], rules, status = [] }: Policy): Rulebook 
         granting.filter(([, { allow }]) => allow.includes(verb)).map(([at, rule]) =>
           grantOf(rule, at, fields(rule), references)
         )
-      const names = new Set(granting.flatMap(([, { where }]) => where === undefined ? [] : Array.from(Predicate.referencesOf(where))))
+      const names = new Set(
+        granting.flatMap(([, { where }]) => where === undefined ? [] : Array.from(Predicate.referencesOf(where)))
+      )
       return new Access.Access({
         read: grants("read", ({ fields }) => fields?.read),
         put: grants("put", ({ fields }) => fields?.write ?? fields?.read),

@@ -90,7 +90,11 @@ class PartialMap implements View {
   /** Takes in a record of the map, whose value this is. Answers what is shown of it, where that has changed. */
   put(key: string, record: LwwRecord, value: unknown): LwwRecord | "withdrawn" | undefined {
     const shown = this.#access.show(record, value)
-    if (shown === undefined) return this.#cells.assign(key, undefined, undefined) === undefined ? undefined : "withdrawn"
+    if (shown === undefined) {
+      return this.#cells.assign(key, undefined, undefined) === undefined
+        ? undefined
+        : "withdrawn"
+    }
     // That a hidden field has changed, and when, isn't told by the stamp either.
     if (shown !== record && isAlike(shown, this.#cells.getRecord(key))) return undefined
     return this.#cells.assign(key, shown, undefined) === undefined ? undefined : shown

@@ -35,8 +35,12 @@ const written = (access: Access, before: unknown, after: unknown): unknown => {
   return judged === undefined ? "refused" : Value.decode(judged.valueBytes)
 }
 const removed = (access: Access, before: unknown): boolean =>
-  access.judge("lww", LwwRecord.remove(stampOf(2)), () => before === undefined ? undefined : recordOf(before), () =>
-    stampOf(3)) !== undefined
+  access.judge(
+    "lww",
+    LwwRecord.remove(stampOf(2)),
+    () => before === undefined ? undefined : recordOf(before),
+    () => stampOf(3)
+  ) !== undefined
 
 describe("A policy", () => {
   it("denies what no rule grants", () => {
@@ -123,7 +127,10 @@ describe("A policy", () => {
     expect(mine.reads).toBe("part")
     expect(shown(mine, { owner: "alice", secret: 1 })).toEqual({ owner: "alice", secret: 1 })
     expect(shown(mine, { owner: "bob", open: true, name: "b", mail: "b@" })).toEqual({ name: "b" })
-    expect(shown(mine, { owner: "bob", open: true, team: "t", name: "b", mail: "b@" })).toEqual({ name: "b", mail: "b@" })
+    expect(shown(mine, { owner: "bob", open: true, team: "t", name: "b", mail: "b@" })).toEqual({
+      name: "b",
+      mail: "b@"
+    })
     for (const hidden of [{ owner: "bob" }, { open: "true" }, {}, "alice", null, ["alice"]]) {
       expect(shown(mine, hidden)).toBeUndefined()
     }
@@ -250,7 +257,10 @@ describe("A policy's data", () => {
 
   it("is refused with all that is wrong with it, and where", () => {
     const faults = faultsOf({
-      rules: [good, { ...good, allow: ["red"] }, { ...good, roles: [] }, { ...good, wher: {} }, { ...good, maps: ["a{b"] }],
+      rules: [good, { ...good, allow: ["red"] }, { ...good, roles: [] }, { ...good, wher: {} }, {
+        ...good,
+        maps: ["a{b"]
+      }],
       statis: []
     })
     for (const place of ["rules.1.allow.0", "rules.2.roles", "rules.3.wher", "rules.4.maps.0", "statis"]) {
@@ -276,7 +286,10 @@ describe("A policy's data", () => {
   })
 
   it("may be read back from JSON", () => {
-    const policy = { rules: [{ ...good, where: { owner: { principal: "userId" } }, fields: { read: ["a"] } }], status: ["admin"] }
+    const policy = {
+      rules: [{ ...good, where: { owner: { principal: "userId" } }, fields: { read: ["a"] } }],
+      status: ["admin"]
+    }
     expect(Either.getOrThrow(PermissionPolicy.decode(JSON.parse(JSON.stringify(policy))))).toEqual(policy)
   })
 })
@@ -290,7 +303,10 @@ describe("A policy's file", () => {
   const turn = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
   /** Looks at the file until something has come of it. */
   const lookUntil = (isDone: () => boolean) =>
-    Effect.iterate(0, { while: () => !isDone(), body: () => Effect.as(Effect.zipRight(TestClock.adjust("1 second"), turn), 0) })
+    Effect.iterate(0, {
+      while: () => !isDone(),
+      body: () => Effect.as(Effect.zipRight(TestClock.adjust("1 second"), turn), 0)
+    })
 
   it.scoped("is in force once it has changed, and the one before stays while it is wrong", () => {
     const errors: Array<string> = []

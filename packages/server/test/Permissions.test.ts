@@ -112,8 +112,10 @@ describe("Of a map that may be read in part", () => {
   it.effect("a large one is shown when it's complete, with what was written meanwhile, to all who asked", () =>
     Effect.gen(function*() {
       const admin = yield* enter("bob admin")
-      const rows = Array.from({ length: 3_000 }, (_, i) =>
-        [`${i}`, put({ owner: i % 2 === 0 ? "alice" : "carol", i })] as const)
+      const rows = Array.from(
+        { length: 3_000 },
+        (_, i) => [`${i}`, put({ owner: i % 2 === 0 ? "alice" : "carol", i })] as const
+      )
       for (let at = 0; at < rows.length; at += 500) {
         yield* admin.send(batch("notes", "APPLIED", sequence, rows.slice(at, at + 500)))
         sequence += 500
@@ -129,7 +131,9 @@ describe("Of a map that may be read in part", () => {
       expect(alice.untaken("SyncRoot")).toBe(0)
       quitter.connection.close(1000, "")
       // Of partitions that were looked at, and of those that weren't yet.
-      for (let i = 0; i < 300; i++) yield* write(admin, "notes", String(i), { owner: i % 2 === 0 ? "carol" : "alice", i })
+      for (let i = 0; i < 300; i++) {
+        yield* write(admin, "notes", String(i), { owner: i % 2 === 0 ? "carol" : "alice", i })
+      }
       for (const [client, parity] of [[alice, 1], [carol, 0]] as const) {
         yield* client.take("SyncRoot")
         const expected = rows.map(([key], i) => [key, i < 300 ? (i + 1) % 2 : i % 2] as const)
@@ -243,7 +247,10 @@ describe("A change of what may be read", () => {
       const before = alice.frames.length
       for (let i = 0; i < 50; i++) yield* write(admin, "news", String(i), `after ${i}`)
       yield* settled
-      expect([(yield* alice.take("SyncAgain")).map, (yield* alice.take("SyncAgain")).map].sort()).toEqual(["news", "notes"])
+      expect([(yield* alice.take("SyncAgain")).map, (yield* alice.take("SyncAgain")).map].sort()).toEqual([
+        "news",
+        "notes"
+      ])
       expect(alice.frames.slice(before).join("")).not.toContain("after")
       // What was asked before the client has heard of it is refused, and the connection goes on.
       yield* alice.send({ _tag: "SyncPull", id: 7, map: "news", node: [0, ""], after: null })
@@ -255,6 +262,25 @@ describe("A change of what may be read", () => {
       expect(yield* eventOf(alice)).toEqual([["1", { owner: "alice" }]])
       // Whoever may read as before isn't disturbed.
       expect(admin.untaken("SyncAgain")).toBe(0)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("by a policy with other conditions shows what these say", () =>
+    Effect.gen(function*() {
+      const policies = yield* PermissionPolicy.PermissionPolicy
+      const admin = yield* enter("bob admin")
+      yield* write(admin, "notes", "1", { owner: "alice" })
+      yield* write(admin, "notes", "2", { owner: "carol", author: "alice" })
+      const alice = yield* enter("alice")
+      yield* open(alice, "notes")
+      expect(yield* shown(alice, "notes")).toEqual({ 1: { owner: "alice" } })
+      yield* policies.replace({
+        rules: policy.rules.map((rule) =>
+          rule.where === owned ? { ...rule, where: { author: { principal: "userId" } } } : rule
+        )
+      })
+      yield* alice.take("SyncAgain")
+      yield* open(alice, "notes")
+      expect(yield* shown(alice, "notes")).toEqual({ 2: { owner: "carol", author: "alice" } })
     }).pipe(Effect.provide(layer)))
 
   it.effect("that is a wrong policy changes nothing", () =>
@@ -300,12 +326,18 @@ describe("Somebody to whom nothing is granted", () => {
     AuthRenew: { says: { _tag: "AuthRenew", id, token: "mallory" }, hears: [{ _tag: "AuthRenewAck" }] },
     AuthKept: { says: { _tag: "AuthKept", secret: "x" }, hears: [] },
     SyncInit: { says: openMap("vault", id) as typeof Protocol.SyncInit.Type, hears: [denied] },
-    SyncBuckets: { says: { _tag: "SyncBuckets", id, map: "vault", lane: 0, nodes: Uint8Array.of(0, 1) }, hears: "closes" },
+    SyncBuckets: {
+      says: { _tag: "SyncBuckets", id, map: "vault", lane: 0, nodes: Uint8Array.of(0, 1) },
+      hears: "closes"
+    },
     SyncFetch: {
       says: { _tag: "SyncFetch", id, map: "vault", wants: new Uint8Array(10), after: null },
       hears: "closes"
     },
-    SyncPull: { says: { _tag: "SyncPull", id, map: "vault", node: [partitionOf("canary"), ""], after: null }, hears: "closes" },
+    SyncPull: {
+      says: { _tag: "SyncPull", id, map: "vault", node: [partitionOf("canary"), ""], after: null },
+      hears: "closes"
+    },
     Traced: {
       says: { _tag: "Traced", parent: `00-${"1".repeat(32)}-${"2".repeat(16)}-01` },
       hears: []
@@ -318,7 +350,9 @@ describe("Somebody to whom nothing is granted", () => {
     Call: {
       says: {
         _tag: "Call",
-        payload: new TextEncoder().encode(JSON.stringify({ _tag: "Request", id: "1", tag: "Status", headers: [], payload: null }))
+        payload: new TextEncoder().encode(
+          JSON.stringify({ _tag: "Request", id: "1", tag: "Status", headers: [], payload: null })
+        )
       },
       hears: [{ _tag: "Reply" }]
     }
@@ -364,12 +398,19 @@ describe("Somebody to whom nothing is granted", () => {
 describe("What a user may not read", () => {
   const key = fc.constantFrom("0", "1", "2", "3")
   const step = fc.oneof(
-    { arbitrary: fc.record({ by: fc.constant("admin-note" as const), key, mine: fc.boolean(), n: fc.nat(2) }), weight: 3 },
+    {
+      arbitrary: fc.record({ by: fc.constant("admin-note" as const), key, mine: fc.boolean(), n: fc.nat(2) }),
+      weight: 3
+    },
     { arbitrary: fc.record({ by: fc.constant("admin-hidden-note" as const), key, n: fc.nat(2) }), weight: 2 },
     { arbitrary: fc.record({ by: fc.constant("admin-person" as const), key, n: fc.nat(2) }), weight: 2 },
     fc.record({ by: fc.constant("admin-vault" as const), key, n: fc.nat(2) }),
     fc.record({ by: fc.constant("admin-news" as const), key, n: fc.nat(2) }),
-    fc.record({ by: fc.constantFrom("admin-removes-note" as const, "admin-removes-hidden" as const), key, n: fc.nat(2) }),
+    fc.record({
+      by: fc.constantFrom("admin-removes-note" as const, "admin-removes-hidden" as const),
+      key,
+      n: fc.nat(2)
+    }),
     {
       arbitrary: fc.record({
         by: fc.constantFrom("note" as const, "removes-note" as const, "person" as const, "vault" as const),
@@ -408,14 +449,20 @@ describe("What a user may not read", () => {
           case "admin-hidden-note":
             // Other values, other keys, and now and then none at all.
             if (other && n === 0) break
-            yield* rows(admin, "notes", `hidden ${cell} ${other}`, put({ owner: "carol", n: other ? n : "x".repeat(n * 9) }, stamp))
+            yield* rows(
+              admin,
+              "notes",
+              `hidden ${cell} ${other}`,
+              put({ owner: "carol", n: other ? n : "x".repeat(n * 9) }, stamp)
+            )
             break
           case "admin-person":
             yield* rows(admin, "people", cell, put({ name: n, salary: other ? n + 100 : "low" }, stamp))
             break
           case "admin-vault":
             if (other) break
-            yield* rows(admin, "vault", cell, put({ secret, n }, stamp))
+            // Of a clock that is ahead of everybody else's.
+            yield* rows(admin, "vault", cell, put({ secret, n }, 20_000 + at))
             break
           case "admin-news":
             yield* rows(admin, "news", cell, put(n, stamp))
@@ -439,8 +486,10 @@ describe("What a user may not read", () => {
             yield* rows(alice, "vault", cell, put(n, stamp))
             break
           case "opens":
-            opened.add(cell)
-            yield* alice.send(openMap(cell, at))
+            for (const map of ["notes", "people", "vault", "news"]) {
+              opened.add(map)
+              yield* alice.send(openMap(map, at))
+            }
             break
           case "pulls":
             if (opened.has(cell) && cell !== "vault") {
@@ -455,7 +504,9 @@ describe("What a user may not read", () => {
                   id: at,
                   map: cell,
                   lane: 1,
-                  nodes: partition < 255 ? Uint8Array.of(0, partition) : Uint8Array.of(0, 255, partition >> 8, partition & 255)
+                  nodes: partition < 255
+                    ? Uint8Array.of(0, partition)
+                    : Uint8Array.of(0, 255, partition >> 8, partition & 255)
                 })
               }
             }

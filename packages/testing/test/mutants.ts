@@ -2061,7 +2061,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     breaks: "writes of an atomic batch are not judged",
     ...server("Partitions", "Permissions"),
     find: "    for (const { access, kind, map } of parts) {",
-    replace: "    for (const { kind, map, access = undefined } of parts.map((part) => ({ ...part, access: undefined }))) {",
+    replace:
+      "    for (const { kind, map, access = undefined } of parts.map((part) => ({ ...part, access: undefined }))) {",
     fails: "an atomic batch with one write that may not be"
   },
   {
@@ -2094,7 +2095,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Session", "Permissions"),
     find: "    views.forget()",
     replace: "",
-    fails: "by another policy stops what is told at once"
+    fails: "by a policy with other conditions shows what these say"
   },
   {
     id: "PERM-3",
@@ -2103,5 +2104,29 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "JSON.stringify([grants.read.map(({ rule }) => rule), grants.readBy])",
     replace: "JSON.stringify([grants.read.map(({ rule }) => rule)])",
     fails: "others have their own"
+  },
+  {
+    id: "QRY-3",
+    breaks: "nothing is counted that says nothing",
+    ...core("internal/predicateReader", "Predicate"),
+    find: "    if (nodes.length === 0) this.count(at)",
+    replace: "",
+    fails: "where it is too much to evaluate"
+  },
+  {
+    id: "QRY-3",
+    breaks: "the search that goes through text only once forgets what it has matched",
+    ...core("internal/comparisons", "Predicate"),
+    find: "    while (next > 0 && part.charCodeAt(next) !== unit) next = borders[next - 1]!",
+    replace: "    if (next > 0 && part.charCodeAt(next) !== unit) next = 0",
+    fails: "finds long text in text as short text"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a user whose name is part of another's has what is the other's",
+    ...core("Predicate", "Predicate"),
+    find: "isContains(comparison) && operandsOf(comparison).some(isReference) ? ofNoText(held) : held",
+    replace: "held",
+    fails: "never takes a name that is part of another for it"
   }
 ]

@@ -6,7 +6,7 @@ import { type Fields, isFields, isOperator, type Operator, operators, orderTo } 
 
 // --- Limits ----------------------------------------------------------------------------------------------------------
 
-/** Comparisons, `and`, `or`, `not`, and elements of `containsAll` and `containsAny` in one predicate, at most. */
+/** Comparisons, `and`, `or`, `not`, `{}`, and elements of `containsAll` and `containsAny` in one predicate, at most. */
 export const nodesMax = 1_000
 
 /** Elements of one list, at most, be it written or that of a reference. */
@@ -31,7 +31,7 @@ export type Operand = { readonly literal: Value.Value } | Reference
 export type Comparison =
   & { readonly is: "comparison"; readonly names: ReadonlyArray<string> }
   & (
-    | { readonly operator: Exclude<Operator, "exists">; readonly operand: Operand | ReadonlyArray<Operand> }
+    | { readonly operator: Operator; readonly operand: Operand | ReadonlyArray<Operand> }
     | { readonly operator: "exists"; readonly expected: boolean }
   )
 
@@ -95,6 +95,7 @@ class Reader {
         nodes.push({ is: "not", node: this.predicate(part, inside) })
       } else nodes.push(...this.condition(name, part, inside))
     }
+    if (nodes.length === 0) this.count(at)
     return nodes.length === 1 ? nodes[0]! : { is: "and", nodes }
   }
 
@@ -127,16 +128,16 @@ class Reader {
 
   private comparison(names: ReadonlyArray<string>, operator: string, value: Value.Value, at: string): Comparison {
     this.count(at)
-    if (!isOperator(operator)) throw invalid(at, unknownOperator(operator))
     if (operator === "exists") {
       if (typeof value !== "boolean") throw invalid(at, "\"exists\" is true or false")
       return { is: "comparison", names, operator, expected: value }
     }
+    if (!isOperator(operator)) throw invalid(at, unknownOperator(operator))
     return { is: "comparison", names, operator, operand: this.operand(operator, value, at) }
   }
 
   private operand(
-    operator: Exclude<Operator, "exists">,
+    operator: Operator,
     value: Value.Value,
     at: string
   ): Operand | ReadonlyArray<Operand> {
@@ -218,7 +219,7 @@ const listOf = (operator: string, value: Value.Value, at: string): Operand | Rea
 const unknownOperator = (name: string): string => {
   const found = `"${shown(name)}" is no operator`
   if (name === "like" || name === "regex") return `${found}: "startsWith" and "contains" look into text`
-  const meant = Spelling.nearest(name.slice(0, SHOWN_NAME_LENGTH), Object.keys(operators))
+  const meant = Spelling.nearest(name.slice(0, SHOWN_NAME_LENGTH), [...Object.keys(operators), "exists"])
   return found + (meant === undefined ? "." : `, did you mean "${meant}"?`) +
     " A field of a field is written \"owner.id\", and an object to compare with { eq: … }"
 }
