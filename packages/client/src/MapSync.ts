@@ -74,12 +74,19 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
       const told = new Map<string, number>()
       /** Maps of which something was left out: nothing is said of how far their changes are here. */
       const partial = new Set<string>()
+      /** Maps of which the server has left out events since they were opened. */
+      const gaps = new Set<string>()
 
       /** A map's changes are here up to this one, once the map is in step. */
       const hear = (map: string, sequence: number): void => {
         const last = Math.max(sequence, told.get(map) ?? 0)
         told.set(map, last)
-        if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })
+        if (synced.has(map)) markTold(map)
+      }
+
+      /** What the server has told of the map is here. */
+      const markTold = (map: string): void => {
+        if (!partial.has(map)) replica.moveMark(map, { run, sequence: told.get(map) ?? 0 })
       }
 
       /** Merges what the server has, in answer to this device. What is left out now has to be asked for again. */
@@ -142,7 +149,7 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
           }
         }, peerFor(map, crdt))
         replica.dropLost(map, before, has)
-        if (!partial.has(map)) replica.moveMark(map, { run, sequence: told.get(map) ?? 0 })
+        markTold(map)
       })
 
       return {
@@ -158,14 +165,18 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
               receive: (records) => receive(map, records)
             }, peerFor(map, crdt, replica.mark(map)))
           )
-          const { offers } = yield* Effect.catchIf(
-            walk,
-            (failure) => failure._tag === "Refusal" && failure.cause === "ResyncRequired",
-            () => Effect.zipRight(takeOver(map, crdt), walk)
-          )
-          replica.outbox.offer(map, crdt.kind, offers)
+          do {
+            gaps.delete(map)
+            const { offers } = yield* Effect.catchIf(
+              walk,
+              (failure) => failure._tag === "Refusal" && failure.cause === "ResyncRequired",
+              () => Effect.zipRight(takeOver(map, crdt), walk)
+            )
+            replica.outbox.offer(map, crdt.kind, offers)
+            // True in spite of a gap: nothing from beyond it has been told.
+            markTold(map)
+          } while (gaps.has(map))
           synced.add(map)
-          hear(map, 0)
           onChange()
         }, (walk, map) =>
           Effect.catchTag(walk, "Refusal", ({ reason }) =>
@@ -174,6 +185,15 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
               onFault(new MapRefused({ map, reason }))
               onChange()
             }))),
+
+        /** The server has left out events of the map: it is to be opened again. False when it isn't open here. */
+        again: ({ map }: typeof Protocol.SyncAgain.Type): boolean => {
+          if (replica.map(map) === undefined) return false
+          // While it is being reconciled, that is done once more.
+          gaps.add(map)
+          if (synced.delete(map)) onChange()
+          return true
+        },
 
         /**
          * Merges what others have written. Answers whether all of it could be; `undefined` when the map isn't open here.

@@ -14,6 +14,7 @@ import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { createServer, type IncomingMessage, type Server } from "node:http"
@@ -160,8 +161,9 @@ const refuse = (socket: Duplex, status: string): void => {
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
 }
 
-/** How long a peer may take to answer the closing handshake, in ms. */
+/** How long a peer may take to answer the closing handshake, in ms; when the server stops, this share of the time for that. */
 const closeMillisMax = 2_000
+const closeShare = 0.2
 
 const make = Effect.gen(function*() {
   const settings = yield* ServerConfig
@@ -183,7 +185,7 @@ const make = Effect.gen(function*() {
     // Until the upgrade is done nobody else listens, and unheard this would end the process.
     socket.on("error", () => {})
     if (request.url?.split("?", 1)[0] !== "/ws") return refuse(socket, "404 Not Found")
-    if (phase.current() !== "ready") return refuse(socket, "503 Service Unavailable")
+    if (!phase.serves()) return refuse(socket, "503 Service Unavailable")
     if (webSockets.clients.size >= settings.connectionsMax) return refuse(socket, "503 Service Unavailable")
     if (!isWelcome(settings, request)) return refuse(socket, "403 Forbidden")
     webSockets.handleUpgrade(request, socket, head, (webSocket) => sessions.accept(toConnection(webSocket)))
@@ -197,9 +199,16 @@ const make = Effect.gen(function*() {
     listen(server, settings.host, settings.port),
     () =>
       Effect.gen(function*() {
+        const timeoutMillis = Duration.toMillis(settings.shutdownTimeout)
+        const closingMillis = Math.min(closeMillisMax, timeoutMillis * closeShare)
+        phase.leaving()
+        yield* Effect.sleep(settings.shutdownNotice)
         const closing = yield* Effect.fork(closed)
-        yield* sessions.stop
-        yield* Effect.timeoutOption(Effect.interruptible(closing.await), closeMillisMax)
+        yield* Effect.timeoutOption(
+          Effect.interruptible(sessions.stop),
+          timeoutMillis - closingMillis - Duration.toMillis(settings.shutdownNotice)
+        )
+        yield* Effect.timeoutOption(Effect.interruptible(closing.await), closingMillis)
         for (const socket of webSockets.clients) socket.terminate()
         server.closeAllConnections()
         yield* closing.await

@@ -51,10 +51,16 @@ export interface Settings {
    */
   readonly authGraceMillis: number
   /**
-   * Bytes on their way to one client. A client that reads slower than others write is cut off beyond it and resyncs by
-   * the tree. Higher values ride out longer stalls, at that much memory for each stalled client. @default 1048576
+   * Bytes on their way to one client. From a quarter of it on events are left out, and the client is told to open their maps
+   * again once it has read the rest; beyond all of it the client is cut off. Higher values leave out less, at that much memory
+   * for each client that reads slowly. @default 1048576
    */
   readonly outboundBytesMax: number
+  /**
+   * How long a client that is behind may take to read what waits for it, in ms; then it is cut off. Higher values suit slower
+   * networks, and keep for longer what waits for clients that don't read at all. @default 10000
+   */
+  readonly drainMillisMax: number
   /**
    * Writes that wait for the database. When there are more, the connections that send writes aren't read until there is
    * room. Higher values absorb larger bursts, at the memory of that many records. @default 20000
@@ -68,6 +74,11 @@ export interface Settings {
   readonly callsMax: number
   /** How long stopping may take, with unsaved writes being saved. Then what is left is given up. @default 10 seconds */
   readonly shutdownTimeout: Duration.DurationInput
+  /**
+   * How much of `shutdownTimeout` a server that is told to stop goes on as if it weren't, with `/readyz` answering 503, so that
+   * load balancers send nobody any more. None is needed where nothing asks for `/readyz`. @default 0 seconds
+   */
+  readonly shutdownNotice: Duration.DurationInput
   /** A directory whose files are served over HTTP; `undefined` for none. @default undefined */
   readonly staticDir: string | undefined
   /** The least severe messages that are logged. @default "info" */
@@ -90,11 +101,13 @@ export const defaults: Settings = {
   authMillisMax: 5_000,
   authGraceMillis: 10_000,
   outboundBytesMax: 1024 * 1024,
+  drainMillisMax: 10_000,
   pendingCommitsMax: 20_000,
   mapsMax: 1_000,
   subscriptionsMax: 1_000,
   callsMax: 32,
   shutdownTimeout: Duration.seconds(10),
+  shutdownNotice: Duration.zero,
   staticDir: undefined,
   logLevel: "info",
   logFormat: "pretty"
@@ -167,11 +180,13 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
   authMillisMax: count("TOPGUN_AUTH_MILLIS_MAX", 100, 600_000),
   authGraceMillis: count("TOPGUN_AUTH_GRACE_MILLIS", 0, 600_000),
   outboundBytesMax: count("TOPGUN_OUTBOUND_BYTES_MAX", 64 * 1024, 1024 * 1024 * 1024),
+  drainMillisMax: count("TOPGUN_DRAIN_MILLIS_MAX", 100, 600_000),
   pendingCommitsMax: count("TOPGUN_PENDING_COMMITS_MAX", 1, 10_000_000),
   mapsMax: count("TOPGUN_MAPS_MAX", 1, 100_000),
   subscriptionsMax: count("TOPGUN_SUBSCRIPTIONS_MAX", 1, 100_000),
   callsMax: count("TOPGUN_CALLS_MAX", 1, 10_000),
   shutdownTimeout: field("TOPGUN_SHUTDOWN_TIMEOUT", DurationText, "a duration such as 10s or 500ms"),
+  shutdownNotice: field("TOPGUN_SHUTDOWN_NOTICE", DurationText, "a duration such as 5s"),
   staticDir: field("TOPGUN_STATIC_DIR", Text, "the path of a directory"),
   logLevel: choice("TOPGUN_LOG_LEVEL", ["trace", "debug", "info", "warning", "error", "fatal", "none"]),
   logFormat: choice("TOPGUN_LOG_FORMAT", ["pretty", "logfmt", "json"])
@@ -185,13 +200,17 @@ const names = new Map(Object.entries(fields).map(([key, { name }]) => [name, key
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host)
 
-const relationFaults = (settings: Settings): ReadonlyArray<string> =>
-  settings.auth === "loopback" && !isLoopback(settings.host)
+const relationFaults = (settings: Settings): ReadonlyArray<string> => [
+  ...(settings.auth === "loopback" && !isLoopback(settings.host)
     ? [
       `host "${settings.host}" can be reached from the network, and no way to authenticate is configured: ` +
       "listen on 127.0.0.1, or set TOPGUN_AUTH=none to let everyone in who reaches it"
     ]
-    : []
+    : []),
+  ...(Duration.greaterThan(settings.shutdownNotice, Duration.times(settings.shutdownTimeout, 0.5))
+    ? ["shutdownNotice takes more than half of shutdownTimeout, and too little is left for saving: raise the latter"]
+    : [])
+]
 
 const valueFaults = (settings: Settings): ReadonlyArray<string> =>
   Object.entries(fields).flatMap(([key, { expected, is }]) => {

@@ -6,8 +6,9 @@
  *
  * - It doesn't carry out the next message while too much of what the client asked for hasn't left yet, or while too many
  *   writes wait for the database. It stops reading then, so that the client comes to a halt.
- * - Events can't be held back like that. A client that lets more than `outboundBytesMax` pile up is cut off with 1013, and
- *   resyncs by the tree when it comes again.
+ * - Events can't be held back like that. While a client is behind, a map of which there is news is left out from there on; when
+ *   the client has read what waits for it, it is told once to open the map again, which brings what was left out.
+ * - A client that doesn't read within `drainMillisMax`, or lets more than `outboundBytesMax` pile up, is cut off with 1013.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -17,6 +18,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
 import * as GridError from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import { keyOf, type MapKind } from "@topgun/core/Cell"
@@ -42,9 +44,15 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
   readonly accept: (connection: ServerConnection) => void
   /** Sessions that are open, authenticated or not. */
   readonly count: () => number
-  /** Stops reading, waits until writes in hand are saved and acknowledged, and closes every session with 1001. */
+  /**
+   * Tells every client when to come back, stops reading, waits until writes in hand are saved and acknowledged, and closes every
+   * session with 1001, also when it is interrupted.
+   */
   readonly stop: Effect.Effect<void>
 }>() {}
+
+/** Events of one tick that come to more bytes leave before the others: what the medium takes doesn't pile up. */
+const eventFrameBytes = 64 * 1024
 
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
@@ -52,13 +60,19 @@ const internalError = 1011
 /** How often a token's time is looked at, in ms: the wall clock may be set, and a timer can't be set for months. */
 const expiryLookMillis = 60_000
 
+/**
+ * When clients are to come back to a server that stops, in ms: not before it may be up again, and, the more there are, the more
+ * spread out, so that they don't come all at once.
+ */
+const comeBackMillis = { least: 500, spread: 500, spreadPerSession: 2, spreadMax: 120_000 } as const
+
 const tuplesOf = (kind: MapKind, records: ReadonlyArray<KeyedRecord>): ReadonlyArray<Protocol.RecordTuple> =>
   records.map(([cell, record]) => [keyOf(kind, cell), record.row])
 
 type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.AuthExpired
 
 const make = Effect.gen(function*() {
-  const { authGraceMillis, authMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
+  const { authGraceMillis, authMillisMax, drainMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
   const { verify } = yield* Authentication
   const calls = yield* Calls
   const clock = yield* Effect.clock
@@ -72,8 +86,12 @@ const make = Effect.gen(function*() {
   const writeAcks = yield* WriteAcks
   const run = yield* FiberSet.makeRuntime<never, void>()
 
-  /** What a client asked for may take this much of the room, so that events find some as well. */
-  const repliesBytesMax = outboundBytesMax / 4
+  /** What a client asked for may take this much of the room: more than events, which therefore never keep it from being read. */
+  const repliesBytesMax = outboundBytesMax / 2
+  /** A client that has more than this to read is behind: its maps' events are left out. */
+  const eventsBytesMax = outboundBytesMax / 4
+  /** It has caught up when so much is left. */
+  const caughtUpBytes = outboundBytesMax / 8
 
   const open = new Set<Session>()
   /** The sessions of devices that were let in, by their node ids. */
@@ -105,6 +123,11 @@ const make = Effect.gen(function*() {
     #outboxBytes = 0
     #flushing = false
     #durable = -1
+    /** Maps whose events are left out until the client opens them again, and whether it has been told to. */
+    readonly #gaps = new Map<string, "untold" | "told">()
+    #catchingUp = false
+    /** Those that wait for the client to read. */
+    readonly #patience = new Set<Fiber.RuntimeFiber<void>>()
 
     constructor(connection: ServerConnection) {
       this.#connection = connection
@@ -117,9 +140,18 @@ const make = Effect.gen(function*() {
 
     // --- Outbound ---
 
-    readonly send = (message: Protocol.ServerMessage): void => this.push(Protocol.encode(message))
+    readonly send = (message: Protocol.ServerMessage): void => this.#put(Protocol.encode(message))
 
-    readonly push = (message: Uint8Array): void => {
+    readonly push = (event: Uint8Array, map: string): void => {
+      if (this.#closed || this.#gaps.has(map)) return
+      // Only what the medium doesn't take at once counts: one batch of others may be larger than the room.
+      if (this.#outboxBytes > eventFrameBytes) this.#flush()
+      if (this.#connection.bufferedBytes() <= eventsBytesMax) return this.#put(event)
+      this.#gaps.set(map, "untold")
+      this.#flushSoon()
+    }
+
+    #put(message: Uint8Array): void {
       if (this.#closed) return
       this.#outbox.push(message)
       this.#outboxBytes += message.length
@@ -157,6 +189,38 @@ const make = Effect.gen(function*() {
       this.#outbox = []
       this.#outboxBytes = 0
       for (const frame of Protocol.frames(messages)) this.#connection.send(frame)
+      this.#catchUp()
+    }
+
+    /** As soon as the client has read what waits for it, it is told of its gaps: as many as there is room for at a time. */
+    #catchUp(): void {
+      if (this.#catchingUp || !this.#hasUntold()) return
+      this.#catchingUp = true
+      this.#whenRead(caughtUpBytes, () => {
+        this.#catchingUp = false
+        for (const [map, state] of this.#gaps) {
+          if (this.#outboxBytes > eventFrameBytes) break
+          if (state === "told") continue
+          this.#gaps.set(map, "told")
+          this.send({ _tag: "SyncAgain", map })
+        }
+      })
+    }
+
+    #hasUntold(): boolean {
+      for (const state of this.#gaps.values()) if (state === "untold") return true
+      return false
+    }
+
+    /** Goes on when at most so much waits for the client, which is cut off if that takes too long. */
+    #whenRead(bytesMax: number, goOn: () => void): void {
+      const patience = run(Effect.zipRight(Effect.sleep(drainMillisMax), Effect.sync(() => this.#cut())))
+      this.#patience.add(patience)
+      this.#connection.whenDrained(bytesMax, () => {
+        this.#patience.delete(patience)
+        patience.unsafeInterruptAsFork(FiberId.none)
+        if (!this.#closed) goOn()
+      })
     }
 
     /** The client doesn't read: no use in sending it a `Fault`. */
@@ -210,7 +274,7 @@ const make = Effect.gen(function*() {
         // What the medium takes at once is gone after the flush; only a slow reader is waited for.
         queueMicrotask(() =>
           queueMicrotask(() => {
-            if (!this.#closed) this.#connection.whenDrained(repliesBytesMax, () => this.#resume())
+            if (!this.#closed) this.#whenRead(repliesBytesMax, () => this.#resume())
           })
         )
       )
@@ -258,6 +322,8 @@ const make = Effect.gen(function*() {
         case "AuthKept":
           return devices.kept(this.#nodeId, message.secret)
         case "SyncInit":
+          // What it is told now has everything, and what comes after that is told again.
+          this.#gaps.delete(message.map)
           return this.#openMap(message)
         case "SyncBuckets":
           return this.#answer(
@@ -525,11 +591,14 @@ const make = Effect.gen(function*() {
       if (sessionOf.get(this.#nodeId) === this) sessionOf.delete(this.#nodeId)
       subscriptions.leave(this)
       this.#caller?.close()
-      for (const fiber of [this.#watch, this.#verifying, this.#expiring]) fiber?.unsafeInterruptAsFork(FiberId.none)
+      for (const fiber of [this.#watch, this.#verifying, this.#expiring, ...this.#patience]) {
+        fiber?.unsafeInterruptAsFork(FiberId.none)
+      }
     }
 
-    /** Takes nothing more from the client; acknowledgements still go out. */
-    halt(): void {
+    /** Takes nothing more from the client, which is told when to come back; acknowledgements still go out. */
+    halt(retryMillis: number): void {
+      if (this.#authenticated) this.send({ _tag: "GoingAway", retryMillis })
       this.#halted = true
       this.#waiting = true
       this.#connection.pause(true)
@@ -546,22 +615,22 @@ const make = Effect.gen(function*() {
     }
   }
 
-  const stop = Effect.suspend(() => {
+  const stop = Effect.gen(function*() {
     phase.stopping()
-    for (const session of open) session.halt()
-    return persistence.flush.pipe(
-      Effect.interruptible,
-      Effect.timeoutOption(shutdownTimeout),
-      Effect.zipRight(Effect.sync(() => {
-        for (const session of Array.from(open)) session.leave()
-      }))
+    const spread = Math.min(
+      comeBackMillis.spread + open.size * comeBackMillis.spreadPerSession,
+      comeBackMillis.spreadMax
     )
-  })
-  yield* Effect.addFinalizer(() => stop)
+    for (const session of open) session.halt(comeBackMillis.least + (yield* Random.nextIntBetween(0, spread + 1)))
+    yield* persistence.flush
+  }).pipe(Effect.ensuring(Effect.sync(() => {
+    for (const session of Array.from(open)) session.leave()
+  })))
+  yield* Effect.addFinalizer(() => Effect.timeoutOption(Effect.interruptible(stop), shutdownTimeout))
 
   return Sessions.of({
     accept: (connection) => {
-      if (phase.current() !== "ready") return connection.close(Protocol.closeCodes.goingAway, "server not ready")
+      if (!phase.serves()) return connection.close(Protocol.closeCodes.goingAway, "server not ready")
       const session = new Session(connection)
       open.add(session)
       session.listen()

@@ -14,8 +14,11 @@ import { ServerConfig } from "./ServerConfig.ts"
 
 /** One who is told of events. */
 export interface Subscriber {
-  /** Takes an encoded message. It's shared with other subscribers: never written to. */
-  readonly push: (message: Uint8Array) => void
+  /**
+   * Takes an encoded event of a map. It's shared with other subscribers: never written to. One that can't take it may leave it
+   * out, and what comes of that map later, too.
+   */
+  readonly push: (event: Uint8Array, map: string) => void
 }
 
 /** The subscriptions of all sessions. Plain calls: they run once a batch. */
@@ -78,7 +81,7 @@ export const layer: Layer.Layer<Subscriptions, never, ServerConfig> = Layer.effe
         if (batch.rows.length === 0 || all === undefined || (all.size === 1 && all.has(writer))) return
         for (const event of encodeEvents(batch)) {
           for (const [subscriber, kind] of all) {
-            if (subscriber !== writer && kind === batch.kind) subscriber.push(event)
+            if (subscriber !== writer && kind === batch.kind) subscriber.push(event, batch.map)
           }
         }
       }

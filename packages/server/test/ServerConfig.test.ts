@@ -30,6 +30,7 @@ describe("ServerConfig", () => {
         TOPGUN_STORAGE: "memory",
         TOPGUN_ALLOWED_ORIGINS: "https://a.example, http://localhost:5173",
         TOPGUN_SHUTDOWN_TIMEOUT: "30s",
+        TOPGUN_SHUTDOWN_NOTICE: "5s",
         TOPGUN_LOG_LEVEL: "debug",
         TOPGUN_LOG_FORMAT: "json",
         TOPGUN_STATIC_DIR: "/srv/www",
@@ -37,6 +38,7 @@ describe("ServerConfig", () => {
         TOPGUN_AUTH_MILLIS_MAX: "1000",
         TOPGUN_AUTH_GRACE_MILLIS: "2000",
         TOPGUN_OUTBOUND_BYTES_MAX: "2097152",
+        TOPGUN_DRAIN_MILLIS_MAX: "5000",
         TOPGUN_PENDING_COMMITS_MAX: "100",
         TOPGUN_MAPS_MAX: "3",
         TOPGUN_SUBSCRIPTIONS_MAX: "4",
@@ -50,6 +52,7 @@ describe("ServerConfig", () => {
         storage: "memory",
         allowedOrigins: ["https://a.example", "http://localhost:5173"],
         shutdownTimeout: Duration.seconds(30),
+        shutdownNotice: Duration.seconds(5),
         logLevel: "debug",
         logFormat: "json",
         staticDir: "/srv/www",
@@ -57,6 +60,7 @@ describe("ServerConfig", () => {
         authMillisMax: 1_000,
         authGraceMillis: 2_000,
         outboundBytesMax: 2_097_152,
+        drainMillisMax: 5_000,
         pendingCommitsMax: 100,
         mapsMax: 3,
         subscriptionsMax: 4,
@@ -73,6 +77,12 @@ describe("ServerConfig", () => {
           "TOPGUN_PORT is \"http\": expected an integer from 0 to 65535",
           "TOPGUN_STORAGE is \"redis\": expected one of sqlite, memory"
         ])
+    }))
+
+  it.effect("leaves a server that stops time for saving after its notice", () =>
+    Effect.gen(function*() {
+      expect(yield* faultsOf({ TOPGUN_SHUTDOWN_NOTICE: "6s" })).toEqual([expect.stringContaining("shutdownNotice")])
+      yield* settingsOf({ TOPGUN_SHUTDOWN_NOTICE: "5s" })
     }))
 
   it.effect("passes over the links that Kubernetes makes for a service of this name, and what is the command line's", () =>
