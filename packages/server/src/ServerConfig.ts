@@ -41,6 +41,48 @@ export interface Settings {
    */
   readonly connectionsMax: number
   /**
+   * How many reverse proxies stand in front of the server, one behind the other, each of which adds to `X-Forwarded-For`: a
+   * client's address is the one that the first of them saw. With fewer than there are all clients have the address of a proxy,
+   * and share its limits; with more, each chooses its own. With 0 the header isn't looked at. @default 0
+   */
+  readonly proxies: number
+  /**
+   * Connections of one address at a time, of which an IPv6 network of 64 bits is one; one more is answered 429. Lower values keep
+   * one machine from taking all that there are; too low ones shut out offices that share an address. @default 1000
+   */
+  readonly connectionsPerAddressMax: number
+  /**
+   * Connections of one user at a time; one more is closed with 1013. Each device of a user has one, whatever its tabs. Lower
+   * values keep a user from taking all that there are. @default 100
+   */
+  readonly connectionsPerUserMax: number
+  /**
+   * Connections that haven't said yet who they are, in all; one more is answered 503. Lower values spare memory when strangers
+   * come in numbers, and let fewer devices back at once after a restart. @default 1000
+   */
+  readonly unauthenticatedMax: number
+  /** As `unauthenticatedMax`, of one address; one more is answered 429. @default 100 */
+  readonly unauthenticatedPerAddressMax: number
+  /**
+   * New connections of one address a second, on average: four times as many at once. One more is answered 429, with the time to
+   * come again. Lower values spare a server that somebody connects to in a circle; too low ones keep offices that share an
+   * address waiting after a restart. @default 50
+   */
+  readonly connectsPerSecond: number
+  /**
+   * Tokens of one address that may be refused a minute; then no connection of it is accepted until it has waited (429). Lower
+   * values spare the verifier; too low ones let one wrong client shut out the others of its address. @default 30
+   */
+  readonly failedAuthsPerMinute: number
+  /**
+   * Operations of one user a second, on average, on whichever connections; of one address where users are anonymous. Whoever
+   * writes more isn't read until it is his turn, and nothing is lost. Lower values keep more for others, and let devices that come
+   * back with much wait longer. @default 20000
+   */
+  readonly operationsPerSecond: number
+  /** Operations beyond that at once, of one who has written little before. @default 100000 */
+  readonly operationsBurst: number
+  /**
    * Time for a new connection to say who it is, in ms. Lower values free what scanners hold sooner; too low ones refuse
    * devices on slow networks. @default 5000
    */
@@ -98,6 +140,15 @@ export const defaults: Settings = {
   auth: "loopback",
   allowedOrigins: [],
   connectionsMax: 10_000,
+  proxies: 0,
+  connectionsPerAddressMax: 1_000,
+  connectionsPerUserMax: 100,
+  unauthenticatedMax: 1_000,
+  unauthenticatedPerAddressMax: 100,
+  connectsPerSecond: 50,
+  failedAuthsPerMinute: 30,
+  operationsPerSecond: 20_000,
+  operationsBurst: 100_000,
   authMillisMax: 5_000,
   authGraceMillis: 10_000,
   outboundBytesMax: 1024 * 1024,
@@ -177,6 +228,16 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
     "origins such as https://app.example.com, parted by commas, or *"
   ),
   connectionsMax: count("TOPGUN_CONNECTIONS_MAX", 1, 1_000_000),
+  proxies: count("TOPGUN_PROXIES", 0, 10),
+  connectionsPerAddressMax: count("TOPGUN_CONNECTIONS_PER_ADDRESS_MAX", 1, 1_000_000),
+  connectionsPerUserMax: count("TOPGUN_CONNECTIONS_PER_USER_MAX", 1, 1_000_000),
+  unauthenticatedMax: count("TOPGUN_UNAUTHENTICATED_MAX", 1, 1_000_000),
+  unauthenticatedPerAddressMax: count("TOPGUN_UNAUTHENTICATED_PER_ADDRESS_MAX", 1, 1_000_000),
+  connectsPerSecond: count("TOPGUN_CONNECTS_PER_SECOND", 1, 1_000_000),
+  failedAuthsPerMinute: count("TOPGUN_FAILED_AUTHS_PER_MINUTE", 1, 1_000_000),
+  // Slower, one message of operations would keep a connection silent for longer than its client waits.
+  operationsPerSecond: count("TOPGUN_OPERATIONS_PER_SECOND", 100, 1_000_000_000),
+  operationsBurst: count("TOPGUN_OPERATIONS_BURST", 1, 1_000_000_000),
   authMillisMax: count("TOPGUN_AUTH_MILLIS_MAX", 100, 600_000),
   authGraceMillis: count("TOPGUN_AUTH_GRACE_MILLIS", 0, 600_000),
   outboundBytesMax: count("TOPGUN_OUTBOUND_BYTES_MAX", 64 * 1024, 1024 * 1024 * 1024),

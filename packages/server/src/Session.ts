@@ -28,6 +28,7 @@ import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
+import { Admission, type Seat } from "./Admission.ts"
 import { Authentication, type Principal } from "./Authentication.ts"
 import { Devices } from "./Devices.ts"
 import { Partitions } from "./Partitions.ts"
@@ -40,8 +41,11 @@ import { WriteAcks } from "./WriteAcks.ts"
 
 /** All sessions of this server. */
 export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
-  /** Serves a connection until it ends. One that comes while the server isn't ready is closed. */
-  readonly accept: (connection: ServerConnection) => void
+  /**
+   * Serves a connection until it ends. One that comes while the server isn't ready is closed. One without an address comes from
+   * within the process.
+   */
+  readonly accept: (connection: ServerConnection, address?: string) => void
   /** Sessions that are open, authenticated or not. */
   readonly count: () => number
   /**
@@ -74,6 +78,7 @@ type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.
 const make = Effect.gen(function*() {
   const { authGraceMillis, authMillisMax, drainMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
   const { verify } = yield* Authentication
+  const admission = yield* Admission
   const calls = yield* Calls
   const clock = yield* Effect.clock
   const devices = yield* Devices
@@ -99,6 +104,7 @@ const make = Effect.gen(function*() {
 
   class Session implements Writer {
     readonly #connection: ServerConnection
+    readonly #seat: Seat
     readonly #watch: Fiber.RuntimeFiber<void>
     #authenticated = false
     /** Under way while a token is verified; what else is there to be run is interrupted with the session. */
@@ -126,11 +132,11 @@ const make = Effect.gen(function*() {
     /** Maps whose events are left out until the client opens them again, and whether it has been told to. */
     readonly #gaps = new Map<string, "untold" | "told">()
     #catchingUp = false
-    /** Those that wait for the client to read. */
-    readonly #patience = new Set<Fiber.RuntimeFiber<void>>()
+    readonly #timers = new Set<Fiber.RuntimeFiber<void>>()
 
-    constructor(connection: ServerConnection) {
+    constructor(connection: ServerConnection, address: string | undefined) {
       this.#connection = connection
+      this.#seat = admission.enter(address)
       this.#watch = run(this.#watching)
     }
 
@@ -214,13 +220,22 @@ const make = Effect.gen(function*() {
 
     /** Goes on when at most so much waits for the client, which is cut off if that takes too long. */
     #whenRead(bytesMax: number, goOn: () => void): void {
-      const patience = run(Effect.zipRight(Effect.sleep(drainMillisMax), Effect.sync(() => this.#cut())))
-      this.#patience.add(patience)
+      const spent = this.#after(drainMillisMax, () => this.#cut())
       this.#connection.whenDrained(bytesMax, () => {
-        this.#patience.delete(patience)
-        patience.unsafeInterruptAsFork(FiberId.none)
+        this.#timers.delete(spent)
+        spent.unsafeInterruptAsFork(FiberId.none)
         if (!this.#closed) goOn()
       })
+    }
+
+    /** Ends with the session. */
+    #after(millis: number, goOn: () => void): Fiber.RuntimeFiber<void> {
+      const timer = run(Effect.map(Effect.sleep(millis), () => {
+        this.#timers.delete(timer)
+        goOn()
+      }))
+      this.#timers.add(timer)
+      return timer
     }
 
     /** The client doesn't read: no use in sending it a `Fault`. */
@@ -267,6 +282,11 @@ const make = Effect.gen(function*() {
     #mustWait(message: Protocol.ClientMessage): boolean {
       if (message._tag === "OpBatch" && persistence.isFull()) {
         this.#wait(() => persistence.onRoom(() => this.#resume()))
+        return true
+      }
+      const millis = message._tag === "OpBatch" ? this.#seat.waitMillis() : 0
+      if (millis > 0) {
+        this.#wait(() => this.#after(millis, () => this.#resume()))
         return true
       }
       if (this.#outboxBytes + this.#connection.bufferedBytes() <= repliesBytesMax) return false
@@ -316,6 +336,7 @@ const make = Effect.gen(function*() {
         case "Ping":
           return this.send({ _tag: "Pong", id: message.id, serverMillis: hlc.wallMillis() })
         case "OpBatch":
+          this.#seat.spend(message.ops.length)
           return this.#write(message)
         case "AuthRenew":
           return this.#renew(message)
@@ -375,6 +396,8 @@ const make = Effect.gen(function*() {
         sessionOf.get(nodeId)?.replaced()
         sessionOf.set(nodeId, this)
         this.#nodeId = nodeId
+        const full = this.#seat.authenticated(verified.principal?.userId)
+        if (full !== undefined) return this.#fail(full, Protocol.closeCodes.overloaded)
         this.#authenticated = true
         this.#principal = verified.principal
         this.#watchExpiry()
@@ -427,6 +450,7 @@ const make = Effect.gen(function*() {
           const fault = failure._tag === "Some"
             ? failure.value
             : new GridError.AuthUnavailable({ reason: "the token could not be verified" })
+          if (fault._tag === "AuthRequired") this.#seat.authenticationFailed()
           return this.#guard(() => then({ _tag: "Failure", fault }))
         }
         const expiresAt = exit.value?.expiresAt
@@ -591,7 +615,8 @@ const make = Effect.gen(function*() {
       if (sessionOf.get(this.#nodeId) === this) sessionOf.delete(this.#nodeId)
       subscriptions.leave(this)
       this.#caller?.close()
-      for (const fiber of [this.#watch, this.#verifying, this.#expiring, ...this.#patience]) {
+      this.#seat.leave()
+      for (const fiber of [this.#watch, this.#verifying, this.#expiring, ...this.#timers]) {
         fiber?.unsafeInterruptAsFork(FiberId.none)
       }
     }
@@ -629,9 +654,9 @@ const make = Effect.gen(function*() {
   yield* Effect.addFinalizer(() => Effect.timeoutOption(Effect.interruptible(stop), shutdownTimeout))
 
   return Sessions.of({
-    accept: (connection) => {
+    accept: (connection, address) => {
       if (!phase.serves()) return connection.close(Protocol.closeCodes.goingAway, "server not ready")
-      const session = new Session(connection)
+      const session = new Session(connection, address)
       open.add(session)
       session.listen()
     },
@@ -643,6 +668,7 @@ const make = Effect.gen(function*() {
 export const layer: Layer.Layer<
   Sessions,
   never,
+  | Admission
   | Calls
   | Devices
   | Hlc
