@@ -26,6 +26,7 @@ import { AddressUnavailable } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transport"
 import { Admission } from "./Admission.ts"
+import { Capacity } from "./Capacity.ts"
 import { clientOf } from "./ClientAddress.ts"
 import { Phase } from "./Phase.ts"
 import { isLoopback, ServerConfig, type Settings } from "./ServerConfig.ts"
@@ -183,6 +184,7 @@ const closeShare = 0.2
 const make = Effect.gen(function*() {
   const settings = yield* ServerConfig
   const admission = yield* Admission
+  const capacity = yield* Capacity
   const phase = yield* Phase
   const sessions = yield* Sessions
 
@@ -207,6 +209,7 @@ const make = Effect.gen(function*() {
     if (webSockets.clients.size >= settings.connectionsMax) {
       return refuse(socket, 503, "the server has as many connections as it may", retryAfterSeconds)
     }
+    if (capacity.isFull()) return refuse(socket, 503, "the server's memory is used up", retryAfterSeconds)
     if (!isWelcome(settings, request)) return refuse(socket, 403, "pages of this origin may not connect")
     const forwardedFor = request.headers["x-forwarded-for"]
     const address = clientOf(remote, forwardedFor?.toString(), settings.proxies)
@@ -242,8 +245,9 @@ const make = Effect.gen(function*() {
 })
 
 /** The port of the configuration, open for as long as the scope is. */
-export const layer: Layer.Layer<Gateway, AddressUnavailable, Admission | Phase | ServerConfig | Sessions> = Layer
-  .provide(
-    Layer.scoped(Gateway, make),
-    NodeHttpServer.layerContext
-  )
+export const layer: Layer.Layer<Gateway, AddressUnavailable, Admission | Capacity | Phase | ServerConfig | Sessions> =
+  Layer
+    .provide(
+      Layer.scoped(Gateway, make),
+      NodeHttpServer.layerContext
+    )

@@ -25,6 +25,7 @@ import { partitionCount } from "@topgun/core/Partition"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import type { OpTuple } from "@topgun/core/Protocol"
 import * as Value from "@topgun/core/Value"
+import { Capacity } from "./Capacity.ts"
 import { Changes } from "./Changes.ts"
 import type { Batch, Row } from "./Persistence.ts"
 import { Persistence } from "./Persistence.ts"
@@ -116,6 +117,7 @@ const nothing: Source = { tree: new MerkleForest(), record: () => undefined }
 
 const make = Effect.gen(function*() {
   const { mapsMax } = yield* ServerConfig
+  const capacity = yield* Capacity
   const crdtStore = yield* CrdtStore
   const hlc = yield* Hlc
   const persistence = yield* Persistence
@@ -164,10 +166,39 @@ const make = Effect.gen(function*() {
     return Either.isLeft(received) ? received.left : { cell: Cell.cellOf(kind, key, record), partition, record }
   }
 
+  /** Of all maps. */
+  let recordCount = 0
+
   /** Whether a record won. */
   const merge = (name: string, kind: Cell.MapKind, { cell, partition, record }: Row): boolean => {
     if (!maps.has(name)) makeMap(name, kind)
-    return storeOf(partition).map(name, kind).cells.merge(cell, record) !== undefined
+    const { cells } = storeOf(partition).map(name, kind)
+    const before = cells.recordCount
+    const won = cells.merge(cell, record) !== undefined
+    recordCount += cells.recordCount - before
+    return won
+  }
+
+  /** Judges, one after the other, which of so many operations would make a record that there is no room for. */
+  const roomFor = (operations: number): (map: string, row: Row) => Overloaded | undefined => {
+    const isFull = capacity.isFull()
+    let left = isFull ? 0 : capacity.recordsMax - recordCount
+    if (left >= operations) return () => undefined
+    const made = new Map<string, Set<string>>()
+    return (map, { cell, partition }) => {
+      const before = made.get(map)
+      if (before?.has(cell) === true || maps.get(map)?.record(cell, partition) !== undefined) return undefined
+      if (left <= 0) {
+        return new Overloaded({
+          what: isFull
+            ? "its memory is used up, and it takes no new records"
+            : `it has ${recordCount} records, of ${capacity.recordsMax} that recordsMax allows`
+        })
+      }
+      left--
+      made.set(map, (before ?? new Set()).add(cell))
+      return undefined
+    }
   }
 
   /** Merges what was checked; answers what won. */
@@ -186,14 +217,16 @@ const make = Effect.gen(function*() {
     const rows: Array<Row> = []
     const rejected: Array<Rejection> = []
     const fault = mapFault(map, kind)
+    const roomFault = roomFor(ops.length)
     for (const [sequence, key, row] of ops) {
       const checked = fault ?? check(map, kind, key, row)
-      if ("_tag" in checked) {
-        rejected.push({ sequence, cause: checked._tag, reason: checked.message })
+      const judged = "_tag" in checked ? checked : roomFault(map, checked) ?? checked
+      if ("_tag" in judged) {
+        rejected.push({ sequence, cause: judged._tag, reason: judged.message })
         continue
       }
       accepted.push(sequence)
-      rows.push(checked)
+      rows.push(judged)
     }
     return { accepted, won: [mergeAll(map, kind, rows)], rejected }
   }
@@ -226,12 +259,14 @@ const make = Effect.gen(function*() {
     const fault = partsFault(parts)
     if (fault !== undefined) return refuse(undefined, fault)
     const batches: Array<Batch> = []
+    const roomFault = roomFor(sequences.length)
     for (const { kind, map, ops } of parts) {
       const rows: Array<Row> = []
       for (const [sequence, key, row] of ops) {
         const checked = check(map, kind, key, row)
-        if ("_tag" in checked) return refuse(sequence, checked)
-        rows.push(checked)
+        const judged = "_tag" in checked ? checked : roomFault(map, checked) ?? checked
+        if ("_tag" in judged) return refuse(sequence, judged)
+        rows.push(judged)
       }
       batches.push({ map, kind, rows })
     }
@@ -298,5 +333,5 @@ const make = Effect.gen(function*() {
 export const layer: Layer.Layer<
   Partitions,
   never,
-  CrdtStore | Hlc | PartitionRouter | Persistence | ServerConfig
+  Capacity | CrdtStore | Hlc | PartitionRouter | Persistence | ServerConfig
 > = Layer.effect(Partitions, make)

@@ -108,6 +108,18 @@ export interface Settings {
    * room. Higher values absorb larger bursts, at the memory of that many records. @default 20000
    */
   readonly pendingCommitsMax: number
+  /**
+   * What the process may take up in memory, in bytes. Beyond it writes that would make a new record are rejected as `Overloaded`,
+   * while others go on, and new connections are answered 503, until there is room again. Lower values leave more to others on the
+   * machine; too high ones have the operating system kill the server. `undefined` for three quarters of what the machine, or the
+   * container, has. @default undefined
+   */
+  readonly memoryBytesMax: number | undefined
+  /**
+   * Records in all maps, tombstones included, beyond which writes that would make another are rejected as `Overloaded`. Each
+   * costs its bytes and some 100 more. @default 10000000
+   */
+  readonly recordsMax: number
   /** Maps that clients may create. Each costs some 100 kB once its keys are spread over all partitions. @default 1000 */
   readonly mapsMax: number
   /** Maps that one connection may have open. Higher values cost some 100 bytes each. @default 1000 */
@@ -154,6 +166,8 @@ export const defaults: Settings = {
   outboundBytesMax: 1024 * 1024,
   drainMillisMax: 10_000,
   pendingCommitsMax: 20_000,
+  memoryBytesMax: undefined,
+  recordsMax: 10_000_000,
   mapsMax: 1_000,
   subscriptionsMax: 1_000,
   callsMax: 32,
@@ -210,9 +224,26 @@ const DurationText = Schema.transformOrFail(
   }
 )
 
+const unitBytes: Record<string, number> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 }
+const bytesGrammar = /^(\d{1,15}) ?(B|KiB|MiB|GiB|TiB)?$/
+const BytesText = Schema.transformOrFail(
+  Schema.String,
+  Schema.Number.pipe(Schema.int(), Schema.between(16 * 1024 ** 2, Number.MAX_SAFE_INTEGER)),
+  {
+    strict: true,
+    decode: (text, _, ast) => {
+      const [, amount, unit = "B"] = bytesGrammar.exec(text) ?? []
+      return amount === undefined
+        ? Either.left(new ParseResult.Type(ast, text))
+        : Either.right(Number(amount) * unitBytes[unit]!)
+    },
+    encode: (bytes) => Either.right(String(bytes))
+  }
+)
+
 const Text = Schema.String.pipe(Schema.minLength(1))
 
-const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
+const fields: { readonly [K in keyof Settings]-?: Field<Exclude<Settings[K], undefined>> } = {
   port: count("TOPGUN_PORT", 0, 65_535),
   host: field("TOPGUN_HOST", Text, "a host name or address"),
   dataDir: field("TOPGUN_DATA_DIR", Text, "the path of a directory"),
@@ -243,6 +274,8 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
   outboundBytesMax: count("TOPGUN_OUTBOUND_BYTES_MAX", 64 * 1024, 1024 * 1024 * 1024),
   drainMillisMax: count("TOPGUN_DRAIN_MILLIS_MAX", 100, 600_000),
   pendingCommitsMax: count("TOPGUN_PENDING_COMMITS_MAX", 1, 10_000_000),
+  memoryBytesMax: field("TOPGUN_MAX_MEMORY", BytesText, "bytes, 16 MiB or more, such as 512MiB or 2GiB"),
+  recordsMax: count("TOPGUN_RECORDS_MAX", 1, 1_000_000_000),
   mapsMax: count("TOPGUN_MAPS_MAX", 1, 100_000),
   subscriptionsMax: count("TOPGUN_SUBSCRIPTIONS_MAX", 1, 100_000),
   callsMax: count("TOPGUN_CALLS_MAX", 1, 10_000),
@@ -276,7 +309,7 @@ const relationFaults = (settings: Settings): ReadonlyArray<string> => [
 const valueFaults = (settings: Settings): ReadonlyArray<string> =>
   Object.entries(fields).flatMap(([key, { expected, is }]) => {
     const value: unknown = settings[key as keyof Settings]
-    return is(value) || (key === "staticDir" && value === undefined)
+    return is(value) || (value === undefined && defaults[key as keyof Settings] === undefined)
       ? []
       : [`${key} is ${JSON.stringify(value)}: expected ${expected}`]
   })

@@ -16,6 +16,7 @@ import type { ServerConnection } from "@topgun/core/Transport"
 import * as Admission from "./Admission.ts"
 import { Authentication } from "./Authentication.ts"
 import * as Calls from "./Calls.ts"
+import * as Capacity from "./Capacity.ts"
 import * as Devices from "./Devices.ts"
 import * as Gateway from "./Gateway.ts"
 import * as Partitions from "./Partitions.ts"
@@ -60,6 +61,7 @@ const layerMachine = layerCalls.pipe(
   Layer.provide(Devices.layer),
   Layer.provideMerge(Admission.layer),
   Layer.provideMerge(Partitions.layer),
+  Layer.provideMerge(Capacity.layer),
   Layer.provideMerge(Phase.layer)
 )
 

@@ -49,6 +49,8 @@ describe("ServerConfig", () => {
         TOPGUN_OUTBOUND_BYTES_MAX: "2097152",
         TOPGUN_DRAIN_MILLIS_MAX: "5000",
         TOPGUN_PENDING_COMMITS_MAX: "100",
+        TOPGUN_MAX_MEMORY: "512MiB",
+        TOPGUN_RECORDS_MAX: "1000",
         TOPGUN_MAPS_MAX: "3",
         TOPGUN_SUBSCRIPTIONS_MAX: "4",
         TOPGUN_CALLS_MAX: "5"
@@ -80,6 +82,8 @@ describe("ServerConfig", () => {
         outboundBytesMax: 2_097_152,
         drainMillisMax: 5_000,
         pendingCommitsMax: 100,
+        memoryBytesMax: 536_870_912,
+        recordsMax: 1_000,
         mapsMax: 3,
         subscriptionsMax: 4,
         callsMax: 5
@@ -95,6 +99,16 @@ describe("ServerConfig", () => {
           "TOPGUN_PORT is \"http\": expected an integer from 0 to 65535",
           "TOPGUN_STORAGE is \"redis\": expected one of sqlite, memory"
         ])
+    }))
+
+  it.effect("reads amounts of memory in bytes and in binary units", () =>
+    Effect.gen(function*() {
+      for (const [text, bytes] of [["16777216", 16_777_216], ["2GiB", 2 ** 31], ["16384 KiB", 16_777_216]] as const) {
+        expect((yield* settingsOf({ TOPGUN_MAX_MEMORY: text })).memoryBytesMax).toBe(bytes)
+      }
+      for (const text of ["", "1MiB", "512MB", "-1GiB", "1e9", "9999999TiB"]) {
+        expect(yield* faultsOf({ TOPGUN_MAX_MEMORY: text })).toEqual([expect.stringContaining("16 MiB or more")])
+      }
     }))
 
   it.effect("leaves a server that stops time for saving after its notice", () =>
