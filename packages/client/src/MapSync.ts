@@ -4,12 +4,16 @@
  * A map is opened with its root and with the mark of the last change that is here: the server answers with what has changed
  * since, where it knows, and else with what the tree walk begins with. The roots have the last word. From then on the map's
  * events move its mark.
+ *
+ * Of a partial map, of which the user may read some, the server's word is all that counts: what it shows takes the place of what was
+ * confirmed here, what it doesn't show is dropped, and nothing is offered.
  */
 import * as Cell from "@topgun/core/Cell"
 import type { Crdt } from "@topgun/core/CrdtStore"
 import { MalformedMessage, MapRefused, ResyncRequired } from "@topgun/core/GridError"
 import { type KeyedRecord, type MerkleSync, packRoot, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
 import { MerkleForest } from "@topgun/core/MerkleTree"
+import type { LwwRecord } from "@topgun/core/LwwRecord"
 import type * as Protocol from "@topgun/core/Protocol"
 import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
@@ -45,6 +49,9 @@ const pageOf = (map: string, crdt: Crdt, leaf: Answer<"SyncLeaf">): Effect.Effec
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => Value.compareBytes(a, b) === 0
 
+const isRefusal = (cause: string) => (failure: NoAnswer): boolean =>
+  failure._tag === "Refusal" && failure.cause === cause
+
 /** A map that this device has nothing of, as the walk sees it. */
 const nothing = { tree: new MerkleForest(), record: () => undefined }
 
@@ -72,19 +79,32 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
     over: ({ ask }: Questions, run: string) => {
       /** The number of the last change that the server has told of each map. */
       const told = new Map<string, number>()
-      /** Maps of which something was left out: nothing is said of how far their changes are here. */
+      /** Maps of which something was left out here: nothing is said of how far their changes are here. */
+      const incomplete = new Set<string>()
+      /** Maps that this user may read in part. */
       const partial = new Set<string>()
+      /** Maps of which the server has left out events since they were opened. */
+      const gaps = new Set<string>()
 
       /** A map's changes are here up to this one, once the map is in step. */
       const hear = (map: string, sequence: number): void => {
         const last = Math.max(sequence, told.get(map) ?? 0)
         told.set(map, last)
-        if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })
+        if (synced.has(map)) markTold(map)
       }
 
-      /** Merges what the server has, in answer to this device. What is left out now has to be asked for again. */
+      /** What the server has told of the map is here. */
+      const markTold = (map: string): void => {
+        if (!incomplete.has(map)) replica.moveMark(map, { run, sequence: told.get(map) ?? 0 })
+      }
+
+      /** Takes in what the server has. Answers whether all of it could be. */
+      const takeIn = (map: string, records: ReadonlyArray<KeyedRecord>): boolean =>
+        partial.has(map) ? replica.assume(map, records) : replica.merge(map, records)
+
+      /** Takes in what the server has, in answer to this device. What is left out now has to be asked for again. */
       const receive = (map: string, records: ReadonlyArray<KeyedRecord>): void => {
-        if (!replica.merge(map, records)) partial.add(map)
+        if (!takeIn(map, records)) incomplete.add(map)
       }
 
       /** How a map's roots compare; `undefined` when they are equal, be it after merging what has changed since the mark. */
@@ -96,7 +116,9 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
       ): Effect.Effect<Uint8Array | undefined, NoAnswer> => {
         const cursor = mark?.run === run ? [run, mark.sequence] as const : null
         const question = ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: crdt.kind, root: mine, cursor }))
-        return Effect.flatMap(question, ({ partitions, records, root, sequence }) => {
+        return Effect.flatMap(question, ({ partial: isPartial, partitions, records, root, sequence }) => {
+          if (isPartial) partial.add(map)
+          else partial.delete(map)
           hear(map, sequence)
           if (partitions !== null) return Effect.succeed(partitions)
           if (isEqual(mine, root)) return Effect.succeed(undefined)
@@ -142,38 +164,75 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
           }
         }, peerFor(map, crdt))
         replica.dropLost(map, before, has)
-        if (!partial.has(map)) replica.moveMark(map, { run, sequence: told.get(map) ?? 0 })
+        markTold(map)
+      })
+
+      /** Brings a map into step, and has what the server lacks offered. */
+      const walk = Effect.fnUntraced(function*(map: string, crdt: Crdt) {
+        const { cells, kind } = crdt
+        const peer = peerFor(map, crdt, replica.mark(map))
+        /** What was confirmed of a partial map, and what the server has shown of it since. */
+        let before: ReadonlyMap<string, LwwRecord> = new Map()
+        const has = new Set<string>()
+        const { offers } = yield* sync.reconcile({
+          tree: cells.tree,
+          record: (cell) => cells.getConfirmed(cell),
+          partitionOf: (cell) => cells.partitionOf(cell),
+          receive: (records) => {
+            if (partial.has(map)) { for (const [cell] of records) has.add(cell) }
+            receive(map, records)
+          }
+        }, {
+          ...peer,
+          root: (root) =>
+            Effect.tap(peer.root(root), (partitions) => {
+              if (partitions !== undefined && partial.has(map)) before = new Map(cells.confirmed())
+            })
+        })
+        if (!partial.has(map)) return replica.outbox.offer(map, kind, offers)
+        const lacking = new Set(offers)
+        replica.dropLost(map, new Map(Array.from(before).filter(([cell]) => lacking.has(cell))), has)
       })
 
       return {
-        /** Brings a map into step, and has what the server lacks offered. A refusal is that map's matter, not the connection's. */
+        /** Brings a map into step. A refusal is that map's matter, not the connection's. */
         reconcile: Effect.fnUntraced(function*(map: string) {
           const crdt = replica.map(map)!
-          const { cells } = crdt
-          const walk = Effect.suspend(() =>
-            sync.reconcile({
-              tree: cells.tree,
-              record: (cell) => cells.getConfirmed(cell),
-              partitionOf: (cell) => cells.partitionOf(cell),
-              receive: (records) => receive(map, records)
-            }, peerFor(map, crdt, replica.mark(map)))
-          )
-          const { offers } = yield* Effect.catchIf(
-            walk,
-            (failure) => failure._tag === "Refusal" && failure.cause === "ResyncRequired",
-            () => Effect.zipRight(takeOver(map, crdt), walk)
-          )
-          replica.outbox.offer(map, crdt.kind, offers)
+          do {
+            gaps.delete(map)
+            yield* walk(map, crdt).pipe(
+              Effect.catchIf(isRefusal("ResyncRequired"), () => Effect.zipRight(takeOver(map, crdt), walk(map, crdt))),
+              // Its question and the server's word that the map is to be opened again have passed each other.
+              Effect.catchIf((failure) => isRefusal("MapReopened")(failure) && gaps.has(map), () => Effect.void)
+            )
+            // True in spite of a gap: nothing from beyond it has been told.
+            markTold(map)
+          } while (gaps.has(map))
           synced.add(map)
-          hear(map, 0)
           onChange()
-        }, (walk, map) =>
-          Effect.catchTag(walk, "Refusal", ({ reason }) =>
+        }, (reconciled, map) =>
+          Effect.catchTag(reconciled, "Refusal", ({ cause, reason }) =>
             Effect.sync(() => {
+              if (cause === "PermissionDenied") {
+                replica.dropLost(map, new Map(replica.map(map)!.cells.confirmed()), new Set())
+              }
               refused.set(map, reason)
               onFault(new MapRefused({ map, reason }))
               onChange()
             }))),
+
+        /**
+         * The server has left out events of the map, or lets something else of it be read: it is to be opened again. False when it
+         * isn't open here.
+         */
+        again: ({ map }: typeof Protocol.SyncAgain.Type): boolean => {
+          if (replica.map(map) === undefined) return false
+          refused.delete(map)
+          // While it is being reconciled, that is done once more.
+          gaps.add(map)
+          if (synced.delete(map)) onChange()
+          return true
+        },
 
         /**
          * Merges what others have written. Answers whether all of it could be; `undefined` when the map isn't open here.
@@ -183,10 +242,14 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
         event: ({ map, records, sequence }: typeof Protocol.ServerEvent.Type): boolean | undefined => {
           const crdt = replica.map(map)
           if (crdt === undefined) return undefined
-          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false
+          if (!takeIn(map, decodeRecords(map, crdt, records))) return false
           hear(map, sequence)
           return true
-        }
+        },
+
+        /** Drops records that are no more in a partial map. False when the map isn't one. */
+        withdraw: ({ keys, map }: typeof Protocol.Withdraw.Type): boolean =>
+          partial.has(map) && replica.assume(map, keys.map((key) => [key, undefined]))
       }
     }
   }

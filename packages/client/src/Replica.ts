@@ -511,6 +511,39 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     },
 
     /**
+     * Takes what the server says of a partial map's cells for what is confirmed of them, whatever that was: a record, or that there
+     * is none. Records from beyond the drift bound are left out, and reported; answers whether there were none.
+     */
+    assume: (
+      name: string,
+      shown: ReadonlyArray<readonly [cell: string, record: LwwRecord.LwwRecord | undefined]>
+    ): boolean => {
+      const cells = cellsOf(name)
+      const changes: Array<RecordChange> = []
+      let isComplete = true
+      for (const [cell, record] of shown) {
+        const received = record === undefined ? undefined : hlc.unsafeReceive(record)
+        if (received !== undefined && Either.isLeft(received)) {
+          onFault(received.left)
+          isComplete = false
+          continue
+        }
+        const before = cells.revision
+        const pending = outbox.pendingRecord(name, cell)
+        const change = pending !== undefined && (record === undefined || LwwRecord.compare(pending, record) > 0)
+          ? cells.assign(cell, pending, record ?? null)
+          : cells.assign(cell, record, undefined)
+        if (change !== undefined) {
+          changes.push(change)
+          if (record !== undefined) conformance.arrived(name, cell)
+        }
+        if (cells.revision !== before) journal.stageCell(name, cell, "remote")
+      }
+      if (changes.length > 0) emit(name, changes, "remote")
+      return isComplete
+    },
+
+    /**
      * Stamps anew, in the order of their writes, those operations that the server hasn't got and wouldn't take: stamps beyond
      * `boundMillis`. With `isWrong`, when the clock was found to be far out, all that it hasn't got. The stamps are another
      * writer's, so that no writer's time ever runs back; it begins where this device's confirmed records end. On storage it

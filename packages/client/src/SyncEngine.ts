@@ -70,6 +70,8 @@ const isForToken = ({ _tag }: SessionFailure): boolean =>
 const checkMillis = 5_000
 /** What the network's events bring forward isn't tried more often than this, in ms: they may come many a second. */
 const triesMillisMin = 1_000
+/** The longest that a server that stops may keep a client away for, in ms. */
+const comeBackMillisMax = 300_000
 /** A connection has held when it is CONNECTED at so many beats of the heart: then the backoff begins anew. */
 const beatsHeld = 2
 /** No server answers at once: patience is this long at least, in ms. */
@@ -156,6 +158,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   let credentialVersion = 0
   /** Beats of the heart that the present connection was CONNECTED for. */
   let beats = 0
+  /** How long the server of the present connection, which is stopping, wants to be left alone. */
+  let comeBackMillis: number | undefined
   /** Something happened that makes a try, or a look at the connection, worth while. */
   const awakened = new Signal()
   let sendNow: ((message: Protocol.ClientMessage) => void) | undefined
@@ -183,6 +187,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   const session = Effect.gen(function*() {
     beats = 0
+    comeBackMillis = undefined
     credentialVersion = credentials.version()
     if (!network.isOnline()) return yield* new ConnectionLost({ reason: "this device is offline" })
     // Before the connection is open: the server doesn't wait long for it then.
@@ -282,6 +287,17 @@ const make = Effect.fnUntraced(function*(options: Options) {
           else if (!isWhole) mistimed("a record of now is from beyond its bound")
           return
         }
+        case "SyncAgain":
+          if (!maps!.again(message)) unasked(`has left out records of map "${message.map}", which isn't open here`)
+          return mapOpened.notify()
+        case "Withdraw":
+          if (!maps!.withdraw(message)) {
+            unasked(`withdraws records of map "${message.map}", which isn't a partial one here`)
+          }
+          return
+        case "GoingAway":
+          comeBackMillis = Math.min(message.retryMillis, comeBackMillisMax)
+          return
         case "OpAck":
           if (message.level === "PERSISTED" && !durable) outOfPlace("PERSISTED from a server without a database")
           outbox.acknowledged(message.sequences.filter(isSent), message.level, message.replicas, !durable)
@@ -595,7 +611,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
       )
       if (network.isOnline()) {
         const spent = yield* untilFirst([
-          Effect.match(backoff.next(failure), { onFailure: () => true, onSuccess: () => false }),
+          comeBackMillis === undefined
+            ? Effect.match(backoff.next(failure), { onFailure: () => true, onSuccess: () => false })
+            : Effect.as(Effect.sleep(comeBackMillis), false),
           Effect.as(Effect.zipRight(untilFirst([awakened.after(version), given]), triedLately), false)
         ])
         if (spent) return stopOf(failure)

@@ -3,6 +3,7 @@ import type * as ClientConfig from "@topgun/client/ClientConfig"
 import { AuthRequired } from "@topgun/core/GridError"
 import * as Storage from "@topgun/core/Storage"
 import * as Authentication from "@topgun/server/Authentication"
+import * as PermissionPolicy from "@topgun/server/PermissionPolicy"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
@@ -25,7 +26,8 @@ const serving = Effect.fnUntraced(function*() {
   }
   const server = yield* World.serve(
     TopGunServer.layerInProcess({ auth: "token", authGraceMillis: 5_000 }).pipe(
-      Layer.provide(Authentication.layerVerifier(verify))
+      Layer.provide(Authentication.layerVerifier(verify)),
+      Layer.provide(PermissionPolicy.layer(PermissionPolicy.everything))
     )
   )
   const tokenOf = (userId: string, seconds: number) => `${userId} ${seconds} ${clock.unsafeCurrentTimeMillis()}`

@@ -72,9 +72,14 @@
  * **Reset.** `Fault` `ResyncRequired` in answer to `SyncInit`: the client has been away for longer than deletions are remembered.
  * It pulls the whole map, drops what the server doesn't have, keeps what it hasn't sent, and opens the map again.
  *
- * Close codes: 1000 done, 1001 server going away, 1002 message out of place, 1007 malformed frame, 1009 frame too large,
- * 1013 overloaded or too slow a reader, 4401 authentication failed, 4408 no `Auth` in time, 4409 another device has the node
- * id, 4410 the device has another connection, 4426 protocol version.
+ * **Slow readers.** While a client leaves much unread, the server sends no events of a map in which something changes. As soon
+ * as it has read what waits for it, it gets one `SyncAgain` for each such map, of which there is nothing more until it is opened
+ * again; `SyncRoot` brings what was left out. What was told before is complete, so that the cursor holds.
+ *
+ * Close codes: 1000 done, 1001 server going away, after a `GoingAway` where it does so in good order, 1002 message out of place,
+ * 1007 malformed frame, 1009 frame too large, 1011 a fault of the server's, 1013 overloaded or too slow a reader, 4401
+ * authentication failed, 4408 no `Auth` in time, 4409 another device has the node id, 4410 the device has another connection,
+ * 4426 protocol version.
  *
  * Versions: the client offers one, the server accepts its own and the one before, else `Fault` and 4426. Messages and
  * fields that a version doesn't know are refused.

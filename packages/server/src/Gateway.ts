@@ -14,9 +14,10 @@ import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { createServer, type IncomingMessage, type Server } from "node:http"
+import { createServer, type IncomingMessage, type Server, STATUS_CODES } from "node:http"
 import type { AddressInfo } from "node:net"
 import { resolve, sep } from "node:path"
 import type { Duplex } from "node:stream"
@@ -24,6 +25,9 @@ import { type WebSocket, WebSocketServer } from "ws"
 import { AddressUnavailable } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transport"
+import { Admission } from "./Admission.ts"
+import { Capacity } from "./Capacity.ts"
+import { clientOf } from "./ClientAddress.ts"
 import { Phase } from "./Phase.ts"
 import { isLoopback, ServerConfig, type Settings } from "./ServerConfig.ts"
 import { Sessions } from "./Session.ts"
@@ -156,15 +160,31 @@ const isWelcome = (settings: Settings, { headers: { host, origin } }: IncomingMe
   return isLoopback(settings.host) ? isLoopback(page.hostname.replace(/^\[|\]$/g, "")) : page.host === host
 }
 
-const refuse = (socket: Duplex, status: string): void => {
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
+/** Answers an upgrade that isn't granted, says why, and closes. */
+const refuse = (socket: Duplex, status: number, reason: string, retryAfterSeconds?: number): void => {
+  socket.end([
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    "Connection: close",
+    "Content-Type: text/plain; charset=utf-8",
+    "X-Content-Type-Options: nosniff",
+    `Content-Length: ${reason.length}`,
+    ...(retryAfterSeconds === undefined ? [] : [`Retry-After: ${retryAfterSeconds}`]),
+    "",
+    reason
+  ].join("\r\n"))
 }
 
-/** How long a peer may take to answer the closing handshake, in ms. */
+/** When to come again to a server that can't take anybody now. */
+const retryAfterSeconds = 5
+
+/** How long a peer may take to answer the closing handshake, in ms; when the server stops, this share of the time for that. */
 const closeMillisMax = 2_000
+const closeShare = 0.2
 
 const make = Effect.gen(function*() {
   const settings = yield* ServerConfig
+  const admission = yield* Admission
+  const capacity = yield* Capacity
   const phase = yield* Phase
   const sessions = yield* Sessions
 
@@ -182,11 +202,20 @@ const make = Effect.gen(function*() {
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Until the upgrade is done nobody else listens, and unheard this would end the process.
     socket.on("error", () => {})
-    if (request.url?.split("?", 1)[0] !== "/ws") return refuse(socket, "404 Not Found")
-    if (phase.current() !== "ready") return refuse(socket, "503 Service Unavailable")
-    if (webSockets.clients.size >= settings.connectionsMax) return refuse(socket, "503 Service Unavailable")
-    if (!isWelcome(settings, request)) return refuse(socket, "403 Forbidden")
-    webSockets.handleUpgrade(request, socket, head, (webSocket) => sessions.accept(toConnection(webSocket)))
+    const remote = request.socket.remoteAddress
+    if (remote === undefined) return socket.destroy()
+    if (request.url?.split("?", 1)[0] !== "/ws") return refuse(socket, 404, "not found")
+    if (!phase.serves()) return refuse(socket, 503, phase.current(), retryAfterSeconds)
+    if (webSockets.clients.size >= settings.connectionsMax) {
+      return refuse(socket, 503, "the server has as many connections as it may", retryAfterSeconds)
+    }
+    if (capacity.isFull()) return refuse(socket, 503, "the server's memory is used up", retryAfterSeconds)
+    if (!isWelcome(settings, request)) return refuse(socket, 403, "pages of this origin may not connect")
+    const forwardedFor = request.headers["x-forwarded-for"]
+    const address = clientOf(remote, forwardedFor?.toString(), settings.proxies)
+    const refusal = admission.knock(address)
+    if (refusal !== undefined) return refuse(socket, refusal.status, refusal.reason, refusal.retryAfterSeconds)
+    webSockets.handleUpgrade(request, socket, head, (webSocket) => sessions.accept(toConnection(webSocket), address))
   })
 
   const closed = Effect.async<void>((resume) => {
@@ -197,9 +226,16 @@ const make = Effect.gen(function*() {
     listen(server, settings.host, settings.port),
     () =>
       Effect.gen(function*() {
+        const timeoutMillis = Duration.toMillis(settings.shutdownTimeout)
+        const closingMillis = Math.min(closeMillisMax, timeoutMillis * closeShare)
+        phase.leaving()
+        yield* Effect.sleep(settings.shutdownNotice)
         const closing = yield* Effect.fork(closed)
-        yield* sessions.stop
-        yield* Effect.timeoutOption(Effect.interruptible(closing.await), closeMillisMax)
+        yield* Effect.timeoutOption(
+          Effect.interruptible(sessions.stop),
+          timeoutMillis - closingMillis - Duration.toMillis(settings.shutdownNotice)
+        )
+        yield* Effect.timeoutOption(Effect.interruptible(closing.await), closingMillis)
         for (const socket of webSockets.clients) socket.terminate()
         server.closeAllConnections()
         yield* closing.await
@@ -209,7 +245,9 @@ const make = Effect.gen(function*() {
 })
 
 /** The port of the configuration, open for as long as the scope is. */
-export const layer: Layer.Layer<Gateway, AddressUnavailable, Phase | ServerConfig | Sessions> = Layer.provide(
-  Layer.scoped(Gateway, make),
-  NodeHttpServer.layerContext
-)
+export const layer: Layer.Layer<Gateway, AddressUnavailable, Admission | Capacity | Phase | ServerConfig | Sessions> =
+  Layer
+    .provide(
+      Layer.scoped(Gateway, make),
+      NodeHttpServer.layerContext
+    )

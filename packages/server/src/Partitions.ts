@@ -28,6 +28,7 @@ import type { OpTuple } from "@topgun/core/Protocol"
 import * as Timestamp from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import type { Access } from "./Access.ts"
+import { Capacity } from "./Capacity.ts"
 import { Changes } from "./Changes.ts"
 import type { Batch, Row } from "./Persistence.ts"
 import { Persistence } from "./Persistence.ts"
@@ -131,6 +132,7 @@ const nothing: Source = { tree: new MerkleForest(), record: () => undefined }
 
 const make = Effect.gen(function*() {
   const { mapsMax } = yield* ServerConfig
+  const capacity = yield* Capacity
   const crdtStore = yield* CrdtStore
   const hlc = yield* Hlc
   const persistence = yield* Persistence
@@ -215,10 +217,39 @@ const make = Effect.gen(function*() {
     }
   }
 
+  /** Of all maps. */
+  let recordCount = 0
+
   /** Whether a record won. */
   const merge = (name: string, kind: Cell.MapKind, { cell, partition, record }: Row): boolean => {
     if (!maps.has(name)) makeMap(name, kind)
-    return storeOf(partition).map(name, kind).cells.merge(cell, record) !== undefined
+    const { cells } = storeOf(partition).map(name, kind)
+    const before = cells.recordCount
+    const won = cells.merge(cell, record) !== undefined
+    recordCount += cells.recordCount - before
+    return won
+  }
+
+  /** Judges, one after the other, which of so many operations would make a record that there is no room for. */
+  const roomFor = (operations: number): (map: string, row: Row) => Overloaded | undefined => {
+    const isFull = capacity.isFull()
+    let left = isFull ? 0 : capacity.recordsMax - recordCount
+    if (left >= operations) return () => undefined
+    const made = new Map<string, Set<string>>()
+    return (map, { cell, partition }) => {
+      const before = made.get(map)
+      if (before?.has(cell) === true || maps.get(map)?.record(cell, partition) !== undefined) return undefined
+      if (left <= 0) {
+        return new Overloaded({
+          what: isFull
+            ? "its memory is used up, and it takes no new records"
+            : "it has as many records as recordsMax allows"
+        })
+      }
+      left--
+      made.set(map, (before ?? new Set()).add(cell))
+      return undefined
+    }
   }
 
   /** Merges what was checked; answers what won. */
@@ -239,14 +270,16 @@ const make = Effect.gen(function*() {
     const rows: Array<Checked> = []
     const rejected: Array<Rejection> = []
     const fault = mapFault(map, kind, access)
+    const roomFault = roomFor(ops.length)
     for (const [sequence, key, row] of ops) {
       const checked = fault ?? check(part, key, row)
-      if ("_tag" in checked) {
-        rejected.push({ sequence, cause: checked._tag, reason: checked.message })
+      const judged = "_tag" in checked ? checked : roomFault(map, checked) ?? checked
+      if ("_tag" in judged) {
+        rejected.push({ sequence, cause: judged._tag, reason: judged.message })
         continue
       }
       accepted.push(sequence)
-      rows.push(checked)
+      rows.push(judged)
     }
     return { accepted, won: [mergeAll(part, rows)], rejected }
   }
@@ -281,12 +314,14 @@ const make = Effect.gen(function*() {
     const fault = partsFault(parts)
     if (fault !== undefined) return refuse(undefined, fault)
     const checkedParts: Array<readonly [part: Part, rows: ReadonlyArray<Checked>]> = []
+    const roomFault = roomFor(sequences.length)
     for (const part of parts) {
       const rows: Array<Checked> = []
       for (const [sequence, key, row] of part.ops) {
         const checked = check(part, key, row)
-        if ("_tag" in checked) return refuse(sequence, checked)
-        rows.push(checked)
+        const judged = "_tag" in checked ? checked : roomFault(part.map, checked) ?? checked
+        if ("_tag" in judged) return refuse(sequence, judged)
+        rows.push(judged)
       }
       checkedParts.push([part, rows])
     }
@@ -354,5 +389,5 @@ const make = Effect.gen(function*() {
 export const layer: Layer.Layer<
   Partitions,
   never,
-  CrdtStore | Hlc | PartitionRouter | Persistence | ServerConfig
+  Capacity | CrdtStore | Hlc | PartitionRouter | Persistence | ServerConfig
 > = Layer.effect(Partitions, make)

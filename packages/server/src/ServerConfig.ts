@@ -46,6 +46,48 @@ export interface Settings {
    */
   readonly connectionsMax: number
   /**
+   * How many reverse proxies stand in front of the server, one behind the other, each of which adds to `X-Forwarded-For`: a
+   * client's address is the one that the first of them saw. With fewer than there are all clients have the address of a proxy,
+   * and share its limits; with more, each chooses its own. With 0 the header isn't looked at. @default 0
+   */
+  readonly proxies: number
+  /**
+   * Connections of one address at a time, of which an IPv6 network of 64 bits is one; one more is answered 429. Lower values keep
+   * one machine from taking all that there are; too low ones shut out offices that share an address. @default 1000
+   */
+  readonly connectionsPerAddressMax: number
+  /**
+   * Connections of one user at a time; one more is closed with 1013. Each device of a user has one, whatever its tabs. Lower
+   * values keep a user from taking all that there are. @default 100
+   */
+  readonly connectionsPerUserMax: number
+  /**
+   * Connections that haven't said yet who they are, in all; one more is answered 503. Lower values spare memory when strangers
+   * come in numbers, and let fewer devices back at once after a restart. @default 1000
+   */
+  readonly unauthenticatedMax: number
+  /** As `unauthenticatedMax`, of one address; one more is answered 429. @default 100 */
+  readonly unauthenticatedPerAddressMax: number
+  /**
+   * New connections of one address a second, on average: four times as many at once. One more is answered 429, with the time to
+   * come again. Lower values spare a server that somebody connects to in a circle; too low ones keep offices that share an
+   * address waiting after a restart. @default 50
+   */
+  readonly connectsPerSecond: number
+  /**
+   * Tokens of one address that may be refused a minute; then no connection of it is accepted until it has waited (429). Lower
+   * values spare the verifier; too low ones let one wrong client shut out the others of its address. @default 30
+   */
+  readonly failedAuthsPerMinute: number
+  /**
+   * Operations of one user a second, on average, on whichever connections; of one address where users are anonymous. Whoever
+   * writes more isn't read until it is his turn, and nothing is lost. Lower values keep more for others, and let devices that come
+   * back with much wait longer. @default 20000
+   */
+  readonly operationsPerSecond: number
+  /** Operations beyond that at once, of one who has written little before. @default 100000 */
+  readonly operationsBurst: number
+  /**
    * Time for a new connection to say who it is, in ms. Lower values free what scanners hold sooner; too low ones refuse
    * devices on slow networks. @default 5000
    */
@@ -56,15 +98,33 @@ export interface Settings {
    */
   readonly authGraceMillis: number
   /**
-   * Bytes on their way to one client. A client that reads slower than others write is cut off beyond it and resyncs by
-   * the tree. Higher values ride out longer stalls, at that much memory for each stalled client. @default 1048576
+   * Bytes on their way to one client. From a quarter of it on events are left out, and the client is told to open their maps
+   * again once it has read the rest; beyond all of it the client is cut off. Higher values leave out less, at that much memory
+   * for each client that reads slowly. @default 1048576
    */
   readonly outboundBytesMax: number
+  /**
+   * How long a client that is behind may take to read what waits for it, in ms; then it is cut off. Higher values suit slower
+   * networks, and keep for longer what waits for clients that don't read at all. @default 10000
+   */
+  readonly drainMillisMax: number
   /**
    * Writes that wait for the database. When there are more, the connections that send writes aren't read until there is
    * room. Higher values absorb larger bursts, at the memory of that many records. @default 20000
    */
   readonly pendingCommitsMax: number
+  /**
+   * What the process may take up in memory, in bytes. Beyond it writes that would make a new record are rejected as `Overloaded`,
+   * while others go on, and new connections are answered 503, until there is room again. Lower values leave more to others on the
+   * machine; too high ones have the operating system kill the server. `undefined` for three quarters of what the machine, or the
+   * container, has. @default undefined
+   */
+  readonly memoryBytesMax: number | undefined
+  /**
+   * Records in all maps, tombstones included, beyond which writes that would make another are rejected as `Overloaded`. Each
+   * costs its bytes and some 100 more. @default 10000000
+   */
+  readonly recordsMax: number
   /** Maps that clients may create. Each costs some 100 kB once its keys are spread over all partitions. @default 1000 */
   readonly mapsMax: number
   /** Maps that one connection may have open. Higher values cost some 100 bytes each. @default 1000 */
@@ -73,6 +133,11 @@ export interface Settings {
   readonly callsMax: number
   /** How long stopping may take, with unsaved writes being saved. Then what is left is given up. @default 10 seconds */
   readonly shutdownTimeout: Duration.DurationInput
+  /**
+   * How much of `shutdownTimeout` a server that is told to stop goes on as if it weren't, with `/readyz` answering 503, so that
+   * load balancers send nobody any more. None is needed where nothing asks for `/readyz`. @default 0 seconds
+   */
+  readonly shutdownNotice: Duration.DurationInput
   /** A directory whose files are served over HTTP; `undefined` for none. @default undefined */
   readonly staticDir: string | undefined
   /** The least severe messages that are logged. @default "info" */
@@ -93,14 +158,27 @@ export const defaults: Settings = {
   policyFile: undefined,
   allowedOrigins: [],
   connectionsMax: 10_000,
+  proxies: 0,
+  connectionsPerAddressMax: 1_000,
+  connectionsPerUserMax: 100,
+  unauthenticatedMax: 1_000,
+  unauthenticatedPerAddressMax: 100,
+  connectsPerSecond: 50,
+  failedAuthsPerMinute: 30,
+  operationsPerSecond: 20_000,
+  operationsBurst: 100_000,
   authMillisMax: 5_000,
   authGraceMillis: 10_000,
   outboundBytesMax: 1024 * 1024,
+  drainMillisMax: 10_000,
   pendingCommitsMax: 20_000,
+  memoryBytesMax: undefined,
+  recordsMax: 10_000_000,
   mapsMax: 1_000,
   subscriptionsMax: 1_000,
   callsMax: 32,
   shutdownTimeout: Duration.seconds(10),
+  shutdownNotice: Duration.zero,
   staticDir: undefined,
   logLevel: "info",
   logFormat: "pretty"
@@ -152,9 +230,26 @@ const DurationText = Schema.transformOrFail(
   }
 )
 
+const unitBytes: Record<string, number> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4 }
+const bytesGrammar = /^(\d{1,15}) ?(B|KiB|MiB|GiB|TiB)?$/
+const BytesText = Schema.transformOrFail(
+  Schema.String,
+  Schema.Number.pipe(Schema.int(), Schema.between(16 * 1024 ** 2, Number.MAX_SAFE_INTEGER)),
+  {
+    strict: true,
+    decode: (text, _, ast) => {
+      const [, amount, unit = "B"] = bytesGrammar.exec(text) ?? []
+      return amount === undefined
+        ? Either.left(new ParseResult.Type(ast, text))
+        : Either.right(Number(amount) * unitBytes[unit]!)
+    },
+    encode: (bytes) => Either.right(String(bytes))
+  }
+)
+
 const Text = Schema.String.pipe(Schema.minLength(1))
 
-const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
+const fields: { readonly [K in keyof Settings]-?: Field<Exclude<Settings[K], undefined>> } = {
   port: count("TOPGUN_PORT", 0, 65_535),
   host: field("TOPGUN_HOST", Text, "a host name or address"),
   dataDir: field("TOPGUN_DATA_DIR", Text, "the path of a directory"),
@@ -171,14 +266,28 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
     "origins such as https://app.example.com, parted by commas, or *"
   ),
   connectionsMax: count("TOPGUN_CONNECTIONS_MAX", 1, 1_000_000),
+  proxies: count("TOPGUN_PROXIES", 0, 10),
+  connectionsPerAddressMax: count("TOPGUN_CONNECTIONS_PER_ADDRESS_MAX", 1, 1_000_000),
+  connectionsPerUserMax: count("TOPGUN_CONNECTIONS_PER_USER_MAX", 1, 1_000_000),
+  unauthenticatedMax: count("TOPGUN_UNAUTHENTICATED_MAX", 1, 1_000_000),
+  unauthenticatedPerAddressMax: count("TOPGUN_UNAUTHENTICATED_PER_ADDRESS_MAX", 1, 1_000_000),
+  connectsPerSecond: count("TOPGUN_CONNECTS_PER_SECOND", 1, 1_000_000),
+  failedAuthsPerMinute: count("TOPGUN_FAILED_AUTHS_PER_MINUTE", 1, 1_000_000),
+  // Slower, one message of operations would keep a connection silent for longer than its client waits.
+  operationsPerSecond: count("TOPGUN_OPERATIONS_PER_SECOND", 100, 1_000_000_000),
+  operationsBurst: count("TOPGUN_OPERATIONS_BURST", 1, 1_000_000_000),
   authMillisMax: count("TOPGUN_AUTH_MILLIS_MAX", 100, 600_000),
   authGraceMillis: count("TOPGUN_AUTH_GRACE_MILLIS", 0, 600_000),
   outboundBytesMax: count("TOPGUN_OUTBOUND_BYTES_MAX", 64 * 1024, 1024 * 1024 * 1024),
+  drainMillisMax: count("TOPGUN_DRAIN_MILLIS_MAX", 100, 600_000),
   pendingCommitsMax: count("TOPGUN_PENDING_COMMITS_MAX", 1, 10_000_000),
+  memoryBytesMax: field("TOPGUN_MAX_MEMORY", BytesText, "bytes, 16 MiB or more, such as 512MiB or 2GiB"),
+  recordsMax: count("TOPGUN_RECORDS_MAX", 1, 1_000_000_000),
   mapsMax: count("TOPGUN_MAPS_MAX", 1, 100_000),
   subscriptionsMax: count("TOPGUN_SUBSCRIPTIONS_MAX", 1, 100_000),
   callsMax: count("TOPGUN_CALLS_MAX", 1, 10_000),
   shutdownTimeout: field("TOPGUN_SHUTDOWN_TIMEOUT", DurationText, "a duration such as 10s or 500ms"),
+  shutdownNotice: field("TOPGUN_SHUTDOWN_NOTICE", DurationText, "a duration such as 5s"),
   staticDir: field("TOPGUN_STATIC_DIR", Text, "the path of a directory"),
   logLevel: choice("TOPGUN_LOG_LEVEL", ["trace", "debug", "info", "warning", "error", "fatal", "none"]),
   logFormat: choice("TOPGUN_LOG_FORMAT", ["pretty", "logfmt", "json"])
@@ -192,13 +301,17 @@ const names = new Map(Object.entries(fields).map(([key, { name }]) => [name, key
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host)
 
-const relationFaults = (settings: Settings): ReadonlyArray<string> =>
-  settings.auth === "loopback" && !isLoopback(settings.host)
+const relationFaults = (settings: Settings): ReadonlyArray<string> => [
+  ...(settings.auth === "loopback" && !isLoopback(settings.host)
     ? [
       `host "${settings.host}" can be reached from the network, and no way to authenticate is configured: ` +
       "listen on 127.0.0.1, or set TOPGUN_AUTH=none to let everyone in who reaches it"
     ]
-    : []
+    : []),
+  ...(Duration.greaterThan(settings.shutdownNotice, Duration.times(settings.shutdownTimeout, 0.5))
+    ? ["shutdownNotice takes more than half of shutdownTimeout, and too little is left for saving: raise the latter"]
+    : [])
+]
 
 const valueFaults = (settings: Settings): ReadonlyArray<string> =>
   Object.entries(fields).flatMap(([key, { expected, is }]) => {

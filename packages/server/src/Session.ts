@@ -6,8 +6,9 @@
  *
  * - It doesn't carry out the next message while too much of what the client asked for hasn't left yet, or while too many
  *   writes wait for the database. It stops reading then, so that the client comes to a halt.
- * - Events can't be held back like that. A client that lets more than `outboundBytesMax` pile up is cut off with 1013, and
- *   resyncs by the tree when it comes again.
+ * - Events can't be held back like that. While a client is behind, a map of which there is news is left out from there on; when
+ *   the client has read what waits for it, it is told once to open the map again, which brings what was left out.
+ * - A client that doesn't read within `drainMillisMax`, or lets more than `outboundBytesMax` pile up, is cut off with 1013.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -17,6 +18,7 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
 import * as GridError from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import { keyOf, type MapKind } from "@topgun/core/Cell"
@@ -27,6 +29,7 @@ import type { ServerConnection } from "@topgun/core/Transport"
 import { type Access, everything } from "./Access.ts"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
+import { Admission, type Seat } from "./Admission.ts"
 import { Authentication, type Principal } from "./Authentication.ts"
 import { Devices } from "./Devices.ts"
 import { Partitions } from "./Partitions.ts"
@@ -41,13 +44,22 @@ import { WriteAcks } from "./WriteAcks.ts"
 
 /** All sessions of this server. */
 export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
-  /** Serves a connection until it ends. One that comes while the server isn't ready is closed. */
-  readonly accept: (connection: ServerConnection) => void
+  /**
+   * Serves a connection until it ends. One that comes while the server isn't ready is closed. One without an address comes from
+   * within the process.
+   */
+  readonly accept: (connection: ServerConnection, address?: string) => void
   /** Sessions that are open, authenticated or not. */
   readonly count: () => number
-  /** Stops reading, waits until writes in hand are saved and acknowledged, and closes every session with 1001. */
+  /**
+   * Tells every client when to come back, stops reading, waits until writes in hand are saved and acknowledged, and closes every
+   * session with 1001, also when it is interrupted.
+   */
   readonly stop: Effect.Effect<void>
 }>() {}
+
+/** Events of one tick that come to more bytes leave before the others: what the medium takes doesn't pile up. */
+const eventFrameBytes = 64 * 1024
 
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
@@ -56,6 +68,11 @@ const internalError = 1011
 const expiryLookMillis = 60_000
 
 const tooManyMaps = new GridError.Overloaded({ what: "this connection has as many maps open as it may" })
+/**
+ * When clients are to come back to a server that stops, in ms: not before it may be up again, and, the more there are, the more
+ * spread out, so that they don't come all at once.
+ */
+const comeBackMillis = { least: 500, spread: 500, spreadPerSession: 2, spreadMax: 120_000 } as const
 
 const tuplesOf = (kind: MapKind, records: ReadonlyArray<KeyedRecord>): ReadonlyArray<Protocol.RecordTuple> =>
   records.map(([cell, record]) => [keyOf(kind, cell), record.row])
@@ -66,8 +83,10 @@ const accessesMax = 1_000
 type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.AuthExpired
 
 const make = Effect.gen(function*() {
-  const { authGraceMillis, authMillisMax, outboundBytesMax, shutdownTimeout, subscriptionsMax } = yield* ServerConfig
+  const { authGraceMillis, authMillisMax, drainMillisMax, outboundBytesMax, shutdownTimeout, subscriptionsMax } =
+    yield* ServerConfig
   const { verify } = yield* Authentication
+  const admission = yield* Admission
   const calls = yield* Calls
   const clock = yield* Effect.clock
   const devices = yield* Devices
@@ -82,8 +101,12 @@ const make = Effect.gen(function*() {
   const writeAcks = yield* WriteAcks
   const run = yield* FiberSet.makeRuntime<never, void>()
 
-  /** What a client asked for may take this much of the room, so that events find some as well. */
-  const repliesBytesMax = outboundBytesMax / 4
+  /** What a client asked for may take this much of the room: more than events, which therefore never keep it from being read. */
+  const repliesBytesMax = outboundBytesMax / 2
+  /** A client that has more than this to read is behind: its maps' events are left out. */
+  const eventsBytesMax = outboundBytesMax / 4
+  /** It has caught up when so much is left. */
+  const caughtUpBytes = outboundBytesMax / 8
 
   const open = new Set<Session>()
   /** The sessions of devices that were let in, by their node ids. */
@@ -91,6 +114,7 @@ const make = Effect.gen(function*() {
 
   class Session implements Writer {
     readonly #connection: ServerConnection
+    readonly #seat: Seat
     readonly #watch: Fiber.RuntimeFiber<void>
     #authenticated = false
     /** Under way while a token is verified; what else is there to be run is interrupted with the session. */
@@ -106,8 +130,12 @@ const make = Effect.gen(function*() {
     #caller: Caller | undefined
     /** What the session's user may do, by map, as far as it was asked for. */
     readonly #accesses = new Map<string, Access>()
+    /** Maps that were refused: should they be granted one day, the client is told. */
+    readonly #denied = new Set<string>()
     /** Maps that the client was told to open again. */
     readonly #reopening = new Set<string>()
+    /** The questions by which maps are opened whose views aren't complete yet. */
+    readonly #opening = new Map<string, number>()
     /** Lets go of the views that the session follows or waits for, by map. */
     readonly #releases = new Map<string, () => void>()
     // Messages that came and weren't carried out yet.
@@ -121,9 +149,14 @@ const make = Effect.gen(function*() {
     #outboxBytes = 0
     #flushing = false
     #durable = -1
+    /** Maps whose events are left out until the client opens them again, and whether it has been told to. */
+    readonly #gaps = new Map<string, "untold" | "told">()
+    #catchingUp = false
+    readonly #timers = new Set<Fiber.RuntimeFiber<void>>()
 
-    constructor(connection: ServerConnection) {
+    constructor(connection: ServerConnection, address: string | undefined) {
       this.#connection = connection
+      this.#seat = admission.enter(address)
       this.#watch = run(this.#watching)
     }
 
@@ -133,9 +166,18 @@ const make = Effect.gen(function*() {
 
     // --- Outbound ---
 
-    readonly send = (message: Protocol.ServerMessage): void => this.push(Protocol.encode(message))
+    readonly send = (message: Protocol.ServerMessage): void => this.#put(Protocol.encode(message))
 
-    readonly push = (message: Uint8Array): void => {
+    readonly push = (event: Uint8Array, map: string): void => {
+      if (this.#closed || this.#gaps.has(map)) return
+      // Only what the medium doesn't take at once counts: one batch of others may be larger than the room.
+      if (this.#outboxBytes > eventFrameBytes) this.#flush()
+      if (this.#connection.bufferedBytes() <= eventsBytesMax) return this.#put(event)
+      this.#gaps.set(map, "untold")
+      this.#flushSoon()
+    }
+
+    #put(message: Uint8Array): void {
       if (this.#closed) return
       this.#outbox.push(message)
       this.#outboxBytes += message.length
@@ -173,6 +215,47 @@ const make = Effect.gen(function*() {
       this.#outbox = []
       this.#outboxBytes = 0
       for (const frame of Protocol.frames(messages)) this.#connection.send(frame)
+      this.#catchUp()
+    }
+
+    /** As soon as the client has read what waits for it, it is told of its gaps: as many as there is room for at a time. */
+    #catchUp(): void {
+      if (this.#catchingUp || !this.#hasUntold()) return
+      this.#catchingUp = true
+      this.#whenRead(caughtUpBytes, () => {
+        this.#catchingUp = false
+        for (const [map, state] of this.#gaps) {
+          if (this.#outboxBytes > eventFrameBytes) break
+          if (state === "told") continue
+          this.#gaps.set(map, "told")
+          this.send({ _tag: "SyncAgain", map })
+        }
+      })
+    }
+
+    #hasUntold(): boolean {
+      for (const state of this.#gaps.values()) if (state === "untold") return true
+      return false
+    }
+
+    /** Goes on when at most so much waits for the client, which is cut off if that takes too long. */
+    #whenRead(bytesMax: number, goOn: () => void): void {
+      const spent = this.#after(drainMillisMax, () => this.#cut())
+      this.#connection.whenDrained(bytesMax, () => {
+        this.#timers.delete(spent)
+        spent.unsafeInterruptAsFork(FiberId.none)
+        if (!this.#closed) goOn()
+      })
+    }
+
+    /** Ends with the session. */
+    #after(millis: number, goOn: () => void): Fiber.RuntimeFiber<void> {
+      const timer = run(Effect.map(Effect.sleep(millis), () => {
+        this.#timers.delete(timer)
+        goOn()
+      }))
+      this.#timers.add(timer)
+      return timer
     }
 
     /** The client doesn't read: no use in sending it a `Fault`. */
@@ -221,12 +304,17 @@ const make = Effect.gen(function*() {
         this.#wait(() => persistence.onRoom(() => this.#resume()))
         return true
       }
+      const millis = message._tag === "OpBatch" ? this.#seat.waitMillis() : 0
+      if (millis > 0) {
+        this.#wait(() => this.#after(millis, () => this.#resume()))
+        return true
+      }
       if (this.#outboxBytes + this.#connection.bufferedBytes() <= repliesBytesMax) return false
       this.#wait(() =>
         // What the medium takes at once is gone after the flush; only a slow reader is waited for.
         queueMicrotask(() =>
           queueMicrotask(() => {
-            if (!this.#closed) this.#connection.whenDrained(repliesBytesMax, () => this.#resume())
+            if (!this.#closed) this.#whenRead(repliesBytesMax, () => this.#resume())
           })
         )
       )
@@ -268,12 +356,15 @@ const make = Effect.gen(function*() {
         case "Ping":
           return this.send({ _tag: "Pong", id: message.id, serverMillis: hlc.wallMillis() })
         case "OpBatch":
+          this.#seat.spend(message.ops.length)
           return this.#write(message)
         case "AuthRenew":
           return this.#renew(message)
         case "AuthKept":
           return devices.kept(this.#nodeId, message.secret)
         case "SyncInit":
+          // What it is told now has everything, and what comes after that is told again.
+          this.#gaps.delete(message.map)
           return this.#openMap(message)
         case "SyncBuckets":
           return this.#answer(
@@ -325,6 +416,8 @@ const make = Effect.gen(function*() {
         sessionOf.get(nodeId)?.replaced()
         sessionOf.set(nodeId, this)
         this.#nodeId = nodeId
+        const full = this.#seat.authenticated(verified.principal?.userId)
+        if (full !== undefined) return this.#fail(full, Protocol.closeCodes.overloaded)
         this.#authenticated = true
         this.#principal = verified.principal
         this.#watchExpiry()
@@ -352,7 +445,7 @@ const make = Effect.gen(function*() {
         if (expected !== undefined && actual !== expected) {
           return this.#refuse(id, new GridError.AuthUserChanged({ expected, actual }))
         }
-        const before = new Map(subscriptions.followed(this).map((map) => [map, this.#accessTo(map).viewKey]))
+        const before = new Map(this.#asked().map((map) => [map, this.#accessTo(map).viewKey]))
         this.#principal = verified.principal
         this.#watchExpiry()
         this.#accesses.clear()
@@ -380,6 +473,7 @@ const make = Effect.gen(function*() {
           const fault = failure._tag === "Some"
             ? failure.value
             : new GridError.AuthUnavailable({ reason: "the token could not be verified" })
+          if (fault._tag === "AuthRequired") this.#seat.authenticationFailed()
           return this.#guard(() => then({ _tag: "Failure", fault }))
         }
         const expiresAt = exit.value?.expiresAt
@@ -430,18 +524,28 @@ const make = Effect.gen(function*() {
 
     /** Another policy is in force. */
     judgeAnew(): void {
-      const whole = subscriptions.followed(this).filter((map) => subscriptions.follows(map, this)?.view === undefined)
+      const before = new Map(this.#asked().map((map) => [map, this.#accessTo(map).reads]))
       this.#accesses.clear()
-      this.#reopen((map) => !whole.includes(map) || this.#accessTo(map).reads !== "everything")
+      this.#reopen((map) => {
+        const now = this.#accessTo(map).reads
+        return now === "part" || now !== before.get(map)
+      })
+    }
+
+    /** The maps that the client wants to follow, be it in vain. */
+    #asked(): ReadonlyArray<string> {
+      return Array.from(new Set([...subscriptions.followed(this), ...this.#releases.keys(), ...this.#denied]))
     }
 
     /** Of maps of which something else may be read now nothing more is told, until the client opens them again. */
     #reopen(isDue: (map: string) => boolean): void {
-      for (const map of new Set([...subscriptions.followed(this), ...this.#releases.keys()])) {
+      for (const map of this.#asked()) {
         if (!isDue(map)) continue
+        this.#denied.delete(map)
+        // First, as it says why what is asked meanwhile is refused.
+        this.send({ _tag: "SyncAgain", map })
         this.#letGo(map)
         this.#reopening.add(map)
-        this.send({ _tag: "SyncAgain", map })
       }
     }
 
@@ -450,14 +554,21 @@ const make = Effect.gen(function*() {
       this.#reopening.delete(map)
       const access = this.#accessTo(map)
       if (access.reads === "nothing" || (access.reads === "part" && kind !== "lww")) {
+        if (this.#denied.size < subscriptionsMax) this.#denied.add(map)
         return this.#refuse(id, new GridError.PermissionDenied({ what: `read map "${map}"` }))
       }
       const fault = partitions.kindFault(map, kind)
       if (fault !== undefined) return this.#refuse(id, fault)
       this.#letGo(map)
+      this.#denied.delete(map)
       if (access.reads === "everything") return this.#follow(message, { kind })
       if (this.#releases.size >= subscriptionsMax) return this.#refuse(id, tooManyMaps)
-      this.#releases.set(map, views.open(map, access, (view) => this.#follow(message, { kind, view })))
+      this.#opening.set(map, id)
+      const release = views.open(map, access, (view) => {
+        this.#opening.delete(map)
+        this.#follow(message, { kind, view })
+      })
+      this.#releases.set(map, release)
     }
 
     #follow({ cursor, id, kind, map, root }: typeof Protocol.SyncInit.Type, following: Following): void {
@@ -482,6 +593,10 @@ const make = Effect.gen(function*() {
     }
 
     #letGo(map: string): void {
+      this.#gaps.delete(map)
+      const id = this.#opening.get(map)
+      if (id !== undefined) this.#refuse(id, new GridError.MapReopened({ map }))
+      this.#opening.delete(map)
       subscriptions.unfollow(map, this)
       this.#releases.get(map)?.()
       this.#releases.delete(map)
@@ -605,11 +720,15 @@ const make = Effect.gen(function*() {
       subscriptions.leave(this)
       for (const release of this.#releases.values()) release()
       this.#caller?.close()
-      for (const fiber of [this.#watch, this.#verifying, this.#expiring]) fiber?.unsafeInterruptAsFork(FiberId.none)
+      this.#seat.leave()
+      for (const fiber of [this.#watch, this.#verifying, this.#expiring, ...this.#timers]) {
+        fiber?.unsafeInterruptAsFork(FiberId.none)
+      }
     }
 
-    /** Takes nothing more from the client; acknowledgements still go out. */
-    halt(): void {
+    /** Takes nothing more from the client, which is told when to come back; acknowledgements still go out. */
+    halt(retryMillis: number): void {
+      if (this.#authenticated) this.send({ _tag: "GoingAway", retryMillis })
       this.#halted = true
       this.#waiting = true
       this.#connection.pause(true)
@@ -632,23 +751,23 @@ const make = Effect.gen(function*() {
   })
   yield* Effect.addFinalizer(() => Effect.sync(stopJudging))
 
-  const stop = Effect.suspend(() => {
+  const stop = Effect.gen(function*() {
     phase.stopping()
-    for (const session of open) session.halt()
-    return persistence.flush.pipe(
-      Effect.interruptible,
-      Effect.timeoutOption(shutdownTimeout),
-      Effect.zipRight(Effect.sync(() => {
-        for (const session of Array.from(open)) session.leave()
-      }))
+    const spread = Math.min(
+      comeBackMillis.spread + open.size * comeBackMillis.spreadPerSession,
+      comeBackMillis.spreadMax
     )
-  })
-  yield* Effect.addFinalizer(() => stop)
+    for (const session of open) session.halt(comeBackMillis.least + (yield* Random.nextIntBetween(0, spread + 1)))
+    yield* persistence.flush
+  }).pipe(Effect.ensuring(Effect.sync(() => {
+    for (const session of Array.from(open)) session.leave()
+  })))
+  yield* Effect.addFinalizer(() => Effect.timeoutOption(Effect.interruptible(stop), shutdownTimeout))
 
   return Sessions.of({
-    accept: (connection) => {
-      if (phase.current() !== "ready") return connection.close(Protocol.closeCodes.goingAway, "server not ready")
-      const session = new Session(connection)
+    accept: (connection, address) => {
+      if (!phase.serves()) return connection.close(Protocol.closeCodes.goingAway, "server not ready")
+      const session = new Session(connection, address)
       open.add(session)
       session.listen()
     },
@@ -660,6 +779,7 @@ const make = Effect.gen(function*() {
 export const layer: Layer.Layer<
   Sessions,
   never,
+  | Admission
   | Calls
   | Devices
   | Hlc

@@ -17,8 +17,11 @@ import { type View, type ViewChange, Views } from "./Views.ts"
 
 /** One who is told of events. */
 export interface Subscriber {
-  /** Takes an encoded message. It's shared with other subscribers: never written to. */
-  readonly push: (message: Uint8Array) => void
+  /**
+   * Takes an encoded event of a map. It's shared with other subscribers: never written to. One that can't take it may leave it
+   * out, and what comes of that map later, too.
+   */
+  readonly push: (event: Uint8Array, map: string) => void
 }
 
 /** What somebody follows. */
@@ -134,7 +137,7 @@ export const layer: Layer.Layer<Subscriptions, never, ServerConfig | Views> = La
             const change = changes.get(view)
             if (events === undefined && change !== undefined) partial.set(view, events = changesOf(batch.map, change))
           }
-          for (const event of events ?? []) subscriber.push(event)
+          for (const event of events ?? []) subscriber.push(event, batch.map)
         }
       },
       reveal: (batch, ops, writer) => {
@@ -142,7 +145,7 @@ export const layer: Layer.Layer<Subscriptions, never, ServerConfig | Views> = La
         if (following === undefined || following.kind !== batch.kind) return
         const { view } = following
         if (view === undefined) {
-          for (const event of eventsOf(batch, batch.amended)) writer.push(event)
+          for (const event of eventsOf(batch, batch.amended)) writer.push(event, batch.map)
           return
         }
         const records: Array<readonly [string, { readonly row: Uint8Array }]> = []
@@ -152,7 +155,7 @@ export const layer: Layer.Layer<Subscriptions, never, ServerConfig | Views> = La
           if (shown === undefined) withdrawn.push(key)
           else if (Value.compareBytes(shown.row, row) !== 0) records.push([key, shown])
         }
-        for (const event of changesOf(batch.map, { records, withdrawn })) writer.push(event)
+        for (const event of changesOf(batch.map, { records, withdrawn })) writer.push(event, batch.map)
       }
     })
   })

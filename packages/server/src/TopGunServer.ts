@@ -13,8 +13,10 @@ import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import type { ServerConnection } from "@topgun/core/Transport"
+import * as Admission from "./Admission.ts"
 import { Authentication } from "./Authentication.ts"
 import * as Calls from "./Calls.ts"
+import * as Capacity from "./Capacity.ts"
 import * as Devices from "./Devices.ts"
 import * as Gateway from "./Gateway.ts"
 import * as Partitions from "./Partitions.ts"
@@ -32,8 +34,8 @@ import * as WriteAcks from "./WriteAcks.ts"
 export class TopGunServer extends Context.Tag("@topgun/server/TopGunServer")<TopGunServer, {
   /** Where it listens; `undefined` for one without sockets. */
   readonly address: Gateway.Address | undefined
-  /** Serves a connection that came some other way than through the gateway. */
-  readonly accept: (connection: ServerConnection) => void
+  /** Serves a connection that came some other way than through the gateway, from an address where that has limits. */
+  readonly accept: (connection: ServerConnection, address?: string) => void
   readonly status: Effect.Effect<ServerStatus>
 }>() {}
 
@@ -60,7 +62,9 @@ const layerMachine = layerCalls.pipe(
   Layer.provide(Subscriptions.layer),
   Layer.provide(Views.layer),
   Layer.provide(Devices.layer),
+  Layer.provideMerge(Admission.layer),
   Layer.provideMerge(Partitions.layer),
+  Layer.provideMerge(Capacity.layer),
   Layer.provideMerge(Phase.layer)
 )
 

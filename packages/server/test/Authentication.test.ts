@@ -2,6 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { AuthRequired } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import * as Authentication from "@topgun/server/Authentication"
+import * as PermissionPolicy from "@topgun/server/PermissionPolicy"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -30,6 +31,7 @@ const verify = (token: string): Effect.Effect<Authentication.Principal, AuthRequ
 
 const layerVerified = TopGunServer.layerInProcess({ auth: "token", authGraceMillis: 2_000 }).pipe(
   Layer.provide(Authentication.layerVerifier(verify)),
+  Layer.provide(PermissionPolicy.layer(PermissionPolicy.everything)),
   Layer.provide(Logger.remove(Logger.defaultLogger))
 )
 

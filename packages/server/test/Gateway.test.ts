@@ -15,7 +15,7 @@ import { request } from "node:http"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { WebSocket } from "ws"
-import { auth, batch, openMap, overSocket, overSocketReady, put } from "./PlainClient.ts"
+import { auth, batch, noise, openMap, overSocket, overSocketReady, put } from "./PlainClient.ts"
 
 const codes = Protocol.closeCodes
 
@@ -90,31 +90,52 @@ describe("Gateway", () => {
       yield* bystander.take("Pong")
     }).pipe(Effect.provide(layer)))
 
-  it.scoped("cuts off a reader that stops reading, whose events would fill the memory, and serves the others", () =>
-    Effect.gen(function*() {
-      const { address, status } = yield* TopGunServer.TopGunServer
-      const reader = new WebSocket(`ws://${address!.host}:${address!.port}/ws`)
-      yield* Effect.addFinalizer(() => Effect.sync(() => reader.terminate()))
-      yield* Effect.async<void>((resume) => {
-        reader.once("open", () => {
-          reader.send(Protocol.frame([auth, openMap("todos")].map(Protocol.encode)))
-          reader.once("message", () => {
-            reader.pause()
-            resume(Effect.void)
+  for (const readsAgain of [true, false]) {
+    it.scoped(
+      readsAgain
+        ? "tells a reader that stopped reading for a while of its gaps, and serves the others meanwhile"
+        : "cuts off a reader that stops reading, and serves the others meanwhile",
+      () =>
+        Effect.gen(function*() {
+          const { address, status } = yield* TopGunServer.TopGunServer
+          const reader = new WebSocket(`ws://${address!.host}:${address!.port}/ws`)
+          yield* Effect.addFinalizer(() => Effect.sync(() => reader.terminate()))
+          const gaps: Array<string> = []
+          yield* Effect.async<void>((resume) => {
+            reader.once("open", () => {
+              reader.send(Protocol.frame([auth, openMap("todos")].map(Protocol.encode)))
+              reader.on("message", (data: Buffer) => {
+                for (const message of Protocol.decodeFromServer(new Uint8Array(data))) {
+                  if (message._tag === "SyncAgain") gaps.push(message.map)
+                  if (message._tag !== "SyncRoot") continue
+                  reader.pause()
+                  resume(Effect.void)
+                }
+              })
+            })
           })
-        })
-      })
-      const writer = yield* overSocketReady
-      const text = "x".repeat(200_000)
-      // What the two kernels take in is tens of frames at most.
-      let frames = 0
-      while ((yield* status).connections === 2 && frames < 500) {
-        yield* writer.send(batch("todos", "APPLIED", frames, [["1", put(text, frames)]]))
-        yield* writer.take("OpAck")
-        frames++
-      }
-      expect((yield* status).connections).toBe(1)
-    }).pipe(Effect.provide(layer)))
+          const writer = yield* overSocketReady
+          const bytes = noise(200_000)
+          // Much more than two kernels take in.
+          for (let frames = 0; frames < 100; frames++) {
+            yield* writer.send(batch("todos", "APPLIED", frames, [["1", put(bytes, frames)]]))
+            yield* writer.take("OpAck")
+          }
+          expect((yield* status).connections).toBe(2)
+          if (readsAgain) {
+            reader.resume()
+            yield* Effect.async<void>((resume) =>
+              void reader.on("message", () => gaps.length > 0 && resume(Effect.void))
+            )
+            expect(gaps).toEqual(["todos"])
+          }
+          yield* TestClock.adjust(3_000)
+          expect((yield* status).connections).toBe(readsAgain ? 2 : 1)
+          yield* writer.send({ _tag: "Ping", id: 1 })
+          yield* writer.take("Pong")
+        }).pipe(Effect.provide(TopGunServer.layer({ ...inMemory, drainMillisMax: 3_000 })))
+    )
+  }
 
   it.scoped("closes text frames with 1007", () =>
     Effect.gen(function*() {
@@ -218,6 +239,33 @@ describe("Gateway", () => {
       yield* TestClock.adjust("2 seconds")
       yield* stopping
       deaf.terminate()
+    }))
+
+  it.effect("says that it will stop before it does: it isn't ready any more, and serves for as long as it's told to", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(
+        TopGunServer.layer({ ...inMemory, shutdownNotice: "4 seconds" }),
+        scope
+      )
+      yield* Effect.scoped(Effect.gen(function*() {
+        const before = yield* overSocketReady
+        const stopping = yield* Effect.fork(Scope.close(scope, Exit.void))
+        yield* Effect.yieldNow()
+        expect(yield* get("/readyz")).toMatchObject({ status: 503, body: "leaving" })
+        expect(yield* get("/livez")).toMatchObject({ status: 200 })
+        yield* TestClock.adjust(3_999)
+        const late = yield* overSocketReady
+        expect(before.untaken("GoingAway")).toBe(0)
+        yield* late.send(batch("todos", "APPLIED", 0, [["1", put("x")]]))
+        yield* late.take("OpAck")
+        yield* TestClock.adjust(1)
+        for (const client of [before, late]) {
+          yield* client.take("GoingAway")
+          expect((yield* client.closed).code).toBe(codes.goingAway)
+        }
+        yield* stopping
+      })).pipe(Effect.provide(context))
     }))
 
   it.effect("closes its clients with 1001 when it stops, and the port is free again", () =>

@@ -142,6 +142,27 @@ describe("Of a map that may be read in part", () => {
       }
     }).pipe(Effect.provide(layer)))
 
+  it.effect("one that is asked for anew before it is complete is answered both times, the first time that it is opened again", () =>
+    Effect.gen(function*() {
+      const policies = yield* PermissionPolicy.PermissionPolicy
+      const admin = yield* enter("bob admin")
+      for (let at = 0; at < 2_000; at += 500) {
+        const rows = Array.from({ length: 500 }, (_, i) => [`${at + i}`, put({ owner: "alice" })] as const)
+        yield* admin.send(batch("notes", "APPLIED", sequence, rows))
+        sequence += 500
+        yield* admin.take("OpAck")
+      }
+      const alice = yield* enter("alice")
+      yield* alice.send(openMap("notes", 1))
+      yield* alice.send(openMap("notes", 2))
+      expect(yield* alice.take("Fault")).toMatchObject({ id: 1, cause: "MapReopened" })
+      yield* policies.replace(policy)
+      yield* alice.take("SyncAgain")
+      expect(yield* alice.take("Fault")).toMatchObject({ id: 2, cause: "MapReopened" })
+      yield* alice.send(openMap("notes", 3))
+      expect(yield* alice.take("SyncRoot")).toMatchObject({ id: 3, partial: true })
+    }).pipe(Effect.provide(layer)))
+
   it.effect("fields that may not be read aren't sent, and a change of them isn't told", () =>
     Effect.gen(function*() {
       const admin = yield* enter("bob admin")
@@ -260,6 +281,13 @@ describe("A change of what may be read", () => {
       expect((yield* open(alice, "notes", 9)).partial).toBe(true)
       yield* write(admin, "notes", "1", { owner: "alice" })
       expect(yield* eventOf(alice)).toEqual([["1", { owner: "alice" }]])
+      // And when it is granted after all, it is told.
+      yield* policies.replace(policy)
+      expect([(yield* alice.take("SyncAgain")).map, (yield* alice.take("SyncAgain")).map].sort()).toEqual([
+        "news",
+        "notes"
+      ])
+      yield* open(alice, "news", 10)
       // Whoever may read as before isn't disturbed.
       expect(admin.untaken("SyncAgain")).toBe(0)
     }).pipe(Effect.provide(layer)))

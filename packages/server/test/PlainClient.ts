@@ -26,6 +26,12 @@ export const removal = (millis = 1_000, counter = 0, writer = nodeId): Uint8Arra
 export const put = (value: unknown, millis = 1_000, counter = 0, writer = nodeId): Uint8Array =>
   LwwRecord.put({ millis, counter, nodeId: writer }, encodeValue(value)).row
 
+/** Bytes that don't become fewer by being deflated. */
+export const noise = (length: number): Uint8Array => {
+  let state = 1
+  return Uint8Array.from({ length }, () => (state = Math.imul(state, 1_664_525) + 1_013_904_223) >>> 24)
+}
+
 export type Tagged<Tag> = Extract<Protocol.ServerMessage, { readonly _tag: Tag }>
 
 export interface PlainClient {

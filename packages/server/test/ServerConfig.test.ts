@@ -30,14 +30,27 @@ describe("ServerConfig", () => {
         TOPGUN_STORAGE: "memory",
         TOPGUN_ALLOWED_ORIGINS: "https://a.example, http://localhost:5173",
         TOPGUN_SHUTDOWN_TIMEOUT: "30s",
+        TOPGUN_SHUTDOWN_NOTICE: "5s",
         TOPGUN_LOG_LEVEL: "debug",
         TOPGUN_LOG_FORMAT: "json",
         TOPGUN_STATIC_DIR: "/srv/www",
         TOPGUN_CONNECTIONS_MAX: "50",
+        TOPGUN_PROXIES: "2",
+        TOPGUN_CONNECTIONS_PER_ADDRESS_MAX: "20",
+        TOPGUN_CONNECTIONS_PER_USER_MAX: "21",
+        TOPGUN_UNAUTHENTICATED_MAX: "22",
+        TOPGUN_UNAUTHENTICATED_PER_ADDRESS_MAX: "23",
+        TOPGUN_CONNECTS_PER_SECOND: "24",
+        TOPGUN_FAILED_AUTHS_PER_MINUTE: "25",
+        TOPGUN_OPERATIONS_PER_SECOND: "1000",
+        TOPGUN_OPERATIONS_BURST: "27",
         TOPGUN_AUTH_MILLIS_MAX: "1000",
         TOPGUN_AUTH_GRACE_MILLIS: "2000",
         TOPGUN_OUTBOUND_BYTES_MAX: "2097152",
+        TOPGUN_DRAIN_MILLIS_MAX: "5000",
         TOPGUN_PENDING_COMMITS_MAX: "100",
+        TOPGUN_MAX_MEMORY: "512MiB",
+        TOPGUN_RECORDS_MAX: "1000",
         TOPGUN_MAPS_MAX: "3",
         TOPGUN_SUBSCRIPTIONS_MAX: "4",
         TOPGUN_CALLS_MAX: "5"
@@ -50,14 +63,27 @@ describe("ServerConfig", () => {
         storage: "memory",
         allowedOrigins: ["https://a.example", "http://localhost:5173"],
         shutdownTimeout: Duration.seconds(30),
+        shutdownNotice: Duration.seconds(5),
         logLevel: "debug",
         logFormat: "json",
         staticDir: "/srv/www",
         connectionsMax: 50,
+        proxies: 2,
+        connectionsPerAddressMax: 20,
+        connectionsPerUserMax: 21,
+        unauthenticatedMax: 22,
+        unauthenticatedPerAddressMax: 23,
+        connectsPerSecond: 24,
+        failedAuthsPerMinute: 25,
+        operationsPerSecond: 1_000,
+        operationsBurst: 27,
         authMillisMax: 1_000,
         authGraceMillis: 2_000,
         outboundBytesMax: 2_097_152,
+        drainMillisMax: 5_000,
         pendingCommitsMax: 100,
+        memoryBytesMax: 536_870_912,
+        recordsMax: 1_000,
         mapsMax: 3,
         subscriptionsMax: 4,
         callsMax: 5
@@ -73,6 +99,22 @@ describe("ServerConfig", () => {
           "TOPGUN_PORT is \"http\": expected an integer from 0 to 65535",
           "TOPGUN_STORAGE is \"redis\": expected one of sqlite, memory"
         ])
+    }))
+
+  it.effect("reads amounts of memory in bytes and in binary units", () =>
+    Effect.gen(function*() {
+      for (const [text, bytes] of [["16777216", 16_777_216], ["2GiB", 2 ** 31], ["16384 KiB", 16_777_216]] as const) {
+        expect((yield* settingsOf({ TOPGUN_MAX_MEMORY: text })).memoryBytesMax).toBe(bytes)
+      }
+      for (const text of ["", "1MiB", "512MB", "-1GiB", "1e9", "9999999TiB"]) {
+        expect(yield* faultsOf({ TOPGUN_MAX_MEMORY: text })).toEqual([expect.stringContaining("16 MiB or more")])
+      }
+    }))
+
+  it.effect("leaves a server that stops time for saving after its notice", () =>
+    Effect.gen(function*() {
+      expect(yield* faultsOf({ TOPGUN_SHUTDOWN_NOTICE: "6s" })).toEqual([expect.stringContaining("shutdownNotice")])
+      yield* settingsOf({ TOPGUN_SHUTDOWN_NOTICE: "5s" })
     }))
 
   it.effect("passes over the links that Kubernetes makes for a service of this name, and what is the command line's", () =>

@@ -13,6 +13,7 @@ import {
   inProcessReady,
   make,
   nodeId,
+  noise,
   openMap,
   peerOver,
   put,
@@ -325,7 +326,7 @@ describe("Session", () => {
         const reader = make(stuck.mine)
         yield* reader.send(auth, openMap("todos"))
         yield* reader.take("SyncRoot")
-        stuck.buffered = 512 * 1024
+        stuck.buffered = 512 * 1024 + 1
         yield* reader.send(openMap("todos", 2), openMap("todos", 3))
         yield* reader.send({ _tag: "Ping", id: 4 })
         yield* settled
@@ -337,6 +338,174 @@ describe("Session", () => {
         yield* reader.take("Pong")
         expect(reader.untaken("SyncRoot")).toBe(2)
       }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("is spared events while it is behind, and is told once to open each map again of which there were any", () =>
+      Effect.gen(function*() {
+        const { accept } = yield* TopGunServer.TopGunServer
+        const stuck = makeStuck()
+        accept(stuck.served)
+        const reader = make(stuck.mine)
+        yield* reader.send(auth, openMap("todos", 1), openMap("notes", 2), openMap("quiet", 3))
+        for (let n = 0; n < 3; n++) yield* reader.take("SyncRoot")
+        const writer = yield* inProcessReady
+        const write = (map: string, sequence: number) =>
+          Effect.zipRight(
+            writer.send(batch(map, "APPLIED", sequence, [["1", put(sequence, 1_000 + sequence)]])),
+            writer.take("OpAck")
+          )
+        stuck.buffered = 256 * 1024
+        yield* write("todos", 0)
+        yield* settled
+        expect((yield* reader.take("ServerEvent")).records).toHaveLength(1)
+        stuck.buffered = 256 * 1024 + 1
+        yield* write("todos", 1)
+        yield* write("notes", 2)
+        yield* write("todos", 3)
+        yield* settled
+        expect(reader.untaken("ServerEvent") + reader.untaken("SyncAgain")).toBe(0)
+        stuck.buffered = 128 * 1024 + 1
+        yield* settled
+        expect(reader.untaken("SyncAgain")).toBe(0)
+        stuck.buffered = 128 * 1024
+        expect((yield* reader.take("SyncAgain")).map).toBe("todos")
+        expect((yield* reader.take("SyncAgain")).map).toBe("notes")
+        // An event now would say that what was left out is with the client.
+        yield* write("todos", 4)
+        yield* settled
+        expect(reader.untaken("ServerEvent") + reader.untaken("SyncAgain")).toBe(0)
+        yield* reader.send(openMap("todos", 4))
+        yield* reader.take("SyncRoot")
+        yield* write("todos", 5)
+        expect((yield* reader.take("ServerEvent")).records).toHaveLength(1)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("that opens a map again by itself isn't told to", () =>
+      Effect.gen(function*() {
+        const { accept } = yield* TopGunServer.TopGunServer
+        const stuck = makeStuck()
+        accept(stuck.served)
+        const reader = make(stuck.mine)
+        yield* reader.send(auth, openMap("todos"))
+        yield* reader.take("SyncRoot")
+        const writer = yield* inProcessReady
+        stuck.buffered = 256 * 1024 + 1
+        yield* writer.send(batch("todos", "APPLIED", 0, [["1", put("x")]]))
+        yield* writer.take("OpAck")
+        yield* reader.send(openMap("todos", 2))
+        yield* reader.take("SyncRoot")
+        stuck.buffered = 0
+        yield* settled
+        expect(reader.untaken("SyncAgain")).toBe(0)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("gets acknowledgements and pongs while its events are left out", () =>
+      Effect.gen(function*() {
+        const { accept } = yield* TopGunServer.TopGunServer
+        const stuck = makeStuck()
+        accept(stuck.served)
+        const reader = make(stuck.mine)
+        yield* reader.send(auth, openMap("todos"))
+        yield* reader.take("SyncRoot")
+        const writer = yield* inProcessReady
+        stuck.buffered = 512 * 1024
+        yield* writer.send(batch("todos", "APPLIED", 0, [["1", put("x")]]))
+        yield* writer.take("OpAck")
+        yield* reader.send({ _tag: "Ping", id: 9 }, batch("todos", "APPLIED", 0, [["2", put("y")]]))
+        expect((yield* reader.take("Pong")).id).toBe(9)
+        expect((yield* reader.take("OpAck")).sequences).toEqual([0])
+        expect(reader.untaken("ServerEvent")).toBe(0)
+      }).pipe(Effect.provide(layerMemory)))
+
+    it.effect("is cut off with 1013 when it doesn't read in time, events or answers, and not a moment before", () =>
+      Effect.gen(function*() {
+        const { accept } = yield* TopGunServer.TopGunServer
+        const follower = makeStuck()
+        accept(follower.served)
+        const asker = makeStuck()
+        accept(asker.served)
+        const writer = yield* inProcessReady
+        const readers = [make(follower.mine), make(asker.mine)]
+        for (const [n, reader] of readers.entries()) {
+          yield* reader.send({ ...auth, nodeId: `reader000000000${n}` }, openMap("todos"))
+          yield* reader.take("SyncRoot")
+        }
+        follower.buffered = 256 * 1024 + 1
+        asker.buffered = 512 * 1024 + 1
+        yield* writer.send(batch("todos", "APPLIED", 0, [["1", put("x")]]))
+        yield* writer.take("OpAck")
+        yield* readers[1]!.send({ _tag: "Ping", id: 1 })
+        yield* settled
+        yield* TestClock.adjust(2_999)
+        const { status } = yield* TopGunServer.TopGunServer
+        expect((yield* status).connections).toBe(3)
+        yield* TestClock.adjust(1)
+        for (const reader of readers) expect((yield* reader.closed).code).toBe(codes.overloaded)
+        expect((yield* status).connections).toBe(1)
+      }).pipe(Effect.provide(TopGunServer.layerInProcess({ drainMillisMax: 3_000 }))))
+
+    it.effect("costs no more than its room, however many maps and bytes others write", () =>
+      Effect.gen(function*() {
+        const { accept } = yield* TopGunServer.TopGunServer
+        const stuck = makeStuck({ isPaused: true })
+        accept(stuck.served)
+        const reader = make(stuck.mine)
+        const maps = Array.from({ length: 500 }, (_, n) => `${"m".repeat(250)}${n}`)
+        yield* reader.send(auth)
+        yield* settled
+        for (const [n, map] of maps.entries()) {
+          yield* reader.send(openMap(map, n))
+          yield* settled
+          stuck.buffered = 0
+        }
+        const writer = yield* inProcessReady
+        let sequence = 0
+        let most = 0
+        const writeAll = Effect.gen(function*() {
+          for (const map of maps) {
+            yield* writer.send(batch(map, "APPLIED", sequence, [["1", put(noise(10_000), 1_000 + sequence)]]))
+            sequence++
+            yield* writer.take("OpAck")
+            most = Math.max(most, stuck.buffered)
+          }
+        })
+        yield* writeAll
+        expect(most).toBeGreaterThan(256 * 1024)
+        expect(most).toBeLessThan(640 * 1024)
+        const events = reader.untaken("ServerEvent")
+        expect(reader.untaken("SyncAgain")).toBe(0)
+        stuck.buffered = 128 * 1024
+        yield* settled
+        const first = reader.untaken("SyncAgain")
+        expect(stuck.buffered).toBeLessThan(256 * 1024)
+        // What it's told of gaps is read in portions, too.
+        expect(first).toBeGreaterThan(0)
+        expect(first).toBeLessThan(maps.length - events)
+        while (stuck.buffered > 0) {
+          stuck.buffered = 0
+          yield* settled
+        }
+        expect(reader.untaken("SyncAgain")).toBe(maps.length - events)
+        expect(reader.untaken("ServerEvent")).toBe(events)
+      }).pipe(Effect.provide(layerMemory)))
+  })
+
+  describe("a server that goes away", () => {
+    it.effect("tells each client to come back at another time, the more there are the more spread out", () =>
+      Effect.gen(function*() {
+        const delaysOf = (count: number) =>
+          Effect.gen(function*() {
+            const clients = yield* Effect.provide(Effect.replicateEffect(inProcessReady, count), layerMemory)
+            return yield* Effect.forEach(clients, (client) =>
+              Effect.map(client.take("GoingAway"), ({ retryMillis }) => retryMillis))
+          })
+        const few = yield* delaysOf(10)
+        const many = yield* delaysOf(500)
+        for (const delays of [few, many]) expect(Math.min(...delays)).toBeGreaterThanOrEqual(500)
+        expect(new Set(few).size).toBeGreaterThan(1)
+        expect(Math.max(...few)).toBeLessThanOrEqual(500 + 500 + 2 * 10)
+        expect(Math.max(...many)).toBeGreaterThan(1_100)
+        expect(Math.max(...many)).toBeLessThanOrEqual(500 + 500 + 2 * 500)
+      }))
   })
 
   it.effect("closes with 1001 when the server goes away", () =>
@@ -346,15 +515,26 @@ describe("Session", () => {
     }))
 })
 
-/** A connection whose server's end believes that `buffered` bytes haven't left. */
-const makeStuck = () => {
+/** A connection whose server's end believes that `buffered` bytes haven't left: with `isPaused` all that it has sent since. */
+const makeStuck = ({ isPaused = false } = {}) => {
   const [mine, theirs] = makePair()
   let buffered = 0
   const drain = makeDrain(() => buffered)
-  const served: ServerConnection = { ...theirs, bufferedBytes: () => buffered, whenDrained: drain.whenDrained }
+  const served: ServerConnection = {
+    ...theirs,
+    send: (frame) => {
+      if (isPaused) buffered += frame.length
+      theirs.send(frame)
+    },
+    bufferedBytes: () => buffered,
+    whenDrained: drain.whenDrained
+  }
   return {
     mine,
     served,
+    get buffered() {
+      return buffered
+    },
     set buffered(bytes: number) {
       buffered = bytes
       drain.left()
