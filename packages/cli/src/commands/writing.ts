@@ -13,7 +13,12 @@ import * as Parameters from "./parameters.ts"
 export const concernOf = (client: Client): Effect.Effect<WriteConcern, CommandFailed, Output> =>
   Effect.gen(function*() {
     const { note } = yield* Output
-    const { storage } = yield* Effect.mapError(client.serverStatus, ({ message }) => new CommandFailed({ message }))
+    const storage = yield* client.serverStatus.pipe(
+      Effect.map((status) => status.storage),
+      // Whoever may only write learns from the write itself whether the server has a database.
+      Effect.catchTag("PermissionDenied", () => Effect.succeed("unknown")),
+      Effect.mapError(({ message }) => new CommandFailed({ message }))
+    )
     if (storage !== "memory") return "PERSISTED"
     note("Note: this server keeps its data in memory; what is written is gone when it stops")
     return "APPLIED"
