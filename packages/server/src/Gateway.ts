@@ -24,8 +24,9 @@ import { type WebSocket, WebSocketServer } from "ws"
 import { AddressUnavailable } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transport"
+import { isLoopback } from "./Loopback.ts"
 import { Phase } from "./Phase.ts"
-import { isLoopback, ServerConfig, type Settings } from "./ServerConfig.ts"
+import { ServerConfig, type Settings } from "./ServerConfig.ts"
 import { Sessions } from "./Session.ts"
 
 /** Where a server listens. */

@@ -13,7 +13,7 @@ import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import type { ServerConnection } from "@topgun/core/Transport"
-import { Authentication } from "./Authentication.ts"
+import { Authentication, layerConfigured } from "./Authentication.ts"
 import * as Calls from "./Calls.ts"
 import * as Devices from "./Devices.ts"
 import * as Gateway from "./Gateway.ts"
@@ -72,7 +72,10 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
   const { auth } = yield* ServerConfig.ServerConfig
   if (auth === "token" && (yield* Authentication).isAnonymous) {
     return yield* new ConfigInvalid({
-      faults: ["auth is \"token\", and nothing here verifies tokens: provide Authentication.layerVerifier"]
+      faults: [
+        "auth is \"token\", and nothing here verifies tokens: set TOPGUN_JWT_SECRET, TOPGUN_JWT_PUBLIC_KEY or " +
+        "TOPGUN_JWKS_URL, or provide Authentication.layerJwt or Authentication.layerVerifier"
+      ]
     })
   }
 
@@ -104,13 +107,18 @@ export const layerParts: Layer.Layer<
       ({ address }) => Effect.logInfo(`Listening on ws://${address.host}:${address.port}/ws`)
     ),
     (gateway) => serve(Option.some(gateway))
-  ).pipe(Layer.effect(TopGunServer), Layer.provide(Gateway.layer), Layer.provide(layerMachine))
+  ).pipe(
+    Layer.effect(TopGunServer),
+    Layer.provide(Gateway.layer),
+    Layer.provide(layerMachine),
+    Layer.provide(layerConfigured)
+  )
 
 /** A server of the given parts without sockets: connections come through `accept`. */
 export const layerPartsInProcess: Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable, Parts> = Layer.effect(
   TopGunServer,
   serve(Option.none())
-).pipe(Layer.provide(layerMachine))
+).pipe(Layer.provide(layerMachine), Layer.provide(layerConfigured))
 
 /** The parts that a server has by itself; the database is the configuration's. */
 const layerDefaultParts = Layer.mergeAll(
@@ -160,12 +168,30 @@ const layerLogging = Layer.unwrapEffect(
   )
 )
 
-/** The server that the environment describes, with `overrides`, such as a command line's; what `topgun serve` runs. */
+/** What an operator wants to see first: what the server goes by. */
+const announce = ({ notices, settings }: ServerConfig.Loaded) =>
+  Effect.zipRight(
+    Effect.forEach(notices, Effect.logWarning, { discard: true }),
+    Effect.annotateLogs(Effect.logInfo("Configuration, where it isn't the default"), ServerConfig.departures(settings))
+  )
+
+/**
+ * The server that the environment describes, with `overrides`, such as a command line's; what `topgun serve` runs.
+ * `fallbacks` are in the place of the defaults.
+ */
 export const layerConfig = (
-  overrides: Partial<ServerConfig.Settings> = {}
-): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
-  layerParts.pipe(
-    Layer.provide(layerDefaultParts),
-    Layer.provide(layerLogging),
-    Layer.provide(ServerConfig.layerFromEnv(overrides))
+  overrides: Partial<ServerConfig.Settings> = {},
+  fallbacks: Partial<ServerConfig.Settings> = {}
+): Layer.Layer<
+  TopGunServer | ServerConfig.ServerConfig,
+  ConfigInvalid | StorageUnavailable | AddressUnavailable
+> =>
+  Layer.unwrapEffect(
+    Effect.map(ServerConfig.load(overrides, fallbacks), (loaded) =>
+      layerParts.pipe(
+        Layer.provide(layerDefaultParts),
+        Layer.provide(Layer.effectDiscard(announce(loaded))),
+        Layer.provide(layerLogging),
+        Layer.provideMerge(Layer.succeed(ServerConfig.ServerConfig, loaded.settings))
+      ))
   )

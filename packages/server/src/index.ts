@@ -2,6 +2,7 @@
 export * as Authentication from "./Authentication.ts"
 export * as Calls from "./Calls.ts"
 export * as Gateway from "./Gateway.ts"
+export * as Jwt from "./Jwt.ts"
 export * as Partitions from "./Partitions.ts"
 export * as Persistence from "./Persistence.ts"
 export * as Phase from "./Phase.ts"
