@@ -516,12 +516,16 @@ export const load = (
     return { settings: yield* complete(draft), notices }
   })
 
+/** Tells the operator. */
+export const tell = (notices: ReadonlyArray<string>): Effect.Effect<void> =>
+  Effect.forEach(notices, (notice) => Effect.logWarning(notice), { discard: true })
+
 /** Settings of the environment over the defaults, and `overrides`, such as a command line's, over both. */
 export const layerFromEnv = (overrides: Partial<Settings> = {}): Layer.Layer<ServerConfig, ConfigInvalid> =>
   Layer.effect(
     ServerConfig,
     Effect.flatMap(
       load(overrides),
-      ({ notices, settings }) => Effect.as(Effect.forEach(notices, Effect.logWarning, { discard: true }), settings)
+      ({ notices, settings }) => Effect.as(tell(notices), settings)
     )
   )

@@ -171,7 +171,7 @@ const layerLogging = Layer.unwrapEffect(
 /** What an operator wants to see first: what the server goes by. */
 const announce = ({ notices, settings }: ServerConfig.Loaded) =>
   Effect.zipRight(
-    Effect.forEach(notices, Effect.logWarning, { discard: true }),
+    ServerConfig.tell(notices),
     Effect.annotateLogs(Effect.logInfo("Configuration, where it isn't the default"), ServerConfig.departures(settings))
   )
 

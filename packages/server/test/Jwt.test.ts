@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as Protocol from "@topgun/core/Protocol"
 import * as Authentication from "@topgun/server/Authentication"
-import * as Jwt from "@topgun/server/Jwt"
+import type * as Jwt from "@topgun/server/Jwt"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
