@@ -11,6 +11,7 @@
  *
  * A token counts until it expires: nobody is asked whether its user is still there. Where that matters, tokens are short-lived.
  */
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -183,7 +184,7 @@ export const faults = (options: Options): ReadonlyArray<string> =>
 
 const refuse = (reason: string) => new AuthRequired({ reason })
 
-const form = /^[\w-]+\.[\w-]+\.[\w-]+$/
+const form = /^([\w-]+)\.([\w-]+)\.([\w-]+)$/
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
 /** The members of all objects within a value of JSON. */
@@ -193,12 +194,16 @@ const members = (value: unknown): number => {
   return inner + (Array.isArray(value) ? 0 : Object.keys(value).length)
 }
 
-/** A part of a token that is a JSON object, each name in it once; `undefined` for one that isn't. */
-const objectIn = (part: string): Readonly<Record<string, unknown>> | undefined => {
+/** The bytes that a part of a token stands for; `undefined` where the same bytes have another spelling. */
+const bytesIn = (part: string): Uint8Array | undefined => {
   const bytes = Buffer.from(part, "base64url")
-  if (bytes.toString("base64url") !== part) return undefined
+  return bytes.toString("base64url") === part ? bytes : undefined
+}
+
+/** The JSON object that a part of a token stands for; `undefined` for anything else, and for one with a name twice. */
+const objectIn = (part: string): Readonly<Record<string, unknown>> | undefined => {
   try {
-    const text = utf8.decode(bytes)
+    const text = utf8.decode(bytesIn(part))
     const value: unknown = JSON.parse(text)
     if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined
     // In JSON, a string before a colon is a name, and nothing else is.
@@ -226,16 +231,18 @@ const headerFault = (header: Readonly<Record<string, unknown>>, { algorithms: al
   return undefined
 }
 
-/** What is wrong with a token before anything is known of its signature. */
-const formFault = (token: string, rules: Rules): string | undefined => {
-  if (!form.test(token)) return "the token isn't a signed JWT: three parts of base64url, parted by dots"
-  const [header, claims, signature] = token.split(".").map((part, i) => i < 2 ? objectIn(part) : part)
-  if (typeof header !== "object") return "the token's header can't be read"
-  if (typeof claims !== "object") return "the token's claims can't be read"
-  if (Buffer.from(signature as string, "base64url").toString("base64url") !== signature) {
-    return "the token's signature can't be read"
+/** The header of a token whose form is right; nothing is known of its signature yet. */
+const headerOf = (token: string, rules: Rules): Either.Either<jose.JWSHeaderParameters, AuthRequired> => {
+  const [, first, second, signature] = form.exec(token) ?? []
+  if (first === undefined || second === undefined || signature === undefined) {
+    return Either.left(refuse("the token isn't a signed JWT: three parts of base64url, parted by dots"))
   }
-  return headerFault(header, rules)
+  const header = objectIn(first)
+  if (header === undefined) return Either.left(refuse("the token's header can't be read"))
+  if (objectIn(second) === undefined) return Either.left(refuse("the token's claims can't be read"))
+  if (bytesIn(signature) === undefined) return Either.left(refuse("the token's signature can't be read"))
+  const fault = headerFault(header, rules)
+  return fault === undefined ? Either.right(header) : Either.left(refuse(fault))
 }
 
 // --- Claims ---
@@ -326,10 +333,8 @@ const refusal = (fault: unknown): AuthRequired | AuthExpired => {
 
 const verifyBy = (find: KeySet.FindKey, rules: Rules): Verify => (token) =>
   Effect.gen(function*() {
-    const fault = formFault(token, rules)
-    if (fault !== undefined) return yield* refuse(fault)
-    const key = yield* find(jose.decodeProtectedHeader(token) as jose.JWSHeaderParameters)
-    const now = (yield* Effect.clock).unsafeCurrentTimeMillis()
+    const key = yield* find(yield* headerOf(token, rules))
+    const now = yield* Clock.currentTimeMillis
     const { payload } = yield* Effect.tryPromise({
       try: () =>
         jose.jwtVerify(token, key, {

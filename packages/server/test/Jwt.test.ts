@@ -336,6 +336,16 @@ describe("A JSON Web Token", () => {
       }))
   }
 
+  it.scoped("has one spelling: with any letter changed it is another, and not accepted", () =>
+    Effect.gen(function*() {
+      yield* startNow
+      const { verify } = yield* verifierOf(options)
+      for (let at = 0; at < good.length; at++) {
+        const changed = good.slice(0, at) + (good[at] === "." ? "A" : nextLetter(good[at]!)) + good.slice(at + 1)
+        expect(yield* Effect.flip(verify(changed))).toMatchObject({ _tag: "AuthRequired" })
+      }
+    }))
+
   it.scoped("lets nobody in over a WebSocket who shouldn't be, and no other connection notices", () =>
     Effect.gen(function*() {
       yield* startNow
