@@ -69,18 +69,19 @@ const patient = (now: () => number): jose.FetchImplementation => {
 /** A key set that is fetched from `url`, and from nowhere that a token or an answer names. */
 export const make = (url: URL): Effect.Effect<FindKey> =>
   Effect.map(Effect.clock, (clock) => {
+    // Unlike the time of day, it never goes back.
+    const now = () => Number(clock.unsafeCurrentTimeNanos() / 1_000_000n)
     const keys = jose.createRemoteJWKSet(url, {
       timeoutDuration: fetchMillisMax,
       cooldownDuration: cooldownMillis,
       cacheMaxAge: ageMillisMax,
-      [jose.customFetch]: patient(() => clock.unsafeCurrentTimeMillis())
+      [jose.customFetch]: patient(now)
     })
     let toldMillis = -Infinity
     /** Not for each of the tokens that wait for the same keys. */
     const tell = (cause: unknown) => {
-      const now = clock.unsafeCurrentTimeMillis()
-      if (now - toldMillis < retryMillis) return Effect.void
-      toldMillis = now
+      if (now() - toldMillis < retryMillis) return Effect.void
+      toldMillis = now()
       return Effect.logWarning(`The keys for tokens can't be had from ${url.origin}${url.pathname}`, cause)
     }
     return (header) =>

@@ -5,6 +5,7 @@ import type * as Jwt from "@topgun/server/Jwt"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
@@ -14,7 +15,7 @@ import { createHmac, generateKeyPairSync, type KeyObject, sign } from "node:cryp
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { afterEach, vi } from "vitest"
-import { authAnew, inProcess, overSocket } from "./PlainClient.ts"
+import { authAnew, inProcess, overSocket, settled } from "./PlainClient.ts"
 
 // --- Tokens, made by hand: a library would refuse to make most of these ---
 
@@ -501,12 +502,13 @@ interface Issuer {
   asked: number
   keys: ReadonlyArray<object>
   /** What it answers; the keys when that has no body. */
-  answer: { readonly status: number; readonly location?: string; readonly body?: string }
+  answer: { readonly status: number; readonly location?: string; readonly body?: string } | "never"
 }
 
 const issuer: Effect.Effect<Issuer, never, Scope.Scope> = Effect.gen(function*() {
   const server = createServer((_, response) => {
     served.asked++
+    if (served.answer === "never") return
     const { body = json({ keys: served.keys }), location, status } = served.answer
     response.writeHead(status, location === undefined ? {} : { location }).end(body)
   })
@@ -642,6 +644,18 @@ describe("A key set", () => {
         expect((yield* verify(byRsa))?.userId).toBe("alice")
       }).pipe(Effect.provide(quiet)))
   }
+
+  it.scoped("that doesn't answer makes who connects come again before the connection's time is over", () =>
+    Effect.gen(function*() {
+      yield* startWallClock
+      const served = yield* issuer
+      served.answer = "never"
+      const { verify } = yield* verifierOf({ ...rest, jwksUrl: served.url })
+      const asking = yield* Effect.fork(Effect.flip(verify(byRsa)))
+      yield* settled
+      yield* TestClock.adjust("4 seconds")
+      expect(yield* Fiber.join(asking)).toMatchObject({ _tag: "AuthUnavailable" })
+    }).pipe(Effect.provide(quiet)))
 
   it.scoped("that is down closes a handshake as one to be tried again, and once it is back lets in", () =>
     Effect.gen(function*() {
