@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { readFileSync } from "node:fs"
+import { chmodSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { directory, file, server, start, topgun } from "./process.ts"
 
@@ -111,6 +111,53 @@ describe("topgun serve", () => {
       expect(stderr.trim().split("\n")).toEqual([
         "TOPGUN_PRT is not known. Did you mean TOPGUN_PORT?",
         "TOPGUN_STORAGE is \"disk\": expected one of sqlite, memory"
+      ])
+    }))
+
+  it.scoped("verifies tokens by the key that the environment has, and says what it goes by without showing it", () =>
+    Effect.gen(function*() {
+      const secret = "kx3fVb9Qe7TzR1mWp0sYd5hLuJcN8aGi"
+      const path = yield* file(`${secret}\n`, "secret")
+      chmodSync(path, 0o644)
+      const running = yield* start(["serve", "--port", "0", "--storage", "memory"], {
+        env: {
+          TOPGUN_JWT_SECRET_FILE: path,
+          TOPGUN_JWT_AUDIENCE: "topgun",
+          TOPGUN_POLICY_FILE: yield* file(JSON.stringify({ rules: [] }), "policy.json"),
+          TOPGUN_LOG_LEVEL: "info",
+          TOPGUN_LOG_FORMAT: "logfmt"
+        }
+      })
+      const [, port] = yield* running.printed(/TopGun is ready on http:\/\/127\.0\.0\.1:(\d+)/)
+      const anonymous = yield* topgun(["status", "--url", `ws://127.0.0.1:${port}`])
+      expect(anonymous).toMatchObject({ code: 1, stderr: expect.stringContaining("without a token") })
+      yield* running.signal("SIGTERM")
+      const { code, stderr, stdout } = yield* running.ended
+      expect(code).toBe(0)
+      const configuration = stdout.split("\n").find((line) => line.includes("Configuration"))
+      for (
+        const part of [
+          "TOPGUN_PORT=0",
+          "TOPGUN_STORAGE=memory",
+          "TOPGUN_AUTH=token",
+          "TOPGUN_JWT_SECRET=<redacted>",
+          "TOPGUN_JWT_AUDIENCE=topgun"
+        ]
+      ) expect(configuration).toContain(part)
+      expect(stdout).toMatch(/level=WARN .*TOPGUN_JWT_SECRET_FILE/)
+      expect(stdout + stderr).not.toContain(secret)
+    }))
+
+  it.effect("doesn't start with a key that can be guessed, and names every other fault with it", () =>
+    Effect.gen(function*() {
+      const { code, stderr, stdout } = yield* topgun(["serve"], {
+        env: { TOPGUN_JWT_SECRET: "changeme", TOPGUN_HOST: "", TOPGUN_CALLS_MAX: "NaN" }
+      })
+      expect({ code, stdout }).toEqual({ code: 78, stdout: "" })
+      expect(stderr.trim().split("\n")).toEqual([
+        "TOPGUN_CALLS_MAX is \"NaN\": expected an integer from 1 to 10000",
+        "TOPGUN_HOST is \"\": expected a host name or address",
+        expect.stringMatching(/^the secret for tokens has 8 bytes/)
       ])
     }))
 

@@ -25,9 +25,8 @@ const serving = Effect.fnUntraced(function*() {
     return Effect.succeed({ userId, ...(expiresAt === undefined ? {} : { expiresAt }) })
   }
   const server = yield* World.serve(
-    TopGunServer.layerInProcess({ auth: "token", authGraceMillis: 5_000 }).pipe(
-      Layer.provide(Authentication.layerVerifier(verify)),
-      Layer.provide(PermissionPolicy.layer(PermissionPolicy.everything))
+    TopGunServer.layerInProcess({ auth: "token", authGraceMillis: 5_000, policy: PermissionPolicy.everything }).pipe(
+      Layer.provide(Authentication.layerVerifier(verify))
     )
   )
   const tokenOf = (userId: string, seconds: number) => `${userId} ${seconds} ${clock.unsafeCurrentTimeMillis()}`

@@ -1,6 +1,7 @@
 /** Whether the process has room for more: by its memory, which is looked at now and then, and by the number of records. */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import { totalmem } from "node:os"
 import { ServerConfig } from "./ServerConfig.ts"
@@ -26,7 +27,7 @@ export class Capacity extends Context.Tag("@topgun/server/Capacity")<Capacity, {
   readonly recordsMax: number
 }>() {}
 
-/** How often the memory is looked at, in ms. */
+/** How often the memory is looked at, in ms: when somebody asks. */
 export const lookMillis = 1_000
 
 /** The share of the memory that there is, where no other limit is set: the rest is the operating system's and the cache's. */
@@ -42,22 +43,28 @@ export const layer: Layer.Layer<Capacity, never, ServerConfig> = Layer.scoped(
     const { memoryBytesMax, recordsMax } = yield* ServerConfig
     const memory = yield* MemoryUse
     const bytesMax = memoryBytesMax ?? memory.totalBytes() * defaultShare
+    const clock = yield* Effect.clock
+    const run = yield* FiberSet.makeRuntime<never, void>()
     let full = false
-    const look = Effect.suspend(() => {
+    let lookedAt = Number.NEGATIVE_INFINITY
+    const isFull = (): boolean => {
+      const now = clock.unsafeCurrentTimeMillis()
+      if (Math.abs(now - lookedAt) < lookMillis) return full
+      lookedAt = now
       const used = memory.usedBytes()
       const before = full
       full = used > (full ? bytesMax * roomShare : bytesMax)
-      if (full === before) return Effect.void
+      if (full === before) return full
+      const share = `${mebibytes(used)} of ${mebibytes(bytesMax)}`
+      run(
+        full
+          ? Effect.logWarning(
+            `The memory is used up, ${share}: no new records and connections are accepted. Remove data, or raise TOPGUN_MAX_MEMORY`
+          )
+          : Effect.logInfo(`There is memory again, ${share} are used`)
+      )
       return full
-        ? Effect.logWarning(
-          `The memory is used up, ${mebibytes(used)} of ${
-            mebibytes(bytesMax)
-          }: no new records and connections are accepted. ` +
-            "Remove data, or raise TOPGUN_MAX_MEMORY"
-        )
-        : Effect.logInfo(`There is memory again, ${mebibytes(used)} of ${mebibytes(bytesMax)} are used`)
-    })
-    yield* Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(lookMillis), look)))
-    return Capacity.of({ isFull: () => full, recordsMax })
+    }
+    return Capacity.of({ isFull, recordsMax })
   })
 )

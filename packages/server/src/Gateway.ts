@@ -28,8 +28,9 @@ import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transp
 import { Admission } from "./Admission.ts"
 import { Capacity } from "./Capacity.ts"
 import { clientOf } from "./ClientAddress.ts"
+import { isLoopback } from "./Loopback.ts"
 import { Phase } from "./Phase.ts"
-import { isLoopback, ServerConfig, type Settings } from "./ServerConfig.ts"
+import { ServerConfig, type Settings } from "./ServerConfig.ts"
 import { Sessions } from "./Session.ts"
 
 /** Where a server listens. */

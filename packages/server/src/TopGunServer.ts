@@ -14,7 +14,7 @@ import * as MerkleSync from "@topgun/core/MerkleSync"
 import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import type { ServerConnection } from "@topgun/core/Transport"
 import * as Admission from "./Admission.ts"
-import { Authentication } from "./Authentication.ts"
+import { Authentication, layerConfigured } from "./Authentication.ts"
 import * as Calls from "./Calls.ts"
 import * as Capacity from "./Capacity.ts"
 import * as Devices from "./Devices.ts"
@@ -81,7 +81,10 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
   const policies = yield* PermissionPolicy.PermissionPolicy
   if (auth === "token" && isAnonymous) {
     return yield* new ConfigInvalid({
-      faults: ["auth is \"token\", and nothing here verifies tokens: provide Authentication.layerVerifier"]
+      faults: [
+        "auth is \"token\", and nothing here verifies tokens: set TOPGUN_JWT_SECRET, TOPGUN_JWT_PUBLIC_KEY or " +
+        "TOPGUN_JWKS_URL, or provide Authentication.layerJwt or Authentication.layerVerifier"
+      ]
     })
   }
   if (!isAnonymous && !policies.isGiven) {
@@ -121,13 +124,18 @@ export const layerParts: Layer.Layer<
       ({ address }) => Effect.logInfo(`Listening on ws://${address.host}:${address.port}/ws`)
     ),
     (gateway) => serve(Option.some(gateway))
-  ).pipe(Layer.effect(TopGunServer), Layer.provide(Gateway.layer), Layer.provide(layerMachine))
+  ).pipe(
+    Layer.effect(TopGunServer),
+    Layer.provide(Gateway.layer),
+    Layer.provide(layerMachine),
+    Layer.provide(layerConfigured)
+  )
 
 /** A server of the given parts without sockets: connections come through `accept`. */
 export const layerPartsInProcess: Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable, Parts> = Layer.effect(
   TopGunServer,
   serve(Option.none())
-).pipe(Layer.provide(layerMachine))
+).pipe(Layer.provide(layerMachine), Layer.provide(layerConfigured))
 
 /** The parts that a server has by itself; the database is the configuration's. */
 const layerDefaultParts = Layer.mergeAll(
@@ -143,32 +151,43 @@ const layerDefaultParts = Layer.mergeAll(
   )
 )
 
-/** The policy of the configuration's file, where it names one: it goes before one that is provided. */
-const layerPolicy = Layer.unwrapEffect(
-  Effect.map(
-    ServerConfig.ServerConfig,
-    ({ policyFile }): Layer.Layer<never, ConfigInvalid> =>
-      policyFile === undefined ? Layer.empty : PermissionPolicy.layerFile(policyFile)
+/** What a server in code is made with: settings, and who may do what. */
+export interface Options extends Partial<ServerConfig.Settings> {
+  /** The policy. That of `policyFile` goes before it, and it before one that is provided. */
+  readonly policy?: PermissionPolicy.Policy
+}
+
+/** The policy of the configuration's file, where it names one, or the one given. */
+const layerPolicy = (policy?: PermissionPolicy.Policy) =>
+  Layer.unwrapEffect(
+    Effect.map(
+      ServerConfig.ServerConfig,
+      ({ policyFile }): Layer.Layer<never, ConfigInvalid> =>
+        policyFile !== undefined
+          ? PermissionPolicy.layerFile(policyFile)
+          : policy !== undefined
+          ? PermissionPolicy.layer(policy)
+          : Layer.empty
+    )
   )
-)
 
 /** The server of a configuration. */
 export const layer = (
-  settings: Partial<ServerConfig.Settings> = {}
+  { policy, ...settings }: Options = {}
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
   layerParts.pipe(
     Layer.provide(layerDefaultParts),
-    Layer.provide(layerPolicy),
+    Layer.provide(layerPolicy(policy)),
     Layer.provide(ServerConfig.layer(settings))
   )
 
 /** The server of a configuration, without sockets, and in memory unless told otherwise. */
 export const layerInProcess = (
-  settings: Partial<ServerConfig.Settings> = {}
+  { policy, ...settings }: Options = {}
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable> =>
   layerPartsInProcess.pipe(
     Layer.provide(layerDefaultParts),
-    Layer.provide(layerPolicy),
+    Layer.provide(layerPolicy(policy)),
     Layer.provide(ServerConfig.layer({ storage: "memory", ...settings }))
   )
 
@@ -191,13 +210,31 @@ const layerLogging = Layer.unwrapEffect(
   )
 )
 
-/** The server that the environment describes, with `overrides`, such as a command line's; what `topgun serve` runs. */
+/** What an operator wants to see first: what the server goes by. */
+const announce = ({ notices, settings }: ServerConfig.Loaded) =>
+  Effect.zipRight(
+    ServerConfig.tell(notices),
+    Effect.annotateLogs(Effect.logInfo("Configuration, where it isn't the default"), ServerConfig.departures(settings))
+  )
+
+/**
+ * The server that the environment describes, with `overrides`, such as a command line's; what `topgun serve` runs.
+ * `fallbacks` are in the place of the defaults.
+ */
 export const layerConfig = (
-  overrides: Partial<ServerConfig.Settings> = {}
-): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
-  layerParts.pipe(
-    Layer.provide(layerDefaultParts),
-    Layer.provide(layerPolicy),
-    Layer.provide(layerLogging),
-    Layer.provide(ServerConfig.layerFromEnv(overrides))
+  overrides: Partial<ServerConfig.Settings> = {},
+  fallbacks: Partial<ServerConfig.Settings> = {}
+): Layer.Layer<
+  TopGunServer | ServerConfig.ServerConfig,
+  ConfigInvalid | StorageUnavailable | AddressUnavailable
+> =>
+  Layer.unwrapEffect(
+    Effect.map(ServerConfig.load(overrides, fallbacks), (loaded) =>
+      layerParts.pipe(
+        Layer.provide(layerDefaultParts),
+        Layer.provide(layerPolicy()),
+        Layer.provide(Layer.effectDiscard(announce(loaded))),
+        Layer.provide(layerLogging),
+        Layer.provideMerge(Layer.succeed(ServerConfig.ServerConfig, loaded.settings))
+      ))
   )

@@ -7,6 +7,7 @@ import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/TestClock"
 import { authAnew, batch, inProcess, type PlainClient, put } from "./PlainClient.ts"
 
@@ -29,9 +30,14 @@ const verify = (token: string): Effect.Effect<Authentication.Principal, AuthRequ
   return Effect.succeed({ userId, ...(expiresAt === undefined ? {} : { expiresAt: Number(expiresAt) }) })
 }
 
-const layerVerified = TopGunServer.layerInProcess({ auth: "token", authGraceMillis: 2_000 }).pipe(
+const jwtSecret = Redacted.make("kx3fVb9Qe7TzR1mWp0sYd5hLuJcN8aGi")
+
+const layerVerified = TopGunServer.layerInProcess({
+  auth: "token",
+  authGraceMillis: 2_000,
+  policy: PermissionPolicy.everything
+}).pipe(
   Layer.provide(Authentication.layerVerifier(verify)),
-  Layer.provide(PermissionPolicy.layer(PermissionPolicy.everything)),
   Layer.provide(Logger.remove(Logger.defaultLogger))
 )
 
@@ -186,7 +192,61 @@ describe("Authentication", () => {
     Effect.gen(function*() {
       const fault = yield* Effect.flip(Effect.scoped(Layer.build(TopGunServer.layerInProcess({ auth: "token" }))))
       expect(fault).toMatchObject({ _tag: "ConfigInvalid" })
-      expect(fault.message).toContain("Authentication.layerVerifier")
+      for (const way of ["TOPGUN_JWT_SECRET", "Authentication.layerJwt", "Authentication.layerVerifier"]) {
+        expect(fault.message).toContain(way)
+      }
       yield* Effect.scoped(Layer.build(layerVerified))
+    }))
+
+  it.effect("has one verifier: a key among the settings of a server that is given another is a fault", () =>
+    Effect.gen(function*() {
+      const both = TopGunServer.layerInProcess({ jwtSecret }).pipe(Layer.provide(Authentication.layerVerifier(verify)))
+      expect(yield* Effect.flip(Effect.scoped(Layer.build(both)))).toMatchObject({
+        _tag: "ConfigInvalid",
+        faults: [expect.stringContaining("keep one of them")]
+      })
+    }))
+
+  it.effect("stops the start of a server that asks for tokens and has no policy", () =>
+    Effect.gen(function*() {
+      const fault = yield* Effect.flip(Effect.scoped(Layer.build(TopGunServer.layerInProcess({ jwtSecret }))))
+      for (const way of ["TOPGUN_POLICY_FILE", "PermissionPolicy.layer"]) expect(fault.message).toContain(way)
+    }))
+
+  it.effect("lets nobody in without a token once the settings have a key", () =>
+    Effect.gen(function*() {
+      for (const token of [null, "alice"]) {
+        const client = yield* inProcess
+        yield* client.send(authWith(token))
+        expect(yield* client.take("Fault")).toMatchObject({ cause: "AuthRequired" })
+        expect((yield* client.closed).code).toBe(codes.authFailed)
+      }
+    }).pipe(Effect.provide(TopGunServer.layerInProcess({ jwtSecret, policy: PermissionPolicy.everything }))))
+
+  it.effect("takes an Authorization header for one token or for nothing", () =>
+    Effect.gen(function*() {
+      expect(yield* Authentication.bearerToken(undefined)).toBeNull()
+      for (const header of ["Bearer a.b-c_d~e+f/g==", "bearer a.b-c_d~e+f/g==", "BEARER   a.b-c_d~e+f/g=="]) {
+        expect(yield* Authentication.bearerToken(header)).toBe("a.b-c_d~e+f/g==")
+      }
+      for (
+        const header of [
+          "",
+          "Bearer",
+          "Bearer ",
+          "Bearera",
+          "Bearer Bearer a",
+          "Bearer a b",
+          "Bearer a ",
+          " Bearer a",
+          "Bearer\ta",
+          "Bearer a\n",
+          "Bearer a,Bearer b",
+          "Bearer =a",
+          "Bearer ä",
+          "Basic YTpi",
+          "a"
+        ]
+      ) expect(yield* Effect.flip(Authentication.bearerToken(header))).toMatchObject({ _tag: "AuthRequired" })
     }))
 })

@@ -3,6 +3,13 @@ import * as ServerConfig from "@topgun/server/ServerConfig"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import { execFileSync } from "node:child_process"
+import { chmodSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 
 const environment = (variables: Record<string, string>) =>
   Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(variables)), { pathDelim: "_" }))
@@ -12,6 +19,22 @@ const settingsOf = (variables: Record<string, string>, overrides: Partial<Server
 
 const faultsOf = (variables: Record<string, string>) =>
   Effect.map(Effect.flip(settingsOf(variables)), ({ faults }) => faults)
+
+const secret = "kx3fVb9Qe7TzR1mWp0sYd5hLuJcN8aGi"
+
+/** A directory that goes with its scope. */
+const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "topgun-config-"))),
+  (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+)
+
+/** A file of this content that only its owner can read. */
+const file = (content: string | Uint8Array): Effect.Effect<string, never, Scope.Scope> =>
+  Effect.map(directory, (parent) => {
+    const path = join(parent, "secret")
+    writeFileSync(path, content, { mode: 0o600 })
+    return path
+  })
 
 describe("ServerConfig", () => {
   it.effect("has a default for everything", () =>
@@ -25,7 +48,15 @@ describe("ServerConfig", () => {
       const settings = yield* settingsOf({
         TOPGUN_PORT: "9000",
         TOPGUN_HOST: "0.0.0.0",
-        TOPGUN_AUTH: "none",
+        TOPGUN_AUTH: "token",
+        TOPGUN_JWT_SECRET: secret,
+        TOPGUN_JWT_ISSUER: "https://issuer.example",
+        TOPGUN_JWT_AUDIENCE: "topgun",
+        TOPGUN_JWT_ALGORITHMS: "HS256",
+        TOPGUN_JWT_USER_CLAIM: "email",
+        TOPGUN_JWT_ROLES_CLAIM: "groups",
+        TOPGUN_JWT_ATTRIBUTES: "tenant, plan",
+        TOPGUN_JWT_TOLERANCE: "1m",
         TOPGUN_DATA_DIR: "/var/lib/topgun",
         TOPGUN_STORAGE: "memory",
         TOPGUN_ALLOWED_ORIGINS: "https://a.example, http://localhost:5173",
@@ -58,7 +89,17 @@ describe("ServerConfig", () => {
       expect(settings).toEqual({
         port: 9_000,
         host: "0.0.0.0",
-        auth: "none",
+        auth: "token",
+        jwtSecret: Redacted.make(secret),
+        jwtPublicKey: undefined,
+        jwksUrl: undefined,
+        jwtIssuer: "https://issuer.example",
+        jwtAudience: "topgun",
+        jwtAlgorithms: ["HS256"],
+        jwtUserClaim: "email",
+        jwtRolesClaim: "groups",
+        jwtAttributes: ["tenant", "plan"],
+        jwtTolerance: Duration.minutes(1),
         dataDir: "/var/lib/topgun",
         storage: "memory",
         allowedOrigins: ["https://a.example", "http://localhost:5173"],
@@ -145,6 +186,182 @@ describe("ServerConfig", () => {
       expect((yield* settingsOf({ TOPGUN_HOST: "0.0.0.0", TOPGUN_AUTH: "none" })).host).toBe("0.0.0.0")
     }))
 
+  it.effect("takes none of its variables empty, mistyped, or out of bounds", () =>
+    Effect.gen(function*() {
+      const names = [
+        "AUTH",
+        "HOST",
+        "PORT",
+        "DATA_DIR",
+        "STORAGE",
+        "STATIC_DIR",
+        "ALLOWED_ORIGINS",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "SHUTDOWN_TIMEOUT",
+        "CONNECTIONS_MAX",
+        "AUTH_MILLIS_MAX",
+        "AUTH_GRACE_MILLIS",
+        "OUTBOUND_BYTES_MAX",
+        "PENDING_COMMITS_MAX",
+        "MAPS_MAX",
+        "SUBSCRIPTIONS_MAX",
+        "CALLS_MAX",
+        "JWT_SECRET",
+        "JWT_SECRET_FILE",
+        "JWT_PUBLIC_KEY",
+        "JWT_PUBLIC_KEY_FILE",
+        "JWKS_URL",
+        "JWT_ISSUER",
+        "JWT_AUDIENCE",
+        "JWT_ALGORITHMS",
+        "JWT_USER_CLAIM",
+        "JWT_ROLES_CLAIM",
+        "JWT_ATTRIBUTES",
+        "JWT_TOLERANCE"
+      ].map((name) => `TOPGUN_${name}`)
+      for (const name of names) {
+        expect(yield* faultsOf({ [name]: "" })).toEqual([expect.stringMatching(`^${name} `)])
+        const misspelt = `${name.slice(0, -1)}Q`
+        expect(yield* faultsOf({ [misspelt]: "1" })).toEqual([expect.stringMatching(`^${misspelt} is not known`)])
+      }
+      for (const name of names.filter((each) => /PORT$|MAX$|MILLIS$|TIMEOUT$|TOLERANCE$/.test(each))) {
+        for (const value of ["NaN", "-1", "1.5", "1e400", "9".repeat(30), "Infinity", "0x", "ten", "10s ago"]) {
+          expect([name, value, yield* faultsOf({ [name]: value })]).toEqual([
+            name,
+            value,
+            [expect.stringMatching(`^${name} is ${JSON.stringify(value)}: expected`)]
+          ])
+        }
+      }
+      for (const [name, value] of [["PORT", "65536"], ["AUTH_GRACE_MILLIS", "60001"], ["JWT_TOLERANCE", "61s"]]) {
+        expect(yield* faultsOf({ [`TOPGUN_${name}`]: value! })).toHaveLength(1)
+      }
+    }))
+
+  it.effect("asks everybody for a token when there is a key to verify it by, and is open to the network then", () =>
+    Effect.gen(function*() {
+      const key = { TOPGUN_JWT_SECRET: secret }
+      expect((yield* settingsOf(key)).auth).toBe("token")
+      expect((yield* settingsOf({ ...key, TOPGUN_HOST: "0.0.0.0" })).auth).toBe("token")
+      expect((yield* settingsOf({ ...key, TOPGUN_AUTH: "loopback" })).auth).toBe("token")
+      expect((yield* settingsOf({ TOPGUN_JWKS_URL: "https://issuer.example/keys" })).auth).toBe("token")
+      expect(yield* faultsOf({ ...key, TOPGUN_AUTH: "none" })).toEqual([expect.stringMatching(/leave one of them out/)])
+      const [fault] = yield* faultsOf({ TOPGUN_HOST: "0.0.0.0" })
+      for (const name of ["TOPGUN_JWT_SECRET", "TOPGUN_JWT_PUBLIC_KEY", "TOPGUN_JWKS_URL"]) {
+        expect(fault).toContain(name)
+      }
+    }))
+
+  it.effect("refuses keys that are weak, several, or missing for what else is set, together with other faults", () =>
+    Effect.gen(function*() {
+      expect(yield* faultsOf({ TOPGUN_JWT_SECRET: "changeme", TOPGUN_PORT: "http", TOPGUN_JWT_SECRT: "x" })).toEqual([
+        "TOPGUN_JWT_SECRT is not known. Did you mean TOPGUN_JWT_SECRET?",
+        "TOPGUN_PORT is \"http\": expected an integer from 0 to 65535",
+        expect.stringMatching(/^the secret for tokens has 8 bytes/)
+      ])
+      expect(yield* faultsOf({ TOPGUN_JWT_SECRET: secret, TOPGUN_JWKS_URL: "https://issuer.example/keys" })).toEqual([
+        expect.stringMatching(/^more than one key/)
+      ])
+      expect(yield* faultsOf({ TOPGUN_JWT_ISSUER: "i", TOPGUN_JWT_TOLERANCE: "1s" })).toEqual([
+        expect.stringMatching(/^TOPGUN_JWT_ISSUER is set, and there is no key/),
+        expect.stringMatching(/^TOPGUN_JWT_TOLERANCE is set, and there is no key/)
+      ])
+      expect(yield* faultsOf({ TOPGUN_JWKS_URL: "http://issuer.example/keys" })).toHaveLength(1)
+      expect(yield* faultsOf({ TOPGUN_JWT_SECRET: secret, TOPGUN_JWT_ALGORITHMS: "HS256,none" })).toEqual([
+        "TOPGUN_JWT_ALGORITHMS is \"HS256,none\": expected some of HS256, RS256, ES256, parted by commas"
+      ])
+      expect(yield* faultsOf({ TOPGUN_JWT_SECRET: secret, TOPGUN_JWT_ALGORITHMS: "RS256" })).toHaveLength(1)
+    }))
+
+  it.scoped("reads secrets from files, links to them and editors' line ends included", () =>
+    Effect.gen(function*() {
+      const settingOf = (path: string) =>
+        Effect.map(settingsOf({ TOPGUN_JWT_SECRET_FILE: path }), ({ jwtSecret }) => Redacted.value(jwtSecret!))
+      for (const content of [secret, `${secret}\n`, `${secret}\r\n`, `\ufeff${secret}\n`]) {
+        expect(yield* settingOf(yield* file(content))).toBe(secret)
+      }
+      expect(yield* settingOf(yield* file(`${secret}\n\n`))).toBe(`${secret}\n`)
+      expect(yield* settingOf(yield* file(` ${secret}`))).toBe(` ${secret}`)
+      const link = join(yield* directory, "link")
+      symlinkSync(yield* file(secret), link)
+      expect(yield* settingOf(link)).toBe(secret)
+    }))
+
+  it.scoped("refuses files that hold no secret, without waiting for any", () =>
+    Effect.gen(function*() {
+      const inside = yield* directory
+      const pipe = join(inside, "pipe")
+      execFileSync("mkfifo", [pipe])
+      const bad: ReadonlyArray<readonly [path: string, why: string]> = [
+        [join(inside, "none"), "which isn't there"],
+        [inside, "which is no file"],
+        [pipe, "which is no file"],
+        ["/dev/zero", "which is no file"],
+        [yield* file(""), "which is empty"],
+        [yield* file("\n"), "which is empty"],
+        [yield* file("x".repeat(64 * 1024 + 1)), "which has more than 65536 bytes"],
+        [yield* file(new Uint8Array([0x61, 0xff])), "which can't be read (ERR_ENCODING_INVALID_ENCODED_DATA)"],
+        [`${inside}\0`, "which can't be read (ERR_INVALID_ARG_VALUE)"]
+      ]
+      for (const [path, why] of bad) {
+        expect(yield* faultsOf({ TOPGUN_JWT_SECRET_FILE: path })).toEqual([
+          `TOPGUN_JWT_SECRET_FILE names ${JSON.stringify(path)}, ${why}`
+        ])
+      }
+      const good = yield* file(secret)
+      expect(yield* faultsOf({ TOPGUN_JWT_SECRET_FILE: good, TOPGUN_JWT_SECRET: secret })).toEqual([
+        "TOPGUN_JWT_SECRET and TOPGUN_JWT_SECRET_FILE are both set: keep one of them"
+      ])
+      expect(yield* faultsOf({ TOPGUN_PORT_FILE: good })).toEqual([
+        expect.stringMatching(/^TOPGUN_PORT_FILE is not known/)
+      ])
+    }))
+
+  it.scoped("warns of a secret that every user of the machine can read", () =>
+    Effect.gen(function*() {
+      const path = yield* file(secret)
+      const heard: Array<unknown> = []
+      const warnings = settingsOf({ TOPGUN_JWT_SECRET_FILE: path }).pipe(
+        Effect.provide(
+          Logger.replace(
+            Logger.defaultLogger,
+            Logger.make(({ logLevel, message }) => heard.push([logLevel.label, message]))
+          )
+        )
+      )
+      yield* warnings
+      expect(heard).toEqual([])
+      chmodSync(path, 0o644)
+      yield* warnings
+      expect(heard).toEqual([["WARN", [expect.stringContaining("TOPGUN_JWT_SECRET_FILE")]]])
+    }))
+
+  it.effect("shows no secret, neither in faults nor to who prints settings", () =>
+    Effect.gen(function*() {
+      const settings = yield* settingsOf({
+        TOPGUN_JWT_SECRET: secret,
+        TOPGUN_PORT: "9000",
+        TOPGUN_SHUTDOWN_TIMEOUT: "30s",
+        TOPGUN_ALLOWED_ORIGINS: "https://a.example"
+      })
+      expect(ServerConfig.departures(settings)).toEqual({
+        TOPGUN_PORT: "9000",
+        TOPGUN_AUTH: "token",
+        TOPGUN_JWT_SECRET: "<redacted>",
+        TOPGUN_SHUTDOWN_TIMEOUT: "30s",
+        TOPGUN_ALLOWED_ORIGINS: "[\"https://a.example\"]"
+      })
+      expect(ServerConfig.departures(ServerConfig.defaults)).toEqual({})
+      expect(JSON.stringify(settings) + String(settings.jwtSecret)).not.toContain(secret)
+      const withKey = yield* settingsOf({ TOPGUN_JWKS_URL: "https://issuer.example/keys?key=hidden" })
+      expect(ServerConfig.departures(withKey)).toMatchObject({ TOPGUN_JWKS_URL: "https://issuer.example/keys" })
+      const bad = yield* faultsOf({ TOPGUN_JWT_SECRET: "hidden", TOPGUN_JWT_PUBLIC_KEY: "hidden", TOPGUN_PORT: "x" })
+      expect(bad.join()).not.toContain("hidden")
+      const { faults } = yield* Effect.flip(ServerConfig.make({ jwtSecret: "hidden" as never }))
+      expect(faults).toEqual(["jwtSecret can't be used: expected a text"])
+    }))
+
   it.effect("puts the command line over the environment", () =>
     Effect.gen(function*() {
       expect((yield* settingsOf({ TOPGUN_PORT: "9000" }, { port: 9_001 })).port).toBe(9_001)
@@ -157,5 +374,7 @@ describe("ServerConfig", () => {
         "port is 70000: expected an integer from 0 to 65535",
         "connectionsMax is 0: expected an integer from 1 to 1000000"
       ])
+      const unknown = yield* Effect.flip(ServerConfig.make({ callMax: 3 } as object))
+      expect(unknown.faults).toEqual(["callMax is not known. Did you mean callsMax?"])
     }))
 })

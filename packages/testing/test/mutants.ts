@@ -2128,5 +2128,261 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "isContains(comparison) && operandsOf(comparison).some(isReference) ? ofNoText(held) : held",
     replace: "held",
     fails: "never takes a name that is part of another for it"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a key set verifies by whatever algorithm a token names",
+    ...server("Jwt", "Jwt"),
+    find: "  if (!allowed.some((algorithm) => algorithm === header[\"alg\"])) {",
+    replace: "  if (allowed.length === 0) {",
+    fails: "lets nobody in by others than its keys, and asks nobody whom a token names"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "algorithms that don't go with the key are let pass",
+    ...server("Jwt", "Jwt"),
+    find: "    if (strays.length > 0 || chosen.length === 0) {",
+    replace: "    if (strays.length > 9) {",
+    fails: "is refused when it is weak, private, of another kind, or not the only one"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a token without exp never expires",
+    ...server("Jwt", "Jwt"),
+    find: "    if (expiresAt === undefined) {",
+    replace: "    if (expiresAt === null) {",
+    fails: "no exp"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a token is accepted for a while after it has expired",
+    ...server("Jwt", "Jwt"),
+    find: "    if (expiresAt <= nowMillis) return",
+    replace: "    if (expiresAt <= nowMillis - toleranceMillis) return",
+    fails: "exp a second ago"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "dates may be infinite, or in ms",
+    ...server("Jwt", "Jwt"),
+    find: "seconds >= 0 && seconds < secondsMax",
+    replace: "!Number.isNaN(seconds)",
+    fails: "exp in ms"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "tokens from the future are accepted",
+    ...server("Jwt", "Jwt"),
+    find: "from > nowMillis + toleranceMillis",
+    replace: "from > nowMillis + 60_000",
+    fails: "iat beyond the tolerance"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "the audience isn't looked at",
+    ...server("Jwt", "Jwt"),
+    find: "          ...(rules.audience === undefined ? {} : { audience: rules.audience }),",
+    replace: "          ...(rules.audience === undefined ? {} : {}),",
+    fails: "another aud"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a token for others is accepted where no audience is configured",
+    ...server("Jwt", "Jwt"),
+    find: "    if (rules.audience === undefined && claims.aud !== undefined) {",
+    replace: "    if (rules.audience === undefined && claims.aud === 7) {",
+    fails: "is for whom it says: with no audience configured, only one that is for nobody counts"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "the issuer isn't looked at",
+    ...server("Jwt", "Jwt"),
+    find: "          ...(rules.issuer === undefined ? {} : { issuer: rules.issuer }),",
+    replace: "          ...(rules.issuer === undefined ? {} : {}),",
+    fails: "iss with a slash more"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a header may bring its key",
+    ...server("Jwt", "Jwt"),
+    find: "\"cty\", \"jwk\", \"jku\", \"x5c\", \"x5u\"]",
+    replace: "\"cty\"]",
+    fails: "an embedded jwk"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a name may be there twice",
+    ...server("Jwt", "Jwt"),
+    find: "    return names.length === members(value) ? value",
+    replace: "    return names.length >= members(value) ? value",
+    fails: "sub twice"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a token has several spellings",
+    ...server("Jwt", "Jwt"),
+    find: "  return bytes.toString(\"base64url\") === part ? bytes : undefined",
+    replace: "  return bytes",
+    fails: "has one spelling: with any letter changed it is another, and not accepted"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a private key is taken for a public one",
+    ...server("Jwt", "Jwt"),
+    find: "    if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text)) return",
+    replace: "    if (text === \"\") return",
+    fails: "is refused when it is weak, private, of another kind, or not the only one"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "RSA keys may be short",
+    ...server("Jwt", "Jwt"),
+    find: "key.asymmetricKeyType === \"rsa\" && modulusLength >= 2048",
+    replace: "key.asymmetricKeyType === \"rsa\" && modulusLength >= 1024",
+    fails: "is refused when it is weak, private, of another kind, or not the only one"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "secrets may be short",
+    ...server("Secret", "Jwt"),
+    find: "const bytesMin = 32",
+    replace: "const bytesMin = 1",
+    fails: "is refused when it can be guessed, without being repeated"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "secrets may be rows of digits",
+    ...server("Secret", "Jwt"),
+    find: "const bitsMin = 80",
+    replace: "const bitsMin = 0",
+    fails: "is refused when it can be guessed, without being repeated"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "secrets may be those of examples",
+    ...server("Secret", "Jwt"),
+    find: "const lettersMin = 16",
+    replace: "const lettersMin = 0",
+    fails: "is refused when it can be guessed, without being repeated"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "secrets may repeat themselves",
+    ...server("Secret", "Jwt"),
+    find: "    if (bytes.every((byte, i) => i < period || byte === bytes[i - period])) return true",
+    replace: "    if (bytes.length === period) return true",
+    fails: "is refused when it can be guessed, without being repeated"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "user ids and roles may have control characters",
+    ...server("Principal", "Jwt"),
+    find: "Schema.pattern(/^[^\\p{Cc}\\p{Cs}\\p{Zl}\\p{Zp}]*$/u)",
+    replace: "Schema.pattern(/^/u)",
+    fails: "lets nobody in over a WebSocket who shouldn't be, and no other connection notices"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "keys that can't be had refuse the token for good",
+    ...server("KeySet", "Jwt"),
+    find: "            new AuthUnavailable({ reason: \"the keys",
+    replace: "            new AuthRequired({ reason: \"the keys",
+    fails: "that is down closes a handshake as one to be tried again, and once it is back lets in"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "keys are fetched for every token while they can't be had",
+    ...server("KeySet", "Jwt"),
+    find: "now() - failure.atMillis < retryMillis) throw",
+    replace: "now() - failure.atMillis < 0) throw",
+    fails: "makes who connects come again later when it"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "keys are fetched for every key that a stranger makes up",
+    ...server("KeySet", "Jwt"),
+    find: "const cooldownMillis = 30_000",
+    replace: "const cooldownMillis = 0",
+    fails: "is fetched anew for a key that it lacks, and then not for a while"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "keys are taken over an open line",
+    ...server("KeySet", "Jwt"),
+    find: "(url?.protocol === \"http:\" && isLoopback",
+    replace: "(url?.protocol === \"http:\" || isLoopback",
+    fails: "is refused when it is weak, private, of another kind, or not the only one"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a key set may be of any length",
+    ...server("KeySet", "Jwt"),
+    find: "    if (bytes > bytesMax) throw",
+    replace: "    if (bytes < 0) throw",
+    fails: "makes who connects come again later when it"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a header may have a scheme twice",
+    ...server("Authentication", "Authentication"),
+    find: "/^bearer +([",
+    replace: "/^bearer +(?:bearer +)?([",
+    fails: "takes an Authorization header for one token or for nothing"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a key in the configuration is not used",
+    ...server("Authentication", "Authentication"),
+    find: "    if (options === undefined) return provided",
+    replace: "    if (options !== null) return provided",
+    fails: "lets nobody in without a token once the settings have a key"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a key takes the place of a verifier unsaid",
+    ...server("Authentication", "Authentication"),
+    find: "    if (!provided.isAnonymous) {",
+    replace: "    if (provided.isAnonymous && options === null) {",
+    fails: "has one verifier: a key among the settings of a server that is given another is a fault"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a key and letting everyone in go together",
+    ...server("ServerConfig", "ServerConfig"),
+    find: "      settings.auth === \"none\" && hasKey(settings)",
+    replace: "      settings.auth === \"none\" && !hasKey(settings)",
+    fails: "asks everybody for a token when there is a key to verify it by, and is open to the network then"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a weak secret is found when the first token comes",
+    ...server("ServerConfig", "ServerConfig"),
+    find: "      if (options !== undefined) return Jwt.faults(options)",
+    replace: "      if (options !== undefined) return []",
+    fails: "refuses keys that are weak, several, or missing for what else is set, together with other faults"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a secret is shown in the log",
+    ...server("ServerConfig", "ServerConfig"),
+    find: "Schema.Redacted(Text), \"a text\", \"secret\")",
+    replace: "Schema.Redacted(Text), \"a text\", \"document\")",
+    fails: "shows no secret, neither in faults nor to who prints settings"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "a secret may be in its variable and, another, in a file",
+    ...server("ServerConfig", "ServerConfig"),
+    find: "      if (other !== undefined) fail(",
+    replace: "      if (other === name) fail(",
+    fails: "refuses files that hold no secret, without waiting for any"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "nobody hears that a secret is open to all",
+    ...server("ServerConfig", "ServerConfig"),
+    find: "(stats.mode & 0o004) !== 0",
+    replace: "(stats.mode & 0o004) === 8",
+    fails: "warns of a secret that every user of the machine can read"
   }
 ]

@@ -66,12 +66,9 @@ const serve = Effect.fnUntraced(function*(flags: Partial<Flags>) {
     ServerConfig: await import("@topgun/server/ServerConfig"),
     TopGunServer: await import("@topgun/server/TopGunServer")
   }))
-  const settings = yield* Effect.flatMap(
-    ServerConfig.fromEnv,
-    // That it is ready is printed here; a log of it as well is for those who ask.
-    (environment) => ServerConfig.make({ logLevel: "warning", ...environment, ...flags })
-  )
-  const services = yield* Layer.build(TopGunServer.layerConfig(settings))
+  // That it is ready is printed here; a log of it as well is for those who ask.
+  const services = yield* Layer.build(TopGunServer.layerConfig(flags, { logLevel: "warning" }))
+  const settings = Context.get(services, ServerConfig.ServerConfig)
   const { address, status } = Context.get(services, TopGunServer.TopGunServer)
   const { maps, storage } = yield* status
   const { host, port } = address ?? settings
