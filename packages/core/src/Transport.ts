@@ -38,6 +38,8 @@ export interface Connection {
 export interface ServerConnection extends Connection {
   /** Calls `drained` once: as soon as at most `bytesMax` bytes are buffered, now where they are, never when it ends before. */
   readonly whenDrained: (bytesMax: number, drained: () => void) => void
+  /** Whoever is at the other end is let in: what came from a stranger may have been bounded more tightly. */
+  readonly isKnown?: () => void
 }
 
 /** Opens connections. One that is open is closed with the scope it was opened in. */

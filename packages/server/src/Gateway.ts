@@ -7,6 +7,9 @@
  * | `/livez` | 200 while the process runs |
  * | `/readyz`, `/healthz` | 200 while the server serves, 503 while it loads or stops |
  * | others | the files of `staticDir`, where there is one |
+ *
+ * Whoever isn't known yet gets little: requests are of GET and HEAD and have no body, their headers have to be there in time and
+ * within bounds, and of a WebSocket not more than an `Auth` is taken in before it is answered.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FileSystem from "@effect/platform/FileSystem"
@@ -17,7 +20,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { createServer, type IncomingMessage, type Server, STATUS_CODES } from "node:http"
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http"
 import type { AddressInfo } from "node:net"
 import { resolve, sep } from "node:path"
 import type { Duplex } from "node:stream"
@@ -91,8 +94,7 @@ const serveFile = (root: string) =>
     const type = response.headers["content-type"] ?? "application/octet-stream"
     return HttpServerResponse.setHeaders(response, {
       "cache-control": "no-cache",
-      "content-type": type.startsWith("text/") ? `${type}; charset=utf-8` : type,
-      "x-content-type-options": "nosniff"
+      "content-type": type.startsWith("text/") ? `${type}; charset=utf-8` : type
     })
   }).pipe(Effect.orElseSucceed(() => notFound))
 
@@ -102,6 +104,10 @@ const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefine
     return HttpServerResponse.text(current, { status: current === "ready" ? 200 : 503 })
   })
   const probes = HttpRouter.empty.pipe(
+    HttpRouter.get(
+      "/ws",
+      HttpServerResponse.text("WebSockets only", { status: 426, headers: { upgrade: "websocket" } })
+    ),
     HttpRouter.get("/livez", HttpServerResponse.text("alive")),
     HttpRouter.get("/readyz", health),
     HttpRouter.get("/healthz", health)
@@ -110,11 +116,55 @@ const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefine
   return Effect.catchTag(routes, "RouteNotFound", () => Effect.succeed(notFound))
 }
 
+type Handler = (request: IncomingMessage, response: ServerResponse) => void
+
+/** Bytes of a request's line and headers, at most, and how many headers are looked at. */
+const headerBytesMax = 16 * 1024
+const headersMax = 100
+/** Requests on one connection: a server that stops, or renews its certificate, isn't bound to old ones for ever. */
+const requestsPerConnectionMax = 1_000
+/** TCP connections beyond those that WebSockets may have. */
+const otherConnectionsMax = 1_000
+
+/** Refuses what no path here takes, before any of it is read. */
+const guarded = (handler: Handler): Handler => (request, response) => {
+  response.setHeader("x-content-type-options", "nosniff")
+  const refuseWith = (status: number, headers: Record<string, string> = {}) => {
+    // Node ends the connection then, without reading on.
+    response.writeHead(status, { ...headers, connection: "close", "content-type": "text/plain; charset=utf-8" })
+    response.end(STATUS_CODES[status])
+  }
+  if (request.method !== "GET" && request.method !== "HEAD") return refuseWith(405, { allow: "GET, HEAD" })
+  if (request.headers["transfer-encoding"] !== undefined || Number(request.headers["content-length"] ?? 0) !== 0) {
+    return refuseWith(413)
+  }
+  handler(request, response)
+}
+
 // --- WebSockets ---
 
 /** The longest reason that a close frame has room for, in bytes (RFC 6455). */
 const reasonBytesMax = 123
-const toConnection = (socket: WebSocket): ServerConnection => {
+/** What a client may send before it is let in: a frame, and what it takes to tell it apart from one that is too large. */
+const strangersBytesMax = Protocol.frameBytesBeforeAuthMax + 1024
+/** Frames that a message may come in: clients send one, browsers may part a large one. */
+const fragmentsMax = 1_024
+
+/**
+ * `ws` bounds messages, all alike. So what comes before a client is let in is counted as it comes: a stranger's messages would
+ * be kept up to the largest there is otherwise.
+ */
+const watchStranger = (raw: Duplex, onTooMuch: () => void): () => void => {
+  let bytes = 0
+  const count = (chunk: Buffer) => {
+    bytes += chunk.length
+    if (bytes > strangersBytesMax) onTooMuch()
+  }
+  raw.on("data", count)
+  return () => void raw.off("data", count)
+}
+
+const toConnection = (socket: WebSocket, raw: Duplex): ServerConnection => {
   const inbox = makeInbox()
   const drain = makeDrain(() => socket.bufferedAmount)
   const close = (code: number, reason: string) => {
@@ -122,6 +172,12 @@ const toConnection = (socket: WebSocket): ServerConnection => {
     socket.resume()
     socket.close(code, Buffer.from(reason).subarray(0, reasonBytesMax).toString("latin1"))
   }
+  const isKnown = watchStranger(raw, () => {
+    isKnown()
+    close(Protocol.closeCodes.tooLarge, "too much before Auth was answered")
+    // Whatever else comes isn't read; the peer's half of the handshake isn't waited for either.
+    socket.pause()
+  })
   socket.on("message", (data: Buffer, isBinary: boolean) => {
     if (!isBinary) return close(Protocol.closeCodes.malformed, "frames are binary")
     // A plain view: Buffer's own `slice` would not copy, where one relies on it.
@@ -138,6 +194,7 @@ const toConnection = (socket: WebSocket): ServerConnection => {
     },
     bufferedBytes: () => socket.bufferedAmount,
     whenDrained: drain.whenDrained,
+    isKnown,
     listen: inbox.listen,
     pause: (paused) => {
       if (paused) socket.pause()
@@ -163,6 +220,8 @@ const isWelcome = (settings: Settings, { headers: { host, origin } }: IncomingMe
 
 /** Answers an upgrade that isn't granted, says why, and closes. */
 const refuse = (socket: Duplex, status: number, reason: string, retryAfterSeconds?: number): void => {
+  // The peer may never close its half.
+  socket.once("finish", () => socket.destroy())
   socket.end([
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
     "Connection: close",
@@ -194,18 +253,30 @@ const make = Effect.gen(function*() {
   const options = {
     noServer: true,
     maxPayload: Protocol.frameBytesMax,
+    maxFragments: fragmentsMax,
     perMessageDeflate: false,
     closeTimeout: closeMillisMax
   }
   const webSockets = new WebSocketServer(options)
-  const handler = yield* NodeHttpServer.makeHandler(makeApp(phase, settings.staticDir))
-  const server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, handler)
+  const handler = guarded(yield* NodeHttpServer.makeHandler(makeApp(phase, settings.staticDir)))
+  const server = createServer({
+    headersTimeout: settings.authMillisMax,
+    requestTimeout: settings.authMillisMax,
+    connectionsCheckingInterval: Math.min(settings.authMillisMax, 1_000),
+    maxHeaderSize: headerBytesMax
+  }, handler)
+  // Node would ask for the body.
+  server.on("checkContinue", handler)
+  server.maxHeadersCount = headersMax
+  server.maxRequestsPerSocket = requestsPerConnectionMax
+  server.maxConnections = settings.connectionsMax + otherConnectionsMax
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Until the upgrade is done nobody else listens, and unheard this would end the process.
     socket.on("error", () => {})
     const remote = request.socket.remoteAddress
     if (remote === undefined) return socket.destroy()
     if (request.url?.split("?", 1)[0] !== "/ws") return refuse(socket, 404, "not found")
+    if (request.httpVersion !== "1.1") return refuse(socket, 400, "a WebSocket begins with HTTP/1.1")
     if (!phase.serves()) return refuse(socket, 503, phase.current(), retryAfterSeconds)
     if (webSockets.clients.size >= settings.connectionsMax) {
       return refuse(socket, 503, "the server has as many connections as it may", retryAfterSeconds)
@@ -216,7 +287,12 @@ const make = Effect.gen(function*() {
     const address = clientOf(remote, forwardedFor?.toString(), settings.proxies)
     const refusal = admission.knock(address)
     if (refusal !== undefined) return refuse(socket, refusal.status, refusal.reason, refusal.retryAfterSeconds)
-    webSockets.handleUpgrade(request, socket, head, (webSocket) => sessions.accept(toConnection(webSocket), address))
+    webSockets.handleUpgrade(
+      request,
+      socket,
+      head,
+      (webSocket) => sessions.accept(toConnection(webSocket, socket), address)
+    )
   })
 
   const closed = Effect.async<void>((resume) => {

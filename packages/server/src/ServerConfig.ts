@@ -113,7 +113,7 @@ export interface Settings {
   /** Operations beyond that at once, of one who has written little before. @default 100000 */
   readonly operationsBurst: number
   /**
-   * Time for a new connection to say who it is, in ms. Lower values free what scanners hold sooner; too low ones refuse
+   * Time for a new connection to say who it is, and for a request's headers to come, in ms. Lower values free what scanners hold sooner; too low ones refuse
    * devices on slow networks. @default 5000
    */
   readonly authMillisMax: number

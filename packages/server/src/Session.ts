@@ -419,6 +419,7 @@ const make = Effect.gen(function*() {
         const full = this.#seat.authenticated(verified.principal?.userId)
         if (full !== undefined) return this.#fail(full, Protocol.closeCodes.overloaded)
         this.#authenticated = true
+        this.#connection.isKnown?.()
         this.#principal = verified.principal
         this.#watchExpiry()
         this.send({
