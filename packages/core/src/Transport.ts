@@ -36,6 +36,8 @@ export interface Connection {
 
 /** A server's end of a connection. A browser's socket doesn't tell when bytes have left. */
 export interface ServerConnection extends Connection {
+  /** Where it comes from, for the log; absent where that is nowhere on a network. */
+  readonly address?: string | undefined
   /** Calls `drained` once: as soon as at most `bytesMax` bytes are buffered, now where they are, never when it ends before. */
   readonly whenDrained: (bytesMax: number, drained: () => void) => void
 }

@@ -6,16 +6,20 @@
  * | `/ws` | the grid's protocol |
  * | `/livez` | 200 while the process runs |
  * | `/readyz`, `/healthz` | 200 while the server serves, 503 while it loads or stops |
+ * | `/metrics` | the metrics, for those who may see them |
  * | others | the files of `staticDir`, where there is one |
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FileSystem from "@effect/platform/FileSystem"
+import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import { createHash, timingSafeEqual } from "node:crypto"
 import { createServer, type IncomingMessage, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { resolve, sep } from "node:path"
@@ -24,9 +28,12 @@ import { type WebSocket, WebSocketServer } from "ws"
 import { AddressUnavailable } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transport"
+import { Metrics, type Refusal } from "./Metrics.ts"
 import { Phase } from "./Phase.ts"
+import * as Prometheus from "./Prometheus.ts"
 import { isLoopback, ServerConfig, type Settings } from "./ServerConfig.ts"
 import { Sessions } from "./Session.ts"
+import { Visits } from "./Visits.ts"
 
 /** Where a server listens. */
 export interface Address {
@@ -91,7 +98,40 @@ const serveFile = (root: string) =>
     })
   }).pipe(Effect.orElseSucceed(() => notFound))
 
-const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefined) => {
+const digestOf = (text: string): Buffer => createHash("sha256").update(text).digest()
+
+/**
+ * The metrics, for those who show the token of the configuration. Without one they are there only for this machine: they tell
+ * how much goes on here.
+ */
+const serveMetrics = (
+  { host, metricsToken }: Settings,
+  metrics: Context.Tag.Service<Metrics>
+): HttpApp.Default => {
+  if (metricsToken === undefined && !isLoopback(host)) return Effect.succeed(notFound)
+  const wanted = metricsToken === undefined ? undefined : digestOf(`Bearer ${Redacted.value(metricsToken)}`)
+  return Effect.gen(function*() {
+    const { headers } = yield* HttpServerRequest.HttpServerRequest
+    // Of digests, as equal lengths are asked for, and nothing of the token is to be told by the time it takes.
+    if (wanted !== undefined && !timingSafeEqual(wanted, digestOf(headers["authorization"] ?? ""))) {
+      return HttpServerResponse.text("metrics are shown to those who have the token", {
+        status: 401,
+        headers: { "www-authenticate": "Bearer" }
+      })
+    }
+    const text = Prometheus.render(yield* metrics.snapshot)
+    return HttpServerResponse.text(text, {
+      contentType: Prometheus.contentType,
+      headers: { "cache-control": "no-store" }
+    })
+  })
+}
+
+const makeApp = (
+  phase: Context.Tag.Service<Phase>,
+  staticDir: string | undefined,
+  metrics: HttpApp.Default
+) => {
   const health = Effect.sync(() => {
     const current = phase.current()
     return HttpServerResponse.text(current, { status: current === "ready" ? 200 : 503 })
@@ -99,7 +139,8 @@ const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefine
   const probes = HttpRouter.empty.pipe(
     HttpRouter.get("/livez", HttpServerResponse.text("alive")),
     HttpRouter.get("/readyz", health),
-    HttpRouter.get("/healthz", health)
+    HttpRouter.get("/healthz", health),
+    HttpRouter.get("/metrics", metrics)
   )
   const routes = staticDir === undefined ? probes : HttpRouter.get(probes, "*", serveFile(staticDir))
   return Effect.catchTag(routes, "RouteNotFound", () => Effect.succeed(notFound))
@@ -109,7 +150,7 @@ const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefine
 
 /** The longest reason that a close frame has room for, in bytes (RFC 6455). */
 const reasonBytesMax = 123
-const toConnection = (socket: WebSocket): ServerConnection => {
+const toConnection = (socket: WebSocket, address: string | undefined): ServerConnection => {
   const inbox = makeInbox()
   const drain = makeDrain(() => socket.bufferedAmount)
   const close = (code: number, reason: string) => {
@@ -128,6 +169,7 @@ const toConnection = (socket: WebSocket): ServerConnection => {
   socket.on("error", () => {})
   socket.on("close", (code: number, reason: Buffer) => inbox.end({ code, reason: reason.toString("utf8") }))
   return {
+    address,
     send: (frame) => {
       if (socket.readyState === socket.OPEN) socket.send(frame, drain.left)
     },
@@ -167,6 +209,8 @@ const make = Effect.gen(function*() {
   const settings = yield* ServerConfig
   const phase = yield* Phase
   const sessions = yield* Sessions
+  const metrics = yield* Metrics
+  const visits = yield* Visits
 
   // Deflate would cost some 250 kB a connection: what is large is deflated within messages. `closeTimeout` is missing from
   // the types.
@@ -177,16 +221,21 @@ const make = Effect.gen(function*() {
     closeTimeout: closeMillisMax
   }
   const webSockets = new WebSocketServer(options)
-  const handler = yield* NodeHttpServer.makeHandler(makeApp(phase, settings.staticDir))
+  const handler = yield* NodeHttpServer.makeHandler(makeApp(phase, settings.staticDir, serveMetrics(settings, metrics)))
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, handler)
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Until the upgrade is done nobody else listens, and unheard this would end the process.
     socket.on("error", () => {})
-    if (request.url?.split("?", 1)[0] !== "/ws") return refuse(socket, "404 Not Found")
-    if (phase.current() !== "ready") return refuse(socket, "503 Service Unavailable")
-    if (webSockets.clients.size >= settings.connectionsMax) return refuse(socket, "503 Service Unavailable")
-    if (!isWelcome(settings, request)) return refuse(socket, "403 Forbidden")
-    webSockets.handleUpgrade(request, socket, head, (webSocket) => sessions.accept(toConnection(webSocket)))
+    const address = request.socket.remoteAddress
+    const turnAway = (reason: Refusal, status: string): void => {
+      visits.refused(reason, address)
+      refuse(socket, status)
+    }
+    if (request.url?.split("?", 1)[0] !== "/ws") return turnAway("path", "404 Not Found")
+    if (phase.current() !== "ready") return turnAway("phase", "503 Service Unavailable")
+    if (webSockets.clients.size >= settings.connectionsMax) return turnAway("limit", "503 Service Unavailable")
+    if (!isWelcome(settings, request)) return turnAway("origin", "403 Forbidden")
+    webSockets.handleUpgrade(request, socket, head, (webSocket) => sessions.accept(toConnection(webSocket, address)))
   })
 
   const closed = Effect.async<void>((resume) => {
@@ -209,7 +258,11 @@ const make = Effect.gen(function*() {
 })
 
 /** The port of the configuration, open for as long as the scope is. */
-export const layer: Layer.Layer<Gateway, AddressUnavailable, Phase | ServerConfig | Sessions> = Layer.provide(
+export const layer: Layer.Layer<
+  Gateway,
+  AddressUnavailable,
+  Metrics | Phase | ServerConfig | Sessions | Visits
+> = Layer.provide(
   Layer.scoped(Gateway, make),
   NodeHttpServer.layerContext
 )

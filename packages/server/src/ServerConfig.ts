@@ -9,6 +9,7 @@ import * as HashSet from "effect/HashSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
+import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { ConfigInvalid } from "@topgun/core/GridError"
 import { nearest } from "@topgun/core/Spelling"
@@ -70,6 +71,11 @@ export interface Settings {
   readonly shutdownTimeout: Duration.DurationInput
   /** A directory whose files are served over HTTP; `undefined` for none. @default undefined */
   readonly staticDir: string | undefined
+  /**
+   * What `/metrics` is shown to, as `Authorization: Bearer …`. Without it the metrics are there only while `host` is a loopback
+   * address. @default undefined
+   */
+  readonly metricsToken: Redacted.Redacted | undefined
   /** The least severe messages that are logged. @default "info" */
   readonly logLevel: "trace" | "debug" | "info" | "warning" | "error" | "fatal" | "none"
   /** `pretty` for people, `logfmt` and `json` for machines. @default "pretty" */
@@ -96,6 +102,7 @@ export const defaults: Settings = {
   callsMax: 32,
   shutdownTimeout: Duration.seconds(10),
   staticDir: undefined,
+  metricsToken: undefined,
   logLevel: "info",
   logFormat: "pretty"
 }
@@ -109,6 +116,8 @@ interface Field<A> {
   readonly expected: string
   readonly decode: (text: string) => Option.Option<A>
   readonly is: (value: unknown) => boolean
+  /** It isn't shown, whatever is wrong with it. */
+  readonly isSecret?: boolean
 }
 
 const field = <A>(name: string, schema: Schema.Schema<A, string>, expected: string): Field<A> => ({
@@ -147,6 +156,8 @@ const DurationText = Schema.transformOrFail(
 )
 
 const Text = Schema.String.pipe(Schema.minLength(1))
+/** What fits a header, and is too long to be tried out. */
+const SecretText = Schema.String.pipe(Schema.pattern(/^[\x21-\x7e]{16,1024}$/))
 
 const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
   port: count("TOPGUN_PORT", 0, 65_535),
@@ -173,9 +184,16 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
   callsMax: count("TOPGUN_CALLS_MAX", 1, 10_000),
   shutdownTimeout: field("TOPGUN_SHUTDOWN_TIMEOUT", DurationText, "a duration such as 10s or 500ms"),
   staticDir: field("TOPGUN_STATIC_DIR", Text, "the path of a directory"),
+  metricsToken: {
+    ...field("TOPGUN_METRICS_TOKEN", Schema.Redacted(SecretText), "a secret of at least 16 visible characters"),
+    isSecret: true
+  },
   logLevel: choice("TOPGUN_LOG_LEVEL", ["trace", "debug", "info", "warning", "error", "fatal", "none"]),
   logFormat: choice("TOPGUN_LOG_FORMAT", ["pretty", "logfmt", "json"])
 }
+
+/** Settings that may be absent. */
+const optional: ReadonlySet<string> = new Set<keyof Settings>(["staticDir", "metricsToken"])
 
 const names = new Map(Object.entries(fields).map(([key, { name }]) => [name, key as keyof Settings]))
 
@@ -194,11 +212,11 @@ const relationFaults = (settings: Settings): ReadonlyArray<string> =>
     : []
 
 const valueFaults = (settings: Settings): ReadonlyArray<string> =>
-  Object.entries(fields).flatMap(([key, { expected, is }]) => {
+  Object.entries(fields).flatMap(([key, { expected, is, isSecret }]) => {
     const value: unknown = settings[key as keyof Settings]
-    return is(value) || (key === "staticDir" && value === undefined)
+    return is(value) || (optional.has(key) && value === undefined)
       ? []
-      : [`${key} is ${JSON.stringify(value)}: expected ${expected}`]
+      : [`${key} is ${isSecret === true ? "not usable" : JSON.stringify(value)}: expected ${expected}`]
   })
 
 /** The defaults with `partial` over them. Fails with every fault at once. */
@@ -258,10 +276,12 @@ export const fromEnv: Effect.Effect<Partial<Settings>, ConfigInvalid> = Effect.g
       faults.push(`${name} is not known${meant === undefined ? "" : `. Did you mean ${meant}?`}`)
       continue
     }
-    const { decode, expected } = fields[key]
+    const { decode, expected, isSecret } = fields[key]
     const decoded: Option.Option<unknown> = decode(value.value)
     if (Option.isSome(decoded)) settings[key] = decoded.value
-    else faults.push(`${name} is ${JSON.stringify(value.value)}: expected ${expected}`)
+    else {faults.push(
+        `${name} is ${isSecret === true ? "not usable" : JSON.stringify(value.value)}: expected ${expected}`
+      )}
   }
   return faults.length > 0 ? yield* new ConfigInvalid({ faults }) : settings as Partial<Settings>
 })

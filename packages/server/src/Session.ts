@@ -33,6 +33,9 @@ import { Persistence } from "./Persistence.ts"
 import { Phase } from "./Phase.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 import { Subscriptions } from "./Subscriptions.ts"
+import type { Origin } from "./Traces.ts"
+import { Metrics } from "./Metrics.ts"
+import { type Visit, Visits } from "./Visits.ts"
 import type { Writer } from "./WriteAcks.ts"
 import { WriteAcks } from "./WriteAcks.ts"
 
@@ -65,10 +68,12 @@ const make = Effect.gen(function*() {
   const devices = yield* Devices
   const hlc = yield* Hlc
   const merkleSync = yield* MerkleSync
+  const metrics = yield* Metrics
   const partitions = yield* Partitions
   const persistence = yield* Persistence
   const phase = yield* Phase
   const subscriptions = yield* Subscriptions
+  const visits = yield* Visits
   const writeAcks = yield* WriteAcks
   const run = yield* FiberSet.makeRuntime<never, void>()
 
@@ -80,6 +85,7 @@ const make = Effect.gen(function*() {
   const sessionOf = new Map<string, Session>()
 
   class Session implements Writer {
+    readonly #visit: Visit
     readonly #connection: ServerConnection
     readonly #watch: Fiber.RuntimeFiber<void>
     #authenticated = false
@@ -91,6 +97,8 @@ const make = Effect.gen(function*() {
     #closed = false
     #lastHeard = clock.unsafeCurrentTimeMillis()
     #lastSequence = -1
+    #receivedNanos = 0n
+    #traceParent: string | undefined
     /** What has come of an atomic batch so far. */
     #parts: ReadonlyArray<typeof Protocol.OpBatch.Type> = []
     #caller: Caller | undefined
@@ -107,7 +115,8 @@ const make = Effect.gen(function*() {
     #durable = -1
 
     constructor(connection: ServerConnection) {
-      this.#connection = connection
+      this.#visit = visits.begin(connection)
+      this.#connection = this.#visit.connection
       this.#watch = run(this.#watching)
     }
 
@@ -159,8 +168,14 @@ const make = Effect.gen(function*() {
       for (const frame of Protocol.frames(messages)) this.#connection.send(frame)
     }
 
+    /** Bytes on their way to the client. */
+    bufferedBytes(): number {
+      return this.#outboxBytes + this.#connection.bufferedBytes()
+    }
+
     /** The client doesn't read: no use in sending it a `Fault`. */
     #cut(): void {
+      metrics.slowReader("cut")
       this.#close(Protocol.closeCodes.overloaded, "too slow a reader")
     }
 
@@ -168,6 +183,7 @@ const make = Effect.gen(function*() {
 
     #receive(frame: Uint8Array): void {
       if (this.#closed) return
+      this.#receivedNanos = clock.unsafeCurrentTimeNanos()
       this.#lastHeard = clock.unsafeCurrentTimeMillis()
       const limit = this.#authenticated ? Protocol.frameBytesMax : Protocol.frameBytesBeforeAuthMax
       if (frame.length > limit) {
@@ -237,7 +253,7 @@ const make = Effect.gen(function*() {
         serve()
       } catch (fault) {
         if (fault instanceof GridError.MalformedMessage) return this.#fail(fault, Protocol.closeCodes.malformed)
-        run(Effect.logError("A message could not be served", fault))
+        this.#visit.faulted(fault)
         this.#close(internalError, "internal error")
       }
     }
@@ -251,6 +267,9 @@ const make = Effect.gen(function*() {
       switch (message._tag) {
         case "Ping":
           return this.send({ _tag: "Pong", id: message.id, serverMillis: hlc.wallMillis() })
+        case "Traced":
+          this.#traceParent = message.parent
+          return
         case "OpBatch":
           return this.#write(message)
         case "AuthRenew":
@@ -312,6 +331,7 @@ const make = Effect.gen(function*() {
         this.#authenticated = true
         this.#principal = verified.principal
         this.#watchExpiry()
+        this.#visit.letIn(nodeId, this.#principal?.userId)
         this.send({
           _tag: "AuthAck",
           protocol,
@@ -329,15 +349,20 @@ const make = Effect.gen(function*() {
     /** A token in the place of the one before: whatever comes of it, nothing else on the connection is touched. */
     #renew({ id, token }: typeof Protocol.AuthRenew.Type): void {
       this.#verify(token, (verified) => {
-        if (verified._tag === "Failure") return this.#refuse(id, verified.fault)
+        if (verified._tag === "Failure") {
+          this.#visit.renewed(verified.fault._tag)
+          return this.#refuse(id, verified.fault)
+        }
         const expected = this.#principal?.userId
         const actual = verified.principal?.userId ?? null
         // What the connection may see and has said was judged for its user.
         if (expected !== undefined && actual !== expected) {
+          this.#visit.renewed("AuthUserChanged")
           return this.#refuse(id, new GridError.AuthUserChanged({ expected, actual }))
         }
         this.#principal = verified.principal
         this.#watchExpiry()
+        this.#visit.renewed("accepted")
         this.send({ _tag: "AuthRenewAck", id, expiresAt: this.#principal?.expiresAt ?? null })
       })
     }
@@ -470,6 +495,12 @@ const make = Effect.gen(function*() {
       if (batch.atomic === "end") writeAcks.write(parts, this)
     }
 
+    readonly takeOrigin = (): Origin => {
+      const traceParent = this.#traceParent
+      this.#traceParent = undefined
+      return { receivedNanos: this.#receivedNanos, traceParent }
+    }
+
     // --- The end ---
 
     readonly #watching: Effect.Effect<void> = Effect.gen(this, function*() {
@@ -505,6 +536,7 @@ const make = Effect.gen(function*() {
       code: number
     ): void {
       if (this.#closed) return
+      this.#visit.failed(fault._tag)
       this.send({ _tag: "Fault", id: null, cause: fault._tag, reason: fault.reason ?? fault.message })
       this.#flush()
       this.#close(code, fault._tag)
@@ -546,6 +578,13 @@ const make = Effect.gen(function*() {
     }
   }
 
+  metrics.watch("connections", () => open.size)
+  metrics.watch("bufferedBytes", () => {
+    let bytes = 0
+    for (const session of open) bytes += session.bufferedBytes()
+    return bytes
+  })
+
   const stop = Effect.suspend(() => {
     phase.stopping()
     for (const session of open) session.halt()
@@ -578,10 +617,12 @@ export const layer: Layer.Layer<
   | Devices
   | Hlc
   | MerkleSync
+  | Metrics
   | Partitions
   | Persistence
   | Phase
   | ServerConfig
   | Subscriptions
+  | Visits
   | WriteAcks
 > = Layer.scoped(Sessions, make)

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
+import type * as MetricPair from "effect/MetricPair"
 import * as Option from "effect/Option"
 import * as CrdtStore from "@topgun/core/CrdtStore"
 import { type AddressUnavailable, ConfigInvalid, type StorageUnavailable } from "@topgun/core/GridError"
@@ -17,6 +18,7 @@ import { Authentication } from "./Authentication.ts"
 import * as Calls from "./Calls.ts"
 import * as Devices from "./Devices.ts"
 import * as Gateway from "./Gateway.ts"
+import * as Metrics from "./Metrics.ts"
 import * as Partitions from "./Partitions.ts"
 import * as Persistence from "./Persistence.ts"
 import * as Phase from "./Phase.ts"
@@ -24,6 +26,8 @@ import * as ServerConfig from "./ServerConfig.ts"
 import * as Sessions from "./Session.ts"
 import * as Status from "./Status.ts"
 import * as Subscriptions from "./Subscriptions.ts"
+import * as Traces from "./Traces.ts"
+import * as Visits from "./Visits.ts"
 import * as WriteAcks from "./WriteAcks.ts"
 
 /** A server that serves. */
@@ -33,6 +37,8 @@ export class TopGunServer extends Context.Tag("@topgun/server/TopGunServer")<Top
   /** Serves a connection that came some other way than through the gateway. */
   readonly accept: (connection: ServerConnection) => void
   readonly status: Effect.Effect<ServerStatus>
+  /** What `/metrics` shows, for a program that shows it elsewhere: `Prometheus.render` makes its text. */
+  readonly metrics: Effect.Effect<ReadonlyArray<MetricPair.MetricPair.Untyped>>
 }>() {}
 
 /** Parts that others may be put in place of. */
@@ -55,6 +61,9 @@ const layerMachine = layerCalls.pipe(
   Layer.provideMerge(Sessions.layer),
   Layer.provideMerge(Calls.layer),
   Layer.provide(WriteAcks.layer),
+  Layer.provide(Traces.layer),
+  Layer.provideMerge(Visits.layer),
+  Layer.provideMerge(Metrics.layer),
   Layer.provide(Subscriptions.layer),
   Layer.provide(Devices.layer),
   Layer.provideMerge(Partitions.layer),
@@ -64,6 +73,7 @@ const layerMachine = layerCalls.pipe(
 /** Loads what is stored and opens for business. Whatever is to be up before that is an argument. */
 const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Service<Gateway.Gateway>>) {
   const hlc = yield* Hlc.Hlc
+  const metrics = yield* Metrics.Metrics
   const partitions = yield* Partitions.Partitions
   const persistence = yield* Persistence.Persistence
   const phase = yield* Phase.Phase
@@ -83,7 +93,8 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
   return TopGunServer.of({
     address: Option.getOrUndefined(Option.map(gateway, ({ address }) => address)),
     accept: sessions.accept,
-    status: status.current
+    status: status.current,
+    metrics: metrics.snapshot
   })
 })
 
