@@ -22,6 +22,7 @@ import * as Metrics from "./Metrics.ts"
 import * as Partitions from "./Partitions.ts"
 import * as Persistence from "./Persistence.ts"
 import * as Phase from "./Phase.ts"
+import { version } from "./Phase.ts"
 import * as ServerConfig from "./ServerConfig.ts"
 import * as Sessions from "./Session.ts"
 import * as Status from "./Status.ts"
@@ -70,6 +71,19 @@ const layerMachine = layerCalls.pipe(
   Layer.provideMerge(Phase.layer)
 )
 
+/** Says when all connections are closed, and how many records are left to be saved with the storage itself. */
+const layerFarewell = Layer.scopedDiscard(
+  Effect.flatMap(
+    Persistence.Persistence,
+    ({ waiting }) =>
+      Effect.addFinalizer(() =>
+        Effect.suspend(() =>
+          Effect.annotateLogs(Effect.logInfo("TopGun has stopped serving"), { waitingRecords: waiting() })
+        )
+      )
+  )
+)
+
 /** Loads what is stored and opens for business. Whatever is to be up before that is an argument. */
 const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Service<Gateway.Gateway>>) {
   const hlc = yield* Hlc.Hlc
@@ -89,7 +103,14 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
   hlc.unsafeAdopt(persistence.nodeId, 0)
   const records = yield* partitions.load
   phase.ready()
-  yield* Effect.logInfo(`TopGun is ready: ${records} records from ${persistence.kind} storage`)
+  yield* Effect.annotateLogs(Effect.logInfo("TopGun is ready"), { version, records, storage: persistence.kind })
+  // What is built last ends first: nothing is stopped yet.
+  yield* Effect.addFinalizer(() =>
+    Effect.annotateLogs(Effect.logInfo("TopGun stops: it takes nothing more, and saves what it has taken"), {
+      connections: sessions.count(),
+      waitingRecords: persistence.waiting()
+    })
+  )
   return TopGunServer.of({
     address: Option.getOrUndefined(Option.map(gateway, ({ address }) => address)),
     accept: sessions.accept,
@@ -112,16 +133,22 @@ export const layerParts: Layer.Layer<
   .flatMap(
     Effect.tap(
       Gateway.Gateway,
-      ({ address }) => Effect.logInfo(`Listening on ws://${address.host}:${address.port}/ws`)
+      ({ address }) =>
+        Effect.annotateLogs(Effect.logInfo("TopGun listens"), { url: `ws://${address.host}:${address.port}/ws` })
     ),
     (gateway) => serve(Option.some(gateway))
-  ).pipe(Layer.effect(TopGunServer), Layer.provide(Gateway.layer), Layer.provide(layerMachine))
+  ).pipe(
+    Layer.scoped(TopGunServer),
+    Layer.provide(Gateway.layer),
+    Layer.provide(layerMachine),
+    Layer.provide(layerFarewell)
+  )
 
 /** A server of the given parts without sockets: connections come through `accept`. */
-export const layerPartsInProcess: Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable, Parts> = Layer.effect(
+export const layerPartsInProcess: Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable, Parts> = Layer.scoped(
   TopGunServer,
   serve(Option.none())
-).pipe(Layer.provide(layerMachine))
+).pipe(Layer.provide(layerMachine), Layer.provide(layerFarewell))
 
 /** The parts that a server has by itself; the database is the configuration's. */
 const layerDefaultParts = Layer.mergeAll(
