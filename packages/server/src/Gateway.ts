@@ -221,7 +221,9 @@ const make = Effect.gen(function*() {
     closeTimeout: closeMillisMax
   }
   const webSockets = new WebSocketServer(options)
-  const handler = yield* NodeHttpServer.makeHandler(makeApp(phase, settings.staticDir, serveMetrics(settings, metrics)))
+  const app = makeApp(phase, settings.staticDir, serveMetrics(settings, metrics))
+  // A span for each request would be one for each probe, and one for whoever asks.
+  const handler = yield* Effect.withTracerEnabled(NodeHttpServer.makeHandler(app), false)
   const server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, handler)
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Until the upgrade is done nobody else listens, and unheard this would end the process.

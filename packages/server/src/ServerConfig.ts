@@ -76,6 +76,13 @@ export interface Settings {
    * address. @default undefined
    */
   readonly metricsToken: Redacted.Redacted | undefined
+  /**
+   * The base URL of a collector of OpenTelemetry that spans go to, by OTLP/HTTP; `undefined` for none. Needs
+   * `@effect/opentelemetry`. In the environment it may be `OTEL_EXPORTER_OTLP_ENDPOINT` as well. @default undefined
+   */
+  readonly otlpUrl: string | undefined
+  /** What the collector is told that the spans are of; in the environment `OTEL_SERVICE_NAME`, too. @default "topgun" */
+  readonly serviceName: string
   /** The least severe messages that are logged. @default "info" */
   readonly logLevel: "trace" | "debug" | "info" | "warning" | "error" | "fatal" | "none"
   /** `pretty` for people, `logfmt` and `json` for machines. @default "pretty" */
@@ -103,6 +110,8 @@ export const defaults: Settings = {
   shutdownTimeout: Duration.seconds(10),
   staticDir: undefined,
   metricsToken: undefined,
+  otlpUrl: undefined,
+  serviceName: "topgun",
   logLevel: "info",
   logFormat: "pretty"
 }
@@ -188,12 +197,18 @@ const fields: { readonly [K in keyof Settings]: Field<Settings[K]> } = {
     ...field("TOPGUN_METRICS_TOKEN", Schema.Redacted(SecretText), "a secret of at least 16 visible characters"),
     isSecret: true
   },
+  otlpUrl: field(
+    "TOPGUN_OTLP_URL",
+    Schema.String.pipe(Schema.filter((text) => /^https?:\/\//.test(text) && URL.canParse(text))),
+    "a URL such as http://localhost:4318"
+  ),
+  serviceName: field("TOPGUN_SERVICE_NAME", Text, "a name"),
   logLevel: choice("TOPGUN_LOG_LEVEL", ["trace", "debug", "info", "warning", "error", "fatal", "none"]),
   logFormat: choice("TOPGUN_LOG_FORMAT", ["pretty", "logfmt", "json"])
 }
 
 /** Settings that may be absent. */
-const optional: ReadonlySet<string> = new Set<keyof Settings>(["staticDir", "metricsToken"])
+const optional: ReadonlySet<string> = new Set<keyof Settings>(["staticDir", "metricsToken", "otlpUrl"])
 
 const names = new Map(Object.entries(fields).map(([key, { name }]) => [name, key as keyof Settings]))
 
@@ -237,6 +252,12 @@ export const layer = (partial: Partial<Settings> = {}): Layer.Layer<ServerConfig
 /** The command line's own variables. */
 const foreign = new Set(["TOPGUN_URL", "TOPGUN_TOKEN"])
 
+/** OpenTelemetry's own variables for what is a setting here, too; ours come first. */
+const standards: ReadonlyArray<readonly [name: string, key: keyof Settings]> = [
+  ["OTEL_EXPORTER_OTLP_ENDPOINT", "otlpUrl"],
+  ["OTEL_SERVICE_NAME", "serviceName"]
+]
+
 /** Kubernetes sets these in each pod for a service whose name begins with `topgun`; nobody meant them for us. */
 const isServiceLink = (name: string, value: string): boolean =>
   /_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$/.test(name) ||
@@ -263,6 +284,12 @@ export const fromEnv: Effect.Effect<Partial<Settings>, ConfigInvalid> = Effect.g
   const provider = yield* Effect.configProviderWith(Effect.succeed)
   const settings: Record<string, unknown> = {}
   const faults: Array<string> = []
+  const set = (name: string, key: keyof Settings, text: string): void => {
+    const { decode, expected, isSecret } = fields[key]
+    const decoded: Option.Option<unknown> = decode(text)
+    if (Option.isSome(decoded)) settings[key] = decoded.value
+    else faults.push(`${name} is ${isSecret === true ? "not usable" : JSON.stringify(text)}: expected ${expected}`)
+  }
   for (const name of yield* namesBelow(provider, ["TOPGUN"])) {
     const value = yield* Effect.option(provider.load(Config.string(name)))
     if (Option.isNone(value) || foreign.has(name)) continue
@@ -276,12 +303,11 @@ export const fromEnv: Effect.Effect<Partial<Settings>, ConfigInvalid> = Effect.g
       faults.push(`${name} is not known${meant === undefined ? "" : `. Did you mean ${meant}?`}`)
       continue
     }
-    const { decode, expected, isSecret } = fields[key]
-    const decoded: Option.Option<unknown> = decode(value.value)
-    if (Option.isSome(decoded)) settings[key] = decoded.value
-    else {faults.push(
-        `${name} is ${isSecret === true ? "not usable" : JSON.stringify(value.value)}: expected ${expected}`
-      )}
+    set(name, key, value.value)
+  }
+  for (const [name, key] of standards) {
+    const value = yield* Effect.option(provider.load(Config.nonEmptyString(name)))
+    if (Option.isSome(value) && !(key in settings)) set(name, key, value.value)
   }
   return faults.length > 0 ? yield* new ConfigInvalid({ faults }) : settings as Partial<Settings>
 })

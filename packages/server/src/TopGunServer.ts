@@ -164,11 +164,29 @@ const layerDefaultParts = Layer.mergeAll(
   )
 )
 
+/** Spans go where the configuration says. What exports them is loaded only then: it is optional, and large with what it brings. */
+const layerTracing = Layer.unwrapEffect(Effect.gen(function*() {
+  const { otlpUrl, serviceName } = yield* ServerConfig.ServerConfig
+  if (otlpUrl === undefined) return Layer.empty
+  const Otlp = yield* Effect.tryPromise({
+    try: () => import("./Otlp.ts"),
+    catch: () =>
+      new ConfigInvalid({
+        faults: ["otlpUrl is set, and @effect/opentelemetry can't be loaded: npm install @effect/opentelemetry"]
+      })
+  })
+  return Otlp.layer({ url: otlpUrl, serviceName })
+}))
+
 /** The server of a configuration. */
 export const layer = (
   settings: Partial<ServerConfig.Settings> = {}
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
-  layerParts.pipe(Layer.provide(layerDefaultParts), Layer.provide(ServerConfig.layer(settings)))
+  layerParts.pipe(
+    Layer.provide(layerDefaultParts),
+    Layer.provide(layerTracing),
+    Layer.provide(ServerConfig.layer(settings))
+  )
 
 /** The server of a configuration, without sockets, and in memory unless told otherwise. */
 export const layerInProcess = (
@@ -176,6 +194,7 @@ export const layerInProcess = (
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable> =>
   layerPartsInProcess.pipe(
     Layer.provide(layerDefaultParts),
+    Layer.provide(layerTracing),
     Layer.provide(ServerConfig.layer({ storage: "memory", ...settings }))
   )
 
@@ -204,6 +223,7 @@ export const layerConfig = (
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
   layerParts.pipe(
     Layer.provide(layerDefaultParts),
+    Layer.provide(layerTracing),
     Layer.provide(layerLogging),
     Layer.provide(ServerConfig.layerFromEnv(overrides))
   )
