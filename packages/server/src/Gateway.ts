@@ -100,6 +100,11 @@ const serveFile = (root: string) =>
 
 const digestOf = (text: string): Buffer => createHash("sha256").update(text).digest()
 
+/** Whether a request calls this machine by a name that only it has for itself: others can be made to lead here, by pages, too. */
+const callsLoopback = (host: string | undefined): boolean =>
+  host !== undefined && URL.canParse(`http://${host}`) &&
+  isLoopback(new URL(`http://${host}`).hostname.replace(/^\[|\]$/g, ""))
+
 /**
  * The metrics, for those who show the token of the configuration. Without one they are there only for this machine: they tell
  * how much goes on here.
@@ -112,6 +117,7 @@ const serveMetrics = (
   const wanted = metricsToken === undefined ? undefined : digestOf(`Bearer ${Redacted.value(metricsToken)}`)
   return Effect.gen(function*() {
     const { headers } = yield* HttpServerRequest.HttpServerRequest
+    if (wanted === undefined && !callsLoopback(headers["host"])) return notFound
     // Of digests, as equal lengths are asked for, and nothing of the token is to be told by the time it takes.
     if (wanted !== undefined && !timingSafeEqual(wanted, digestOf(headers["authorization"] ?? ""))) {
       return HttpServerResponse.text("metrics are shown to those who have the token", {

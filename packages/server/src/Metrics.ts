@@ -20,11 +20,15 @@ import * as Record from "effect/Record"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import * as GridError from "@topgun/core/GridError"
 import { closeCodes } from "@topgun/core/Protocol"
-import { WriteConcern } from "@topgun/core/WriteConcern"
+import type { WriteConcern } from "@topgun/core/WriteConcern"
 import type { Rejection } from "./Partitions.ts"
 import { Partitions } from "./Partitions.ts"
 import { Persistence } from "./Persistence.ts"
 import { Phase, version } from "./Phase.ts"
+
+/** The levels that the server acknowledges: it does no less than merge at once. */
+export type Reached = Exclude<WriteConcern, "FIRE_AND_FORGET" | "MEMORY">
+const reached: ReadonlyArray<Reached> = ["APPLIED", "REPLICATED", "PERSISTED"]
 
 /** Why a connection isn't even opened. */
 export type Refusal = "limit" | "origin" | "path" | "phase"
@@ -60,7 +64,7 @@ export class Metrics extends Context.Tag("@topgun/server/Metrics")<Metrics, {
   /** A batch was carried out. */
   readonly applied: (concern: WriteConcern, accepted: number, rejected: ReadonlyArray<Rejection>) => void
   /** A batch that came so many seconds ago has reached a level. */
-  readonly acknowledged: (level: WriteConcern, seconds: number) => void
+  readonly acknowledged: (level: Reached, seconds: number) => void
   /** A client that reads slower than others write was cut off, or what it missed was left out, to be synchronised later. */
   readonly slowReader: (outcome: "cut" | "resynced") => void
   /** Shows what `read` answers from now on. */
@@ -165,7 +169,7 @@ const make = Effect.gen(function*() {
   const batchOperations = registry.get(
     MetricKey.histogram("topgun_batch_operations", countBounds, "Writes in a batch")
   )
-  const acknowledgement = Object.fromEntries(WriteConcern.literals.map((level) => [
+  const acknowledgement = Object.fromEntries(reached.map((level) => [
     level,
     registry.get(MetricKey.tagged(
       MetricKey.histogram(
@@ -176,7 +180,7 @@ const make = Effect.gen(function*() {
       "level",
       level
     ))
-  ])) as { readonly [Level in WriteConcern]: MetricHook.MetricHook.Histogram }
+  ])) as { readonly [Level in Reached]: MetricHook.MetricHook.Histogram }
   const commitSeconds = registry.get(
     MetricKey.histogram("topgun_commit_seconds", secondBounds, "Time of a transaction of the database")
   )

@@ -22,7 +22,7 @@ import { Partitions } from "./Partitions.ts"
 import { Persistence } from "./Persistence.ts"
 import type { Subscriber } from "./Subscriptions.ts"
 import { Subscriptions } from "./Subscriptions.ts"
-import { Metrics } from "./Metrics.ts"
+import { Metrics, type Reached } from "./Metrics.ts"
 import { type Origin, Traces } from "./Traces.ts"
 
 /** The one who wrote a batch. */
@@ -89,7 +89,7 @@ export const layer: Layer.Layer<
         })
         for (const rejection of rejected) writer.send({ _tag: "OpReject", ...rejection })
         for (const batch of won) subscriptions.publish(batch, writer)
-        const acknowledge = (level: WriteConcern) => {
+        const acknowledge = (level: Reached) => {
           if (accepted.length === 0) return trace?.ended()
           writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
           metrics.acknowledged(level, Number(clock.unsafeCurrentTimeNanos() - origin.receivedNanos) / 1e9)

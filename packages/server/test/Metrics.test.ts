@@ -21,6 +21,7 @@ import * as MetricRegistry from "effect/MetricRegistry"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/TestClock"
+import { get } from "node:http"
 import {
   authAnew,
   batch,
@@ -245,6 +246,20 @@ describe("Metrics", () => {
       for (const line of exposition.split("\n").slice(0, -1)) {
         expect(line).toMatch(/^(# (HELP|TYPE) topgun_\w+ .+|topgun_\w+(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [\d.e+-]+)$/)
       }
+    }).pipe(Effect.provide(memory())))
+
+  it.scoped("aren't shown to pages whose name was made to lead here", () =>
+    Effect.gen(function*() {
+      const { address } = yield* TopGunServer.TopGunServer
+      const statusFor = (host: string) =>
+        Effect.async<number>((resume) => {
+          get(`http://127.0.0.1:${address!.port}/metrics`, { headers: { host }, agent: false }, (response) => {
+            response.resume()
+            resume(Effect.succeed(response.statusCode!))
+          })
+        })
+      expect(yield* statusFor(`evil.example:${address!.port}`)).toBe(404)
+      for (const host of ["localhost", "127.0.0.1:1", "[::1]:8080"]) expect(yield* statusFor(host)).toBe(200)
     }).pipe(Effect.provide(memory())))
 
   it.scoped("aren't shown to the network without a token", () =>

@@ -1,8 +1,13 @@
 import { describe, expect, it } from "@effect/vitest"
 import { AuthRequired } from "@topgun/core/GridError"
+import * as CrdtStore from "@topgun/core/CrdtStore"
+import * as Hlc from "@topgun/core/Hlc"
+import * as MerkleSync from "@topgun/core/MerkleSync"
+import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import * as Protocol from "@topgun/core/Protocol"
 import * as Authentication from "@topgun/server/Authentication"
-import type * as ServerConfig from "@topgun/server/ServerConfig"
+import * as Persistence from "@topgun/server/Persistence"
+import * as ServerConfig from "@topgun/server/ServerConfig"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Visits from "@topgun/server/Visits"
 import * as Effect from "effect/Effect"
@@ -94,6 +99,29 @@ describe("The log", () => {
         { annotations: { cause: "AuthRequired", code: Protocol.closeCodes.authFailed } }
       ])
     }).pipe(Effect.provide(server(layer)))
+  })
+
+  it.effect("tells of a fault of its own at error, with the fault and whose connection it was, and goes on", () => {
+    const { layer, of } = kept()
+    const broken = Layer.mock(MerkleSync.MerkleSync, {
+      answers: () => {
+        throw new Error("a broken assumption")
+      }
+    })
+    const parts = Layer.mergeAll(CrdtStore.layer, Hlc.layer(), broken, PartitionRouter.layerSingleNode)
+    const faulty = TopGunServer.layerPartsInProcess.pipe(
+      Layer.provide([parts, Persistence.layerMemory]),
+      Layer.provide(ServerConfig.layer()),
+      Layer.provide(layer)
+    )
+    return Effect.gen(function*() {
+      const client = yield* inProcessReady
+      yield* client.send(openMap("todos"))
+      expect((yield* client.closed).code).toBe(1011)
+      expect(of("A message could not be served")).toMatchObject([{ level: "ERROR", annotations: { connection: 1 } }])
+      expect(of("A message could not be served")[0]!.json).toContain("a broken assumption")
+      yield* inProcessReady
+    }).pipe(Effect.provide(faulty))
   })
 
   it.effect("isn't flooded by strangers: so many lines of a kind a second, and how many were left out", () => {

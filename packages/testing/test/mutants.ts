@@ -1946,6 +1946,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "AUTH-3",
+    breaks: "metrics are shown to whoever can make a name lead here",
+    ...server("Gateway", "Metrics"),
+    find: "    if (wanted === undefined && !callsLoopback(headers[\"host\"])) return notFound",
+    replace: "",
+    fails: "aren't shown to pages whose name was made to lead here"
+  },
+  {
+    id: "AUTH-3",
     breaks: "metrics are shown to who has any token",
     ...server("Gateway", "Metrics"),
     find: "!timingSafeEqual(wanted, digestOf(headers[\"authorization\"] ?? \"\"))",
