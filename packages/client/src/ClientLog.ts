@@ -48,8 +48,9 @@ export const ofRuntime = (runtime: Runtime.Runtime<never>): Log => {
 /** Where a text names an address, what comes after it may be a secret, and after a server's error what it quotes. */
 const scrubbed = (reason: string): string => reason.replace(/^([A-Z]\w+): .*$/s, "$1").replace(/([?#])\S*/g, "$1…")
 
-/** What may be told of a fault. */
+/** What may be told of a fault: nothing of one that another tab has. */
 const factsOf = (fault: unknown): LogEntry["facts"] => {
+  if (fault === undefined) return {}
   if (typeof fault !== "object" || fault === null) return { fault: typeof fault }
   const { _tag, closeCode, code, name, reason } = fault as { readonly [field: string]: unknown }
   return {

@@ -17,6 +17,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
+import * as LogLevel from "effect/LogLevel"
 import type { ServerConnection } from "@topgun/core/Transport"
 import type { Refusal } from "./Metrics.ts"
 import { Metrics } from "./Metrics.ts"
@@ -45,7 +46,7 @@ export class Visits extends Context.Tag("@topgun/server/Visits")<Visits, {
 /** Lines of one kind that are written in one second, at most. */
 export const linesPerSecondMax = 20
 
-type Kind = "end" | "refused" | "notLetIn" | "closed" | "fault"
+type Annotations = Readonly<{ [name: string]: unknown }>
 
 interface Window {
   begunAt: number
@@ -57,12 +58,13 @@ const make = Effect.gen(function*() {
   const metrics = yield* Metrics
   const clock = yield* Effect.clock
   const run = yield* FiberSet.makeRuntime<never, void>()
-  const windows = new Map<Kind, Window>()
+  const windows = new Map<string, Window>()
   let lastId = 0
 
-  /** Writes a line, or counts it with those left out. */
-  const write = (kind: Kind, line: Effect.Effect<void>, annotations: Record<string, unknown>): void => {
+  /** Writes a line, or counts it with those left out. Lines of a level don't take the room of another's. */
+  const write = (level: LogLevel.LogLevel, line: string, annotations: Annotations, fault?: unknown): void => {
     const now = clock.unsafeCurrentTimeMillis()
+    const kind = `${level.label} ${line}`
     let window = windows.get(kind)
     // The wall clock may be set back.
     if (window === undefined || Math.abs(now - window.begunAt) >= 1_000) {
@@ -70,14 +72,13 @@ const make = Effect.gen(function*() {
     }
     if (window.lines < linesPerSecondMax) {
       window.lines++
-      run(Effect.annotateLogs(line, annotations))
+      run(Effect.annotateLogs(Effect.logWithLevel(level, line, ...(fault === undefined ? [] : [fault])), annotations))
     } else if (++window.leftOut === 1) {
-      const { begunAt } = window
-      const last = window
+      const full = window
       run(Effect.zipRight(
-        Effect.sleep(begunAt + 1_000 - now),
+        Effect.sleep(full.begunAt + 1_000 - now),
         Effect.suspend(() =>
-          Effect.annotateLogs(Effect.logWarning("More lines of a kind were left out"), { kind, leftOut: last.leftOut })
+          Effect.annotateLogs(Effect.logWithLevel(level, "More lines were left out"), { line, leftOut: full.leftOut })
         )
       ))
     }
@@ -102,7 +103,7 @@ const make = Effect.gen(function*() {
         if (!isOpen) return
         isOpen = false
         metrics.connectionClosed(code)
-        write("end", Effect.logDebug("A connection ended"), {
+        write(LogLevel.Debug, "A connection ended", {
           ...facts(),
           code,
           ...(cause === undefined ? {} : { cause }),
@@ -145,18 +146,18 @@ const make = Effect.gen(function*() {
         failed: (tag) => {
           cause = tag
           if (device !== undefined) {
-            return write("closed", Effect.logInfo("A connection was closed for a fault"), { ...facts(), cause })
+            return write(LogLevel.Info, "A connection was closed for a fault", { ...facts(), cause })
           }
           metrics.authenticated(tag)
-          write("notLetIn", Effect.logWarning("A device was not let in"), { ...facts(), cause })
+          write(LogLevel.Warning, "A device was not let in", { ...facts(), cause })
         },
-        faulted: (fault) => write("fault", Effect.logError("A message could not be served", fault), facts())
+        faulted: (fault) => write(LogLevel.Error, "A message could not be served", facts(), fault)
       }
     },
     refused: (reason, address) => {
       metrics.connectionRefused(reason)
-      const say = reason === "path" || reason === "phase" ? Effect.logDebug : Effect.logWarning
-      write("refused", say("A connection was refused"), { reason, ...(address === undefined ? {} : { address }) })
+      const level = reason === "path" || reason === "phase" ? LogLevel.Debug : LogLevel.Warning
+      write(level, "A connection was refused", { reason, ...(address === undefined ? {} : { address }) })
     }
   })
 })

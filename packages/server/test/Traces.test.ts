@@ -107,6 +107,21 @@ describe("A traced batch", () => {
     }).pipe(Effect.provide(Layer.provide(TopGunServer.layerInProcess(), Layer.setTracer(tracer))))
   })
 
+  it.scoped("is all that is recorded: no span for each probe or metric that is asked for", () => {
+    const { begun, tracer } = memoryTracer()
+    return Effect.gen(function*() {
+      const { address } = yield* TopGunServer.TopGunServer
+      for (const path of ["livez", "metrics", "nothing"]) {
+        yield* Effect.promise(() =>
+          fetch(`http://127.0.0.1:${address!.port}/${path}`).then((response) => response.text())
+        )
+      }
+      expect(begun).toEqual([])
+    }).pipe(
+      Effect.provide(Layer.provide(TopGunServer.layer({ port: 0, storage: "memory" }), Layer.setTracer(tracer)))
+    )
+  })
+
   it.effect("is recorded so many times a second, however many clients want it", () => {
     const { begun, tracer } = memoryTracer()
     return Effect.gen(function*() {
