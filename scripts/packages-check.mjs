@@ -87,10 +87,13 @@ const fileTroubles = (published) => {
 
 const importPattern = /(?<!")\b(?:from\s*|import\s*\(?\s*)"([^"\n]+)"/g
 
+/** Those of them without which a module can't be loaded. */
+const needPattern = /(?<!")\b(?:from\s*|import\s*)"([^"\n]+)"/g
+
 /** The modules that a compiled file imports, without what its comments say. */
-const importsOf = (file) => {
+const importsOf = (file, pattern = importPattern) => {
   const text = readFileSync(file, "utf8").replace(/\/\*[^]*?\*\/|^\s*\/\/.*$/gm, "")
-  return [...text.matchAll(importPattern)].map(([, specifier]) => specifier)
+  return [...text.matchAll(pattern)].map(([, specifier]) => specifier)
 }
 
 const packageOf = (specifier) => specifier.split("/", specifier.startsWith("@") ? 2 : 1).join("/")
@@ -127,14 +130,14 @@ const manifestTroubles = (published) => {
   const reach = (file, seen = new Set()) => {
     if (seen.has(file)) return seen
     seen.add(file)
-    for (const specifier of importsOf(join(path, file))) {
+    for (const specifier of importsOf(join(path, file), needPattern)) {
       if (specifier.startsWith(".")) reach(posix.join(posix.dirname(file), specifier), seen)
     }
     return seen
   }
   if (existsSync(join(path, "dist/index.js"))) {
     for (const file of reach("dist/index.js")) {
-      for (const used of importsOf(join(path, file)).flatMap(foreign)) {
+      for (const used of importsOf(join(path, file), needPattern).flatMap(foreign)) {
         if (isOptional(used)) troubles.push(`the index needs ${used} (in ${file}), which is optional`)
       }
     }

@@ -3,10 +3,13 @@ import * as Backoff from "@topgun/core/Backoff"
 import * as Backpressure from "@topgun/core/Backpressure"
 import type { Declaration } from "@topgun/core/Grid"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
+import * as ClientLog from "./ClientLog.ts"
 import type { Auth } from "./Credentials.ts"
 import * as NetworkEvents from "./NetworkEvents.ts"
+import type { Logger } from "./PromiseClient.ts"
 import * as Tabs from "./Tabs.ts"
 import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 
 export interface Config {
@@ -43,9 +46,11 @@ export interface Config {
   readonly autoConnect: boolean
   /** Hears of faults that nobody waits for: rejected and dropped writes, storage faults, a throwing listener. */
   readonly onError: (fault: unknown) => void
+  /** Takes the lines of the log. */
+  readonly log: ClientLog.Log
 }
 
-export const defaults: Config = {
+export const defaults: Omit<Config, "log"> = {
   grid: [],
   backoff: Backoff.reconnect,
   backpressure: Backpressure.defaults,
@@ -68,28 +73,24 @@ export const defaults: Config = {
 /** The settings of one client. */
 export class ClientConfig extends Context.Tag("@topgun/client/ClientConfig")<ClientConfig, Config>() {}
 
-/** Tells of faults and never throws: who tells of a fault has work to go on with. */
-export const contained = (onError: (fault: unknown) => void) => (fault: unknown): void => {
-  try {
-    onError(fault)
-  } catch {
-    // There is nobody left to tell that the one who hears of faults has one.
-  }
-}
-
 /** The defaults, but for what is given. */
-export interface Options extends Partial<Omit<Config, "backpressure">> {
+export interface Options extends Partial<Omit<Config, "backpressure" | "log">> {
   readonly backpressure?: Partial<Backpressure.Options>
+  /** Hears of states, failures, retries and faults, as lines for people; never of what is written. @default the layer's `Logger` */
+  readonly logger?: Logger
 }
 
 export const layer = (options: Options = {}): Layer.Layer<ClientConfig> =>
-  Layer.sync(
+  Layer.effect(
     ClientConfig,
-    () =>
-      ClientConfig.of({
+    Effect.map(Effect.runtime<never>(), (runtime) => {
+      const log = options.logger === undefined ? ClientLog.ofRuntime(runtime) : ClientLog.ofLogger(options.logger)
+      return ClientConfig.of({
         ...defaults,
         ...options,
-        onError: contained(options.onError ?? defaults.onError),
+        log,
+        onError: ClientLog.telling(log, options.onError),
         backpressure: { ...defaults.backpressure, ...options.backpressure }
       })
+    })
   )

@@ -10,6 +10,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as ClientConfig from "./ClientConfig.ts"
+import * as ClientLog from "./ClientLog.ts"
 import * as Replica from "./Replica.ts"
 import * as SyncEngine from "./SyncEngine.ts"
 import * as SyncStatus from "./SyncStatus.ts"
@@ -57,9 +58,21 @@ const openAll = (config: ClientConfig.Config, replica: Replica.Replica["Type"]):
   }
 }
 
+/** Has the log told of how the device stands, for as long as the scope is. */
+const logged = (
+  { log }: ClientConfig.Config,
+  status: SyncStatus.Status["Type"],
+  engine: SyncEngine.SyncEngine["Type"]
+) =>
+  Effect.acquireRelease(
+    Effect.sync(() => ClientLog.watch(log, status, engine.lastFailure)),
+    (stop) => Effect.sync(stop)
+  )
+
 const alone = (config: ClientConfig.Config) =>
-  Layer.effectDiscard(Effect.gen(function*() {
+  Layer.scopedDiscard(Effect.gen(function*() {
     openAll(config, yield* Replica.Replica)
+    yield* logged(config, yield* SyncStatus.Status, yield* SyncEngine.SyncEngine)
     if (config.autoConnect) yield* Effect.flatMap(SyncEngine.SyncEngine, ({ connect }) => connect)
   })).pipe(
     Layer.provideMerge(SyncStatus.layer),
@@ -89,6 +102,7 @@ const inTabs = (config: ClientConfig.Config, tabs: Tabs, source: Storage["Type"]
       context
     )
     openAll(config, replica)
+    yield* logged(config, Context.get(status, SyncStatus.Status), tabEngine.engine)
     if (tab.isLeading() && config.autoConnect) yield* ownEngine.connect
     yield* tab.start(replica, ownEngine, Context.get(status, SyncStatus.Status), tabEngine)
     return Context.merge(context, status)

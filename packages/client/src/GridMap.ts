@@ -2,8 +2,10 @@
 import type { Declaration, KindOf } from "@topgun/core/Grid"
 import { ClientClosed, type WriteFailure, type WriteRefusal } from "@topgun/core/GridError"
 import type { Ack } from "@topgun/core/WriteConcern"
+import { isTraceParent } from "@topgun/core/Protocol"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import type { AnySpan } from "effect/Tracer"
 import type { Config } from "./ClientConfig.ts"
 import type { Live } from "./Live.ts"
 import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
@@ -21,9 +23,15 @@ export interface Write {
 /** Hands a write in and waits until it is durable on this device. */
 export type Writer = (writing: Writing, options?: WriteOptions) => Effect.Effect<Write, WriteRefusal>
 
-/** Writes to a replica by a client's settings. */
+/** A span as it travels; `undefined` where nobody wants it recorded, or its ids aren't those of W3C Trace Context. */
+const traceParentOf = ({ sampled, spanId, traceId }: AnySpan): string | undefined => {
+  const traceParent = `00-${traceId}-${spanId}-01`
+  return sampled && isTraceParent(traceParent) ? traceParent : undefined
+}
+
+/** Writes to a replica by a client's settings. What is written within a span is part of its trace on the server, too. */
 export const writer = (replica: Replica["Type"], config: Config): Writer => (writing, options) =>
-  Effect.suspend(() => {
+  Effect.withFiberRuntime(({ currentSpan }) => {
     const timeoutMillis = options?.timeoutMs ?? config.writeTimeoutMillis
     let write: LocalWrite
     try {
@@ -31,6 +39,8 @@ export const writer = (replica: Replica["Type"], config: Config): Writer => (wri
     } catch (fault) {
       return isRefusal(fault) ? Effect.fail(fault) : Effect.die(fault)
     }
+    const traceParent = currentSpan === undefined ? undefined : traceParentOf(currentSpan)
+    if (traceParent !== undefined) write.traced(traceParent)
     return Effect.as(awaitLocal(write), { server: acknowledgement(write, replica.outbox, timeoutMillis) })
   })
 

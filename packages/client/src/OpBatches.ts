@@ -7,14 +7,18 @@ const isOneBatch = (a: Pending, b: Pending): boolean => a.batch !== undefined &&
 
 const sizeOf = (operation: Pending): number => operation.record.row.length + keyOf(operation).length
 
-/** The messages that carry operations, in their order. */
+/** The messages that carry operations, in their order; before a batch in which some are part of a trace, the span of the first of them. */
 export const messagesOf = function*(operations: ReadonlyArray<Pending>): Iterable<Protocol.ClientMessage> {
   let ops: Array<Protocol.OpTuple> = []
   let bytes = 0
+  let traceParent: string | undefined
+  /** A part of an atomic batch went before: the span of the batch as well. */
+  let isBegun = false
   for (const [i, operation] of operations.entries()) {
     const { batch, concern, kind, map } = operation
     ops.push([operation.sequence, keyOf(operation), operation.record.row])
     bytes += sizeOf(operation)
+    traceParent ??= operation.traceParent
     const next = operations[i + 1]
     const goesOn = next !== undefined && isOneBatch(operation, next)
     if (
@@ -23,6 +27,9 @@ export const messagesOf = function*(operations: ReadonlyArray<Pending>): Iterabl
       ops.length >= Protocol.batchOperationsMax || bytes + sizeOf(next) > Protocol.batchBytesMax
     ) {
       const atomic = goesOn ? "more" : batch === undefined ? "no" : "end"
+      if (traceParent !== undefined && !isBegun) yield { _tag: "Traced", parent: traceParent }
+      traceParent = undefined
+      isBegun = goesOn
       yield { _tag: "OpBatch", map, kind, concern, atomic, ops }
       ops = []
       bytes = 0

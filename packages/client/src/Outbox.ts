@@ -60,6 +60,8 @@ export interface Pending {
   kept: boolean
   /** A later operation of its cell that contains this one, which was refused: the outcome is that one's. */
   successor: Pending | undefined
+  /** The span that a write in it was made in, as W3C Trace Context writes it: the first that was made in one. Never stored. */
+  traceParent: string | undefined
   /** The operation of its cell before this one, where that hadn't ended: skip those that have by {@link pendingOf}. */
   earlier: Pending | undefined
 }
@@ -284,6 +286,7 @@ export const make = Effect.fnUntraced(function*(options: {
     batch: stored.batch,
     kept: false,
     successor: undefined,
+    traceParent: undefined,
     earlier: undefined
   })
 

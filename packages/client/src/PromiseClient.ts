@@ -12,7 +12,7 @@ import type { StorageAdapter } from "@topgun/core/StorageAdapter"
 import type { Batch } from "./Batch.ts"
 import type { Live } from "./Live.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
-import type { Change, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
+import type { Change, LogEntry, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 import type { Tabs } from "./Tabs.ts"
 
 export type WriteConcern = "FIRE_AND_FORGET" | "MEMORY" | "APPLIED" | "REPLICATED" | "PERSISTED"
@@ -222,6 +222,14 @@ export interface Client {
   [Symbol.asyncDispose](): Promise<void>
 }
 
+/**
+ * Where a client's log goes: what has a method for each level, as `console` and the loggers of pino and others have, or a function
+ * that takes whole lines.
+ */
+export type Logger =
+  | ((entry: LogEntry) => void)
+  | { readonly [Level in LogEntry["level"]]: (message: string, facts: LogEntry["facts"]) => void }
+
 export interface ClientOptions {
   /** Maps to open at the start, so that they are loaded and synchronised without being asked for. */
   readonly grid?: ReadonlyArray<Declaration | MapDeclaration<never> | OrMapDeclaration<never>>
@@ -275,6 +283,8 @@ export interface ClientOptions {
   readonly tabs?: Tabs | "none" | undefined
   /** Whether to connect when opened. @default true */
   readonly autoConnect?: boolean
+  /** Hears of states, failures, retries and faults, as lines for people; never of what is written. @default nobody does */
+  readonly logger?: Logger
   /** Hears of faults that nobody waits for: rejected and dropped writes, storage faults, a throwing listener. */
   readonly onError?: (fault: unknown) => void
 }

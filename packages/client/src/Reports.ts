@@ -83,6 +83,15 @@ export interface MapStatus {
   readonly refusal: string | undefined
 }
 
+/** A line of a client's log. It tells of no value, no key and no token. */
+export interface LogEntry {
+  readonly level: "debug" | "info" | "warn" | "error"
+  /** All of it in words. */
+  readonly message: string
+  /** What the words say of this case, to be searched for: a state, an error's tag and code, a number. */
+  readonly facts: { readonly [name: string]: string | number }
+}
+
 /** What becomes of writes that the server doesn't durably have, and of those that it rejected. */
 export interface LogoutOptions {
   /**

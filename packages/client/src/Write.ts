@@ -103,6 +103,7 @@ export class LocalWrite {
   readonly concern: WriteConcern
   #admitted: Admitted | undefined
   #admission: Deferred.Deferred<Admitted, WriteRefusal> | undefined
+  #traceParent: string | undefined
 
   constructor(madeAt: number, concern: WriteConcern) {
     this.madeAt = madeAt
@@ -112,12 +113,23 @@ export class LocalWrite {
   /** Lets it in, or fails it for good. */
   admit(outcome: Exit.Exit<Admitted, WriteRefusal>): void {
     if (Exit.isSuccess(outcome)) this.#admitted = outcome.value
+    if (this.#traceParent !== undefined) this.#trace(this.#traceParent)
     if (this.#admission !== undefined) Deferred.unsafeDone(this.#admission, outcome)
   }
 
   /** Whether it has been let in. */
   get isAdmitted(): boolean {
     return this.#admitted !== undefined
+  }
+
+  /** It is part of a span, and so are the operations that carry it, once it is let in. */
+  traced(traceParent: string): void {
+    this.#traceParent = traceParent
+    this.#trace(traceParent)
+  }
+
+  #trace(traceParent: string): void {
+    for (const { operation } of this.#admitted?.parts ?? []) operation.traceParent ??= traceParent
   }
 
   /** From now on {@link admit} may be waited for. */

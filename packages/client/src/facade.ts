@@ -12,6 +12,7 @@ import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import { again, draftsOf } from "./Drafts.ts"
 import * as ClientConfig from "./ClientConfig.ts"
+import * as ClientLog from "./ClientLog.ts"
 import type { Auth } from "./Credentials.ts"
 import * as Device from "./Device.ts"
 import * as Lives from "./Live.ts"
@@ -69,7 +70,8 @@ const isLoopback = (url: string | undefined): boolean =>
 
 const configOf = (options: ClientOptions): ClientConfig.Options => ({
   grid: (options.grid ?? []) as ReadonlyArray<Grid.Declaration>,
-  onError: ClientConfig.contained(options.onError ?? (() => {})),
+  ...(options.onError === undefined ? {} : { onError: options.onError }),
+  logger: options.logger ?? (() => {}),
   autoConnect: (options.autoConnect ?? true) && options.url !== undefined,
   ...(options.writeConcern === undefined ? {} : { writeConcern: options.writeConcern }),
   ...(options.writeTimeoutMs === undefined ? {} : { writeTimeoutMillis: options.writeTimeoutMs }),
@@ -121,6 +123,8 @@ const notOpen: SyncStatus = {
 /** The device's runtime, and what waits for it to be open. */
 class Facade {
   readonly config: ClientConfig.Options
+  /** Hears of faults, and has them logged: the layers below do so by themselves. */
+  readonly onFault: (fault: unknown) => void
   /** Rejects when the device can't be opened, or is closed before it is. */
   readonly opening: Promise<Open>
   readonly #runtime: ManagedRuntime.ManagedRuntime<Services, unknown>
@@ -143,6 +147,7 @@ class Facade {
     const name = ["topgun", options.url ?? "local", options.userId ?? "", options.storageKey ?? ""].join("|")
     const storage = Storage.layerAdapter(() => options.storage ?? Storage.memory(), name)
     this.config = configOf(options)
+    this.onFault = ClientLog.telling(ClientLog.ofLogger(options.logger), options.onError)
     this.#runtime = ManagedRuntime.make(
       Device.layer.pipe(
         Layer.provide([ClientConfig.layer(this.config), Device.parts, storage, transport]),
@@ -166,7 +171,7 @@ class Facade {
     this.opening.catch((fault: unknown) => {
       this.#opens = false
       // Of a closing before the opening only the writes that it costs are worth telling.
-      if (!this.#closed || this.#earlyWrites > 0) this.config.onError?.(fault)
+      if (!this.#closed || this.#earlyWrites > 0) this.onFault(fault)
       this.#forget()
     })
   }
@@ -220,7 +225,7 @@ class Facade {
     try {
       open.replica.openDeclared(declaration)
     } catch (fault) {
-      this.config.onError?.(fault)
+      this.onFault(fault)
     }
   }
 
@@ -242,7 +247,7 @@ class Facade {
         try {
           resolve(writing(replica, concern))
         } catch (fault) {
-          this.config.onError?.(fault)
+          this.onFault(fault)
           reject(fault)
         }
       })
@@ -412,8 +417,7 @@ class FacadeCounter extends CounterHandle<Write> implements GridCounter {
 /** Opens a client in its surroundings: the real ones, but for what is given. */
 export const makeClient = (options: ClientOptions, surroundings: Surroundings = {}): Client => {
   const facade = new Facade(options, surroundings)
-  const onError = facade.config.onError ?? (() => {})
-  const status = new Observable<SyncStatus>(notOpen, onError)
+  const status = new Observable<SyncStatus>(notOpen, facade.onFault)
   /** The status shown before the client is open: the same object until it changes, as later. */
   let early = { of: notOpen, shown: notOpen }
   const rejected = Lives.make<ReadonlyArray<RejectedWrite>>(

@@ -12,7 +12,7 @@ export type { Batch } from "./Batch.ts"
 export type { Live } from "./Live.ts"
 export type { NetworkEvent, NetworkEvents } from "./NetworkEvents.ts"
 export type * from "./PromiseClient.ts"
-export type { Change, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
+export type { Change, LogEntry, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 export type { SyncState } from "./SyncState.ts"
 export type { TabChannel, TabEvent, TabLock, Tabs } from "./Tabs.ts"
 

@@ -208,8 +208,9 @@ const Texts = field(
   (value): value is ReadonlyArray<string> => Array.isArray(value) && value.every(isText)
 )
 const traceParentGrammar = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
-/** A span, as W3C Trace Context writes it. */
-const TraceParent = field("TraceParent", (value): value is string => isText(value) && traceParentGrammar.test(value))
+/** Whether a text is a span as W3C Trace Context writes it. */
+export const isTraceParent = (value: unknown): value is string => isText(value) && traceParentGrammar.test(value)
+const TraceParent = field("TraceParent", isTraceParent)
 const MapName = field("MapName", (value): value is string => isText(value) && value.length > 0 && value.length <= 256)
 const NodeIdText = field("NodeId", isNodeId)
 const Kind = field("Kind", isMapKind)

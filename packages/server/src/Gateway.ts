@@ -6,6 +6,7 @@
  * | `/ws` | the grid's protocol |
  * | `/livez` | 200 while the process runs |
  * | `/readyz`, `/healthz` | 200 while the server serves, 503 while it loads or stops |
+ * | `/metrics` | the metrics, for those who may see them |
  * | others | the files of `staticDir`, where there is one |
  *
  * Whoever isn't known yet gets little: requests are of GET and HEAD and have no body, their headers have to be there in time and
@@ -13,6 +14,7 @@
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FileSystem from "@effect/platform/FileSystem"
+import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
@@ -20,6 +22,8 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import { createHash, timingSafeEqual } from "node:crypto"
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http"
 import type { AddressInfo } from "node:net"
 import { resolve, sep } from "node:path"
@@ -32,9 +36,12 @@ import { Admission } from "./Admission.ts"
 import { Capacity } from "./Capacity.ts"
 import { clientOf } from "./ClientAddress.ts"
 import { isLoopback } from "./Loopback.ts"
+import { Metrics, type Refusal } from "./Metrics.ts"
 import { Phase } from "./Phase.ts"
+import * as Prometheus from "./Prometheus.ts"
 import { ServerConfig, type Settings } from "./ServerConfig.ts"
 import { Sessions } from "./Session.ts"
+import { Visits } from "./Visits.ts"
 
 /** Where a server listens. */
 export interface Address {
@@ -98,7 +105,46 @@ const serveFile = (root: string) =>
     })
   }).pipe(Effect.orElseSucceed(() => notFound))
 
-const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefined) => {
+const digestOf = (text: string): Buffer => createHash("sha256").update(text).digest()
+
+/** Whether a request calls this machine by a name that only it has for itself: others can be made to lead here, by pages, too. */
+const callsLoopback = (host: string | undefined): boolean =>
+  host !== undefined && URL.canParse(`http://${host}`) &&
+  isLoopback(new URL(`http://${host}`).hostname.replace(/^\[|\]$/g, ""))
+
+/**
+ * The metrics, for those who show the token of the configuration. Without one they are there only for this machine: they tell
+ * how much goes on here.
+ */
+const serveMetrics = (
+  { host, metricsToken }: Settings,
+  metrics: Context.Tag.Service<Metrics>
+): HttpApp.Default => {
+  if (metricsToken === undefined && !isLoopback(host)) return Effect.succeed(notFound)
+  const wanted = metricsToken === undefined ? undefined : digestOf(`Bearer ${Redacted.value(metricsToken)}`)
+  return Effect.gen(function*() {
+    const { headers } = yield* HttpServerRequest.HttpServerRequest
+    if (wanted === undefined && !callsLoopback(headers["host"])) return notFound
+    // Of digests, as equal lengths are asked for, and nothing of the token is to be told by the time it takes.
+    if (wanted !== undefined && !timingSafeEqual(wanted, digestOf(headers["authorization"] ?? ""))) {
+      return HttpServerResponse.text("metrics are shown to those who have the token", {
+        status: 401,
+        headers: { "www-authenticate": "Bearer" }
+      })
+    }
+    const text = Prometheus.render(yield* metrics.snapshot)
+    return HttpServerResponse.text(text, {
+      contentType: Prometheus.contentType,
+      headers: { "cache-control": "no-store" }
+    })
+  })
+}
+
+const makeApp = (
+  phase: Context.Tag.Service<Phase>,
+  staticDir: string | undefined,
+  metrics: HttpApp.Default
+) => {
   const health = Effect.sync(() => {
     const current = phase.current()
     return HttpServerResponse.text(current, { status: current === "ready" ? 200 : 503 })
@@ -110,7 +156,8 @@ const makeApp = (phase: Context.Tag.Service<Phase>, staticDir: string | undefine
     ),
     HttpRouter.get("/livez", HttpServerResponse.text("alive")),
     HttpRouter.get("/readyz", health),
-    HttpRouter.get("/healthz", health)
+    HttpRouter.get("/healthz", health),
+    HttpRouter.get("/metrics", metrics)
   )
   const routes = staticDir === undefined ? probes : HttpRouter.get(probes, "*", serveFile(staticDir))
   return Effect.catchTag(routes, "RouteNotFound", () => Effect.succeed(notFound))
@@ -247,6 +294,8 @@ const make = Effect.gen(function*() {
   const capacity = yield* Capacity
   const phase = yield* Phase
   const sessions = yield* Sessions
+  const metrics = yield* Metrics
+  const visits = yield* Visits
 
   // Deflate would cost some 250 kB a connection: what is large is deflated within messages. `closeTimeout` is missing from
   // the types.
@@ -258,7 +307,9 @@ const make = Effect.gen(function*() {
     closeTimeout: closeMillisMax
   }
   const webSockets = new WebSocketServer(options)
-  const handler = guarded(yield* NodeHttpServer.makeHandler(makeApp(phase, settings.staticDir)))
+  const app = makeApp(phase, settings.staticDir, serveMetrics(settings, metrics))
+  // A span for each request would be one for each probe, and one for whoever asks.
+  const handler = guarded(yield* Effect.withTracerEnabled(NodeHttpServer.makeHandler(app), false))
   const server = createServer({
     headersTimeout: settings.authMillisMax,
     requestTimeout: settings.authMillisMax,
@@ -275,18 +326,21 @@ const make = Effect.gen(function*() {
     socket.on("error", () => {})
     const remote = request.socket.remoteAddress
     if (remote === undefined) return socket.destroy()
-    if (request.url?.split("?", 1)[0] !== "/ws") return refuse(socket, 404, "not found")
-    if (request.httpVersion !== "1.1") return refuse(socket, 400, "a WebSocket begins with HTTP/1.1")
-    if (!phase.serves()) return refuse(socket, 503, phase.current(), retryAfterSeconds)
-    if (webSockets.clients.size >= settings.connectionsMax) {
-      return refuse(socket, 503, "the server has as many connections as it may", retryAfterSeconds)
+    const address = clientOf(remote, request.headers["x-forwarded-for"]?.toString(), settings.proxies)
+    const turnAway = (why: Refusal, status: number, reason: string, retryAfter?: number): void => {
+      visits.refused(why, address)
+      refuse(socket, status, reason, retryAfter)
     }
-    if (capacity.isFull()) return refuse(socket, 503, "the server's memory is used up", retryAfterSeconds)
-    if (!isWelcome(settings, request)) return refuse(socket, 403, "pages of this origin may not connect")
-    const forwardedFor = request.headers["x-forwarded-for"]
-    const address = clientOf(remote, forwardedFor?.toString(), settings.proxies)
+    if (request.url?.split("?", 1)[0] !== "/ws") return turnAway("path", 404, "not found")
+    if (request.httpVersion !== "1.1") return turnAway("path", 400, "a WebSocket begins with HTTP/1.1")
+    if (!phase.serves()) return turnAway("phase", 503, phase.current(), retryAfterSeconds)
+    if (webSockets.clients.size >= settings.connectionsMax) {
+      return turnAway("limit", 503, "the server has as many connections as it may", retryAfterSeconds)
+    }
+    if (capacity.isFull()) return turnAway("memory", 503, "the server's memory is used up", retryAfterSeconds)
+    if (!isWelcome(settings, request)) return turnAway("origin", 403, "pages of this origin may not connect")
     const refusal = admission.knock(address)
-    if (refusal !== undefined) return refuse(socket, refusal.status, refusal.reason, refusal.retryAfterSeconds)
+    if (refusal !== undefined) return turnAway("rate", refusal.status, refusal.reason, refusal.retryAfterSeconds)
     webSockets.handleUpgrade(
       request,
       socket,
@@ -322,9 +376,11 @@ const make = Effect.gen(function*() {
 })
 
 /** The port of the configuration, open for as long as the scope is. */
-export const layer: Layer.Layer<Gateway, AddressUnavailable, Admission | Capacity | Phase | ServerConfig | Sessions> =
-  Layer
-    .provide(
-      Layer.scoped(Gateway, make),
-      NodeHttpServer.layerContext
-    )
+export const layer: Layer.Layer<
+  Gateway,
+  AddressUnavailable,
+  Admission | Capacity | Metrics | Phase | ServerConfig | Sessions | Visits
+> = Layer.provide(
+  Layer.scoped(Gateway, make),
+  NodeHttpServer.layerContext
+)

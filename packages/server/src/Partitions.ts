@@ -98,6 +98,8 @@ export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partiti
   /** A map's records that have changed since, as they are now; `undefined` where that isn't known, or they are many. */
   readonly changedSince: (map: string, sequence: number) => ReadonlyArray<KeyedRecord> | undefined
   readonly sizes: () => ReadonlyArray<MapSize>
+  /** How many maps there are, and how many records in them, tombstones included. */
+  readonly counts: () => { readonly maps: number; readonly records: number }
 }>() {}
 
 type Refusal =
@@ -370,6 +372,11 @@ const make = Effect.gen(function*() {
         records.push([cell, record])
       }
       return records
+    },
+    counts: () => {
+      let records = 0
+      for (const { tree } of maps.values()) records += tree.size
+      return { maps: maps.size, records }
     },
     sizes: () =>
       Array.from(maps, ([name, { tree }]) => {

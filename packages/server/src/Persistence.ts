@@ -47,6 +47,9 @@ export interface Batch {
 /** Told once what became of a batch; `undefined` when it survives a crash of the machine. */
 export type Settle = (failure: StorageUnavailable | ShuttingDown | undefined) => void
 
+/** Told of each transaction: its records, how long it took, and whether it is committed. Plain, and never throws. */
+export type OnCommit = (rows: number, seconds: number, isCommitted: boolean) => void
+
 /** Takes one stored record; `row` belongs to the taker. Plain, as it's called once a record. */
 export type OnRow = (map: string, kind: MapKind, cell: string, partition: number, row: Uint8Array) => void
 
@@ -75,6 +78,10 @@ export class Persistence extends Context.Tag("@topgun/server/Persistence")<Persi
   readonly append: (batches: ReadonlyArray<Batch>, settle: Settle) => void
   /** Whether so much waits that nothing more should be merged. */
   readonly isFull: () => boolean
+  /** Records that wait to be committed. */
+  readonly waiting: () => number
+  /** Has `onCommit` told of each transaction from now on. */
+  readonly observe: (onCommit: OnCommit) => void
   /** Calls back, once, when the line is half empty again. */
   readonly onRoom: (resume: () => void) => void
   /** Waits until what is in line now is settled, well or not; has a failed commit tried again at once. */
@@ -105,6 +112,8 @@ const endOfTurn = Effect.async<void>((resume) => {
 /** The log over a driver. When its scope closes, what waits is committed within the time for shutting down. */
 export const make = Effect.fnUntraced(function*(driver: Driver) {
   const { pendingCommitsMax, shutdownTimeout } = yield* ServerConfig
+  const clock = yield* Effect.clock
+  const observers: Array<OnCommit> = []
   let line: Array<Waiting> = []
   let rows = 0
   let committing = false
@@ -141,12 +150,19 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
       const group = takeGroup()
       const batches = group.flatMap((waiting) => waiting.batches)
       committing = true
+      const begunAt = clock.unsafeCurrentTimeNanos()
+      const tell = (isCommitted: boolean) => {
+        if (batches.length === 0) return
+        const seconds = Number(clock.unsafeCurrentTimeNanos() - begunAt) / 1e9
+        for (const observer of observers) observer(rowsOf(batches), seconds, isCommitted)
+      }
       return Effect.matchCauseEffect(batches.length === 0 ? Effect.void : restore(driver.commit(batches)), {
         onFailure: (cause) => {
           committing = false
           line = [...group, ...line]
           // Shutting down: those in line wait for the last attempt.
           if (Cause.isInterruptedOnly(cause)) return Effect.failCause(cause)
+          tell(false)
           const fault = Cause.squash(cause)
           const failure = fault instanceof StorageUnavailable
             ? fault
@@ -156,6 +172,7 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
         },
         onSuccess: () => {
           committing = false
+          tell(true)
           rows -= rowsOf(batches)
           settleAll(group, undefined)
           if (rows <= pendingCommitsMax / 2) { for (const resume of roomWanted.splice(0)) resume() }
@@ -224,6 +241,8 @@ export const make = Effect.fnUntraced(function*(driver: Driver) {
     load: driver.load,
     append,
     isFull: () => rows >= pendingCommitsMax,
+    waiting: () => rows,
+    observe: (onCommit) => void observers.push(onCommit),
     onRoom: (resume) => {
       roomWanted.push(resume)
     },
@@ -248,6 +267,8 @@ export const layerMemory: Layer.Layer<Persistence> = Layer.effect(
       load: () => Effect.void,
       append: (_, settle) => settle(undefined),
       isFull: () => false,
+      waiting: () => 0,
+      observe: () => {},
       onRoom: (resume) => resume(),
       flush: Effect.void
     }))

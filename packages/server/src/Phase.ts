@@ -3,6 +3,9 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 
+/** The version that the server says it is: its package's. */
+export const version = "0.1.0"
+
 /** `loading` reads what is stored, `ready` serves, `leaving` still does but says that it won't, `stopping` accepts nothing more. */
 export type Name = "loading" | "ready" | "leaving" | "stopping"
 

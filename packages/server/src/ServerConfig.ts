@@ -165,6 +165,18 @@ export interface Settings {
   readonly shutdownNotice: Duration.DurationInput
   /** A directory whose files are served over HTTP; `undefined` for none. @default undefined */
   readonly staticDir: string | undefined
+  /**
+   * What `/metrics` is shown to, as `Authorization: Bearer …`. Without it the metrics are there only while `host` is a loopback
+   * address. @default undefined
+   */
+  readonly metricsToken: Redacted.Redacted | undefined
+  /**
+   * The base URL of a collector of OpenTelemetry that spans go to, by OTLP/HTTP; `undefined` for none. Needs
+   * `@effect/opentelemetry`. In the environment it may be `OTEL_EXPORTER_OTLP_ENDPOINT` as well. @default undefined
+   */
+  readonly otlpUrl: string | undefined
+  /** What the collector is told that the spans are of; in the environment `OTEL_SERVICE_NAME`, too. @default "topgun" */
+  readonly serviceName: string
   /** The least severe messages that are logged. @default "info" */
   readonly logLevel: "trace" | "debug" | "info" | "warning" | "error" | "fatal" | "none"
   /** `pretty` for people, `logfmt` and `json` for machines. @default "pretty" */
@@ -215,6 +227,9 @@ export const defaults: Settings = {
   shutdownTimeout: Duration.seconds(10),
   shutdownNotice: Duration.zero,
   staticDir: undefined,
+  metricsToken: undefined,
+  otlpUrl: undefined,
+  serviceName: "topgun",
   logLevel: "info",
   logFormat: "pretty"
 }
@@ -301,6 +316,8 @@ const BytesText = Schema.transformOrFail(
 )
 
 const Text = Schema.String.pipe(Schema.minLength(1))
+/** What fits a header, and is too long to be tried out. */
+const SecretText = Schema.String.pipe(Schema.pattern(/^[\x21-\x7e]{16,1024}$/))
 
 const list = <A extends string>(item: Schema.Schema<A>) =>
   Schema.transform(Schema.String, Schema.Array(item), {
@@ -362,6 +379,18 @@ const fields: { readonly [K in keyof Settings]-?: Field<Settings[K]> } = {
   shutdownTimeout: duration("TOPGUN_SHUTDOWN_TIMEOUT", "1 hour"),
   shutdownNotice: duration("TOPGUN_SHUTDOWN_NOTICE", "30 minutes"),
   staticDir: field("TOPGUN_STATIC_DIR", Text, "the path of a directory"),
+  metricsToken: field(
+    "TOPGUN_METRICS_TOKEN",
+    Schema.Redacted(SecretText),
+    "a secret of at least 16 visible characters",
+    "secret"
+  ),
+  otlpUrl: field(
+    "TOPGUN_OTLP_URL",
+    Schema.String.pipe(Schema.filter((text) => /^https?:\/\//.test(text) && URL.canParse(text))),
+    "a URL such as http://localhost:4318"
+  ),
+  serviceName: field("TOPGUN_SERVICE_NAME", Text, "a name"),
   logLevel: choice("TOPGUN_LOG_LEVEL", ["trace", "debug", "info", "warning", "error", "fatal", "none"]),
   logFormat: choice("TOPGUN_LOG_FORMAT", ["pretty", "logfmt", "json"])
 }
@@ -532,6 +561,12 @@ export const layer = (partial: Partial<Settings> = {}): Layer.Layer<ServerConfig
 /** The command line's own variables. */
 const foreign = new Set(["TOPGUN_URL", "TOPGUN_TOKEN"])
 
+/** OpenTelemetry's own variables for what is a setting here, too; ours come first. */
+const standards: ReadonlyArray<readonly [name: string, key: keyof Settings]> = [
+  ["OTEL_EXPORTER_OTLP_ENDPOINT", "otlpUrl"],
+  ["OTEL_SERVICE_NAME", "serviceName"]
+]
+
 /** Kubernetes sets these in each pod for a service whose name begins with `topgun`; nobody meant them for us. */
 const isServiceLink = (name: string, value: string): boolean =>
   /_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$/.test(name) ||
@@ -636,6 +671,16 @@ export const load = (
       const decoded: Option.Option<unknown> = decode(text)
       if (Option.isSome(decoded)) settings[key] = decoded.value
       else fail(valueFault(name, key, text))
+    }
+    for (const [name, key] of standards) {
+      const given = yield* Effect.option(provider.load(Config.nonEmptyString(name)))
+      if (Option.isNone(given) || origins.has(key)) continue
+      const decoded: Option.Option<unknown> = fields[key].decode(given.value)
+      if (Option.isSome(decoded)) settings[key] = decoded.value
+      else {
+        faults.push(valueFault(name, key, given.value))
+        faulty.add(key)
+      }
     }
     const draft = { settings: { ...fallbacks, ...settings as Partial<Settings>, ...overrides }, faults, faulty }
     return { settings: yield* complete(draft), notices }

@@ -38,7 +38,10 @@ import { Persistence } from "./Persistence.ts"
 import { Phase } from "./Phase.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 import { type Following, Subscriptions } from "./Subscriptions.ts"
+import type { Origin } from "./Traces.ts"
+import { Metrics } from "./Metrics.ts"
 import { Views } from "./Views.ts"
+import { type Visit, Visits } from "./Visits.ts"
 import type { Writer } from "./WriteAcks.ts"
 import { WriteAcks } from "./WriteAcks.ts"
 
@@ -92,12 +95,14 @@ const make = Effect.gen(function*() {
   const devices = yield* Devices
   const hlc = yield* Hlc
   const merkleSync = yield* MerkleSync
+  const metrics = yield* Metrics
   const partitions = yield* Partitions
   const persistence = yield* Persistence
   const phase = yield* Phase
   const policies = yield* PermissionPolicy
   const subscriptions = yield* Subscriptions
   const views = yield* Views
+  const visits = yield* Visits
   const writeAcks = yield* WriteAcks
   const run = yield* FiberSet.makeRuntime<never, void>()
 
@@ -113,6 +118,7 @@ const make = Effect.gen(function*() {
   const sessionOf = new Map<string, Session>()
 
   class Session implements Writer {
+    readonly #visit: Visit
     readonly #connection: ServerConnection
     readonly #seat: Seat
     readonly #watch: Fiber.RuntimeFiber<void>
@@ -125,6 +131,8 @@ const make = Effect.gen(function*() {
     #closed = false
     #lastHeard = clock.unsafeCurrentTimeMillis()
     #lastSequence = -1
+    #receivedNanos = 0n
+    #traceParent: string | undefined
     /** What has come of an atomic batch so far. */
     #parts: ReadonlyArray<typeof Protocol.OpBatch.Type> = []
     #caller: Caller | undefined
@@ -155,7 +163,8 @@ const make = Effect.gen(function*() {
     readonly #timers = new Set<Fiber.RuntimeFiber<void>>()
 
     constructor(connection: ServerConnection, address: string | undefined) {
-      this.#connection = connection
+      this.#visit = visits.begin(connection, address)
+      this.#connection = this.#visit.connection
       this.#seat = admission.enter(address)
       this.#watch = run(this.#watching)
     }
@@ -258,8 +267,14 @@ const make = Effect.gen(function*() {
       return timer
     }
 
+    /** Bytes on their way to the client. */
+    bufferedBytes(): number {
+      return this.#outboxBytes + this.#connection.bufferedBytes()
+    }
+
     /** The client doesn't read: no use in sending it a `Fault`. */
     #cut(): void {
+      metrics.slowReader("cut")
       this.#close(Protocol.closeCodes.overloaded, "too slow a reader")
     }
 
@@ -267,6 +282,7 @@ const make = Effect.gen(function*() {
 
     #receive(frame: Uint8Array): void {
       if (this.#closed) return
+      this.#receivedNanos = clock.unsafeCurrentTimeNanos()
       this.#lastHeard = clock.unsafeCurrentTimeMillis()
       const limit = this.#authenticated ? Protocol.frameBytesMax : Protocol.frameBytesBeforeAuthMax
       if (frame.length > limit) {
@@ -341,7 +357,7 @@ const make = Effect.gen(function*() {
         serve()
       } catch (fault) {
         if (fault instanceof GridError.MalformedMessage) return this.#fail(fault, Protocol.closeCodes.malformed)
-        run(Effect.logError("A message could not be served", fault))
+        this.#visit.faulted(fault)
         this.#close(internalError, "internal error")
       }
     }
@@ -355,6 +371,9 @@ const make = Effect.gen(function*() {
       switch (message._tag) {
         case "Ping":
           return this.send({ _tag: "Pong", id: message.id, serverMillis: hlc.wallMillis() })
+        case "Traced":
+          this.#traceParent = message.parent
+          return
         case "OpBatch":
           this.#seat.spend(message.ops.length)
           return this.#write(message)
@@ -422,6 +441,7 @@ const make = Effect.gen(function*() {
         this.#connection.isKnown?.()
         this.#principal = verified.principal
         this.#watchExpiry()
+        this.#visit.letIn(nodeId, this.#principal?.userId)
         this.send({
           _tag: "AuthAck",
           protocol,
@@ -439,17 +459,22 @@ const make = Effect.gen(function*() {
     /** A token in the place of the one before: whatever comes of it, nothing else on the connection is touched. */
     #renew({ id, token }: typeof Protocol.AuthRenew.Type): void {
       this.#verify(token, (verified) => {
-        if (verified._tag === "Failure") return this.#refuse(id, verified.fault)
+        if (verified._tag === "Failure") {
+          this.#visit.renewed(verified.fault._tag)
+          return this.#refuse(id, verified.fault)
+        }
         const expected = this.#principal?.userId
         const actual = verified.principal?.userId ?? null
         // What the connection may see and has said was judged for its user.
         if (expected !== undefined && actual !== expected) {
+          this.#visit.renewed("AuthUserChanged")
           return this.#refuse(id, new GridError.AuthUserChanged({ expected, actual }))
         }
         const before = new Map(this.#asked().map((map) => [map, this.#accessTo(map).viewKey]))
         this.#principal = verified.principal
         this.#watchExpiry()
         this.#accesses.clear()
+        this.#visit.renewed("accepted")
         this.send({ _tag: "AuthRenewAck", id, expiresAt: this.#principal?.expiresAt ?? null })
         this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)
       })
@@ -665,6 +690,12 @@ const make = Effect.gen(function*() {
       if (batch.atomic === "end") writeAcks.write(parts, this)
     }
 
+    readonly takeOrigin = (): Origin => {
+      const traceParent = this.#traceParent
+      this.#traceParent = undefined
+      return { receivedNanos: this.#receivedNanos, traceParent }
+    }
+
     // --- The end ---
 
     readonly #watching: Effect.Effect<void> = Effect.gen(this, function*() {
@@ -700,6 +731,7 @@ const make = Effect.gen(function*() {
       code: number
     ): void {
       if (this.#closed) return
+      this.#visit.failed(fault._tag)
       this.send({ _tag: "Fault", id: null, cause: fault._tag, reason: fault.reason ?? fault.message })
       this.#flush()
       this.#close(code, fault._tag)
@@ -746,6 +778,13 @@ const make = Effect.gen(function*() {
     }
   }
 
+  metrics.watch("connections", () => open.size)
+  metrics.watch("bufferedBytes", () => {
+    let bytes = 0
+    for (const session of open) bytes += session.bufferedBytes()
+    return bytes
+  })
+
   const stopJudging = policies.observe(() => {
     views.forget()
     for (const session of Array.from(open)) session.judgeAnew()
@@ -785,11 +824,13 @@ export const layer: Layer.Layer<
   | Devices
   | Hlc
   | MerkleSync
+  | Metrics
   | Partitions
   | Persistence
   | Phase
   | ServerConfig
   | Subscriptions
   | Views
+  | Visits
   | WriteAcks
 > = Layer.scoped(Sessions, make)

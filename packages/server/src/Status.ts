@@ -9,11 +9,8 @@ import { Calls } from "./Calls.ts"
 import { Partitions } from "./Partitions.ts"
 import { PermissionPolicy } from "./PermissionPolicy.ts"
 import { Persistence } from "./Persistence.ts"
-import { Phase } from "./Phase.ts"
+import { Phase, version } from "./Phase.ts"
 import { Sessions } from "./Session.ts"
-
-/** The version that the server says it is: its package's. */
-export const version = "0.1.0"
 
 /** The server's state, for people and probes. */
 export class Status extends Context.Tag("@topgun/server/Status")<Status, {

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
+import type * as MetricPair from "effect/MetricPair"
 import * as Option from "effect/Option"
 import * as CrdtStore from "@topgun/core/CrdtStore"
 import { type AddressUnavailable, ConfigInvalid, type StorageUnavailable } from "@topgun/core/GridError"
@@ -19,14 +20,18 @@ import * as Calls from "./Calls.ts"
 import * as Capacity from "./Capacity.ts"
 import * as Devices from "./Devices.ts"
 import * as Gateway from "./Gateway.ts"
+import * as Metrics from "./Metrics.ts"
 import * as Partitions from "./Partitions.ts"
 import * as PermissionPolicy from "./PermissionPolicy.ts"
 import * as Persistence from "./Persistence.ts"
 import * as Phase from "./Phase.ts"
+import { version } from "./Phase.ts"
 import * as ServerConfig from "./ServerConfig.ts"
 import * as Sessions from "./Session.ts"
 import * as Status from "./Status.ts"
 import * as Subscriptions from "./Subscriptions.ts"
+import * as Traces from "./Traces.ts"
+import * as Visits from "./Visits.ts"
 import * as Views from "./Views.ts"
 import * as WriteAcks from "./WriteAcks.ts"
 
@@ -37,6 +42,8 @@ export class TopGunServer extends Context.Tag("@topgun/server/TopGunServer")<Top
   /** Serves a connection that came some other way than through the gateway, from an address where that has limits. */
   readonly accept: (connection: ServerConnection, address?: string) => void
   readonly status: Effect.Effect<ServerStatus>
+  /** What `/metrics` shows, for a program that shows it elsewhere: `Prometheus.render` makes its text. */
+  readonly metrics: Effect.Effect<ReadonlyArray<MetricPair.MetricPair.Untyped>>
 }>() {}
 
 /** Parts that others may be put in place of. */
@@ -59,6 +66,9 @@ const layerMachine = layerCalls.pipe(
   Layer.provideMerge(Sessions.layer),
   Layer.provideMerge(Calls.layer),
   Layer.provide(WriteAcks.layer),
+  Layer.provide(Traces.layer),
+  Layer.provideMerge(Visits.layer),
+  Layer.provideMerge(Metrics.layer),
   Layer.provide(Subscriptions.layer),
   Layer.provide(Views.layer),
   Layer.provide(Devices.layer),
@@ -68,9 +78,23 @@ const layerMachine = layerCalls.pipe(
   Layer.provideMerge(Phase.layer)
 )
 
+/** Says when all connections are closed, and how many records are left to be saved with the storage itself. */
+const layerFarewell = Layer.scopedDiscard(
+  Effect.flatMap(
+    Persistence.Persistence,
+    ({ waiting }) =>
+      Effect.addFinalizer(() =>
+        Effect.suspend(() =>
+          Effect.annotateLogs(Effect.logInfo("TopGun has stopped serving"), { waitingRecords: waiting() })
+        )
+      )
+  )
+)
+
 /** Loads what is stored and opens for business. Whatever is to be up before that is an argument. */
 const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Service<Gateway.Gateway>>) {
   const hlc = yield* Hlc.Hlc
+  const metrics = yield* Metrics.Metrics
   const partitions = yield* Partitions.Partitions
   const persistence = yield* Persistence.Persistence
   const phase = yield* Phase.Phase
@@ -99,11 +123,19 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
   hlc.unsafeAdopt(persistence.nodeId, 0)
   const records = yield* partitions.load
   phase.ready()
-  yield* Effect.logInfo(`TopGun is ready: ${records} records from ${persistence.kind} storage`)
+  yield* Effect.annotateLogs(Effect.logInfo("TopGun is ready"), { version, records, storage: persistence.kind })
+  // What is built last ends first: nothing is stopped yet.
+  yield* Effect.addFinalizer(() =>
+    Effect.annotateLogs(Effect.logInfo("TopGun stops: it takes nothing more, and saves what it has taken"), {
+      connections: sessions.count(),
+      waitingRecords: persistence.waiting()
+    })
+  )
   return TopGunServer.of({
     address: Option.getOrUndefined(Option.map(gateway, ({ address }) => address)),
     accept: sessions.accept,
-    status: status.current
+    status: status.current,
+    metrics: metrics.snapshot
   })
 })
 
@@ -121,21 +153,23 @@ export const layerParts: Layer.Layer<
   .flatMap(
     Effect.tap(
       Gateway.Gateway,
-      ({ address }) => Effect.logInfo(`Listening on ws://${address.host}:${address.port}/ws`)
+      ({ address }) =>
+        Effect.annotateLogs(Effect.logInfo("TopGun listens"), { url: `ws://${address.host}:${address.port}/ws` })
     ),
     (gateway) => serve(Option.some(gateway))
   ).pipe(
-    Layer.effect(TopGunServer),
+    Layer.scoped(TopGunServer),
     Layer.provide(Gateway.layer),
     Layer.provide(layerMachine),
+    Layer.provide(layerFarewell),
     Layer.provide(layerConfigured)
   )
 
 /** A server of the given parts without sockets: connections come through `accept`. */
-export const layerPartsInProcess: Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable, Parts> = Layer.effect(
+export const layerPartsInProcess: Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable, Parts> = Layer.scoped(
   TopGunServer,
   serve(Option.none())
-).pipe(Layer.provide(layerMachine), Layer.provide(layerConfigured))
+).pipe(Layer.provide(layerMachine), Layer.provide(layerFarewell), Layer.provide(layerConfigured))
 
 /** The parts that a server has by itself; the database is the configuration's. */
 const layerDefaultParts = Layer.mergeAll(
@@ -171,6 +205,20 @@ const layerPolicy = (policy?: PermissionPolicy.Policy) =>
     )
   )
 
+/** Spans go where the configuration says. What exports them is loaded only then: it is optional, and large with what it brings. */
+const layerTracing = Layer.unwrapEffect(Effect.gen(function*() {
+  const { otlpUrl, serviceName } = yield* ServerConfig.ServerConfig
+  if (otlpUrl === undefined) return Layer.empty
+  const Otlp = yield* Effect.tryPromise({
+    try: () => import("./Otlp.ts"),
+    catch: () =>
+      new ConfigInvalid({
+        faults: ["otlpUrl is set, and @effect/opentelemetry can't be loaded: npm install @effect/opentelemetry"]
+      })
+  })
+  return Otlp.layer({ url: otlpUrl, serviceName })
+}))
+
 /** The server of a configuration. */
 export const layer = (
   { policy, ...settings }: Options = {}
@@ -178,6 +226,7 @@ export const layer = (
   layerParts.pipe(
     Layer.provide(layerDefaultParts),
     Layer.provide(layerPolicy(policy)),
+    Layer.provide(layerTracing),
     Layer.provide(ServerConfig.layer(settings))
   )
 
@@ -188,6 +237,7 @@ export const layerInProcess = (
   layerPartsInProcess.pipe(
     Layer.provide(layerDefaultParts),
     Layer.provide(layerPolicy(policy)),
+    Layer.provide(layerTracing),
     Layer.provide(ServerConfig.layer({ storage: "memory", ...settings }))
   )
 
@@ -233,6 +283,7 @@ export const layerConfig = (
       layerParts.pipe(
         Layer.provide(layerDefaultParts),
         Layer.provide(layerPolicy()),
+        Layer.provide(layerTracing),
         Layer.provide(Layer.effectDiscard(announce(loaded))),
         Layer.provide(layerLogging),
         Layer.provideMerge(Layer.succeed(ServerConfig.ServerConfig, loaded.settings))

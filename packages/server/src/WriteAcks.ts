@@ -23,10 +23,14 @@ import { type Part, Partitions } from "./Partitions.ts"
 import { Persistence } from "./Persistence.ts"
 import type { Subscriber } from "./Subscriptions.ts"
 import { Subscriptions } from "./Subscriptions.ts"
+import { Metrics, type Reached } from "./Metrics.ts"
+import { type Origin, Traces } from "./Traces.ts"
 
 /** The one who wrote a batch. */
 export interface Writer extends Subscriber {
   readonly send: (message: ServerMessage) => void
+  /** Where the batch that it has handed in came from; asked once for each. */
+  readonly takeOrigin: () => Origin
   /** Everything of this writer up to `sequence` is committed or refused. */
   readonly durable: (sequence: number) => void
   /** The database failed: nothing more is acknowledged, and the writer must send again what is open. */
@@ -49,18 +53,27 @@ const refusalOf = (concern: WriteConcern, durable: boolean): string | undefined 
     ? "PERSISTED needs a database, and this server keeps its data in memory: use APPLIED, or start it with storage sqlite"
     : undefined
 
-export const layer: Layer.Layer<WriteAcks, never, Partitions | Persistence | Subscriptions> = Layer.effect(
+export const layer: Layer.Layer<
+  WriteAcks,
+  never,
+  Metrics | Partitions | Persistence | Subscriptions | Traces
+> = Layer.effect(
   WriteAcks,
   Effect.gen(function*() {
+    const clock = yield* Effect.clock
+    const metrics = yield* Metrics
     const partitions = yield* Partitions
     const persistence = yield* Persistence
     const subscriptions = yield* Subscriptions
+    const traces = yield* Traces
     return WriteAcks.of({
       write: (batches, writer) => {
         const sequences = batches.flatMap(({ ops }) => ops.map(([sequence]) => sequence))
         const last = sequences.at(-1)
+        const origin = writer.takeOrigin()
         if (last === undefined) return
-        const { atomic, concern } = batches[0]!
+        const { atomic, concern, kind } = batches[0]!
+        const trace = traces.begin(origin)
         const refusal = refusalOf(concern, persistence.durable)
         const parts: ReadonlyArray<Part> = batches.map((batch) => {
           const access = writer.accessTo(batch.map)
@@ -73,19 +86,34 @@ export const layer: Layer.Layer<WriteAcks, never, Partitions | Persistence | Sub
             won: [],
             rejected: sequences.map((sequence) => ({ sequence, cause: "WriteRejected", reason: refusal }))
           }
+        metrics.applied(concern, accepted.length, rejected)
+        trace?.applied({
+          kind,
+          concern,
+          operations: sequences.length,
+          accepted: accepted.length,
+          rejected: rejected.length
+        })
         for (const rejection of rejected) writer.send({ _tag: "OpReject", ...rejection })
         for (const batch of won) subscriptions.publish(batch, writer)
-        const acknowledge = (level: WriteConcern) => {
-          if (accepted.length === 0) return
+        const acknowledge = (level: Reached) => {
+          if (accepted.length === 0) return trace?.ended()
           writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
           won.forEach((batch, at) => {
             if (parts[at]!.access !== undefined) subscriptions.reveal(batch, batches[at]!.ops, writer)
           })
+          metrics.acknowledged(level, Number(clock.unsafeCurrentTimeNanos() - origin.receivedNanos) / 1e9)
+          trace?.ended(level)
         }
         if (concern !== "PERSISTED") acknowledge("APPLIED")
-        if (!persistence.durable) return
+        if (!persistence.durable) return trace?.ended()
+        trace?.inLine()
         persistence.append(won, (failure) => {
-          if (failure !== undefined) return writer.unsaved(failure)
+          trace?.committed(failure)
+          if (failure !== undefined) {
+            trace?.ended(undefined, failure)
+            return writer.unsaved(failure)
+          }
           if (concern === "PERSISTED") acknowledge("PERSISTED")
           writer.durable(last)
         })

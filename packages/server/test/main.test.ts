@@ -17,8 +17,10 @@ const run = (env: Record<string, string>, until: string) =>
     let stdout = ""
     let stderr = ""
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      const wasThere = stdout.includes(until)
       stdout += text
-      if (stdout.includes(until)) child.kill("SIGTERM")
+      // A second signal would end it at once.
+      if (!wasThere && stdout.includes(until)) child.kill("SIGTERM")
     })
     child.stderr.setEncoding("utf8").on("data", (text: string) => stderr += text)
     child.on("close", (code) => resume(Effect.succeed({ code, stdout, stderr })))

@@ -2384,5 +2384,85 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "(stats.mode & 0o004) !== 0",
     replace: "(stats.mode & 0o004) === 8",
     fails: "warns of a secret that every user of the machine can read"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "whatever an operation is refused for becomes a label of metrics",
+    ...server("Metrics", "Metrics"),
+    find: "        operations(to - from, tags.has(cause) ? cause : \"other\", concern)",
+    replace: "        operations(to - from, cause, concern)",
+    fails: "have labels of fixed sets only: no map, key, user, node or value"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "whatever code a client closes with becomes a label of metrics",
+    ...server("Metrics", "Metrics"),
+    find: "codes.has(code) ? String(code) : \"other\"",
+    replace: "String(code)",
+    fails: "have labels of fixed sets only: no map, key, user, node or value"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "strangers write as much into the log as they like",
+    ...server("Visits", "logs"),
+    find: "    if (window.lines < linesPerSecondMax) {",
+    replace: "    if (window.lines < 1e9) {",
+    fails: "isn't flooded by strangers: so many lines of a kind a second, and how many were left out"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "clients have as much traced as they like",
+    ...server("Traces", "Traces"),
+    find: "        if (++traces > tracesPerSecondMax) return undefined",
+    replace: "        traces++",
+    fails: "is recorded so many times a second, however many clients want it"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "metrics are shown to the network",
+    ...server("Gateway", "Metrics"),
+    find: "  if (metricsToken === undefined && !isLoopback(host)) return Effect.succeed(notFound)",
+    replace: "",
+    fails: "aren't shown to the network without a token"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "metrics are shown to whoever can make a name lead here",
+    ...server("Gateway", "Metrics"),
+    find: "    if (wanted === undefined && !callsLoopback(headers[\"host\"])) return notFound",
+    replace: "",
+    fails: "aren't shown to pages whose name was made to lead here"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "metrics are shown to who has any token",
+    ...server("Gateway", "Metrics"),
+    find: "!timingSafeEqual(wanted, digestOf(headers[\"authorization\"] ?? \"\"))",
+    replace: "headers[\"authorization\"] === undefined",
+    fails: "are shown to who has the token, and to nobody else"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "the start that a bad token for metrics stops tells it",
+    ...server("ServerConfig", "Metrics"),
+    find: "isSecret === true ? \"not usable\" : JSON.stringify(value)",
+    replace: "String(typeof value === \"string\" ? value : \"\")",
+    fails: "is never shown by what is said of it"
+  },
+  {
+    id: "IN-1",
+    breaks: "the log has what a verifier says of a token",
+    ...server("Session", "logs"),
+    find: "      this.#visit.failed(fault._tag)",
+    replace: "      this.#visit.failed(fault.message)",
+    fails: "has no key, value, token or secret in any line, whatever clients do"
+  },
+  {
+    id: "IN-1",
+    breaks: "a client's log has what errors say in words",
+    ...client("ClientLog", "logs"),
+    find: "    fault: String(_tag ?? name ?? \"Error\"),",
+    replace: "    fault: `${_tag ?? name} ${(fault as Error).message}`,",
+    fails: "has no value, key or token in any line, whatever goes wrong"
   }
 ]
