@@ -3,6 +3,7 @@ import * as ServerConfig from "@topgun/server/ServerConfig"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
 
 const environment = (variables: Record<string, string>) =>
   Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(variables)), { pathDelim: "_" }))
@@ -33,6 +34,9 @@ describe("ServerConfig", () => {
         TOPGUN_LOG_LEVEL: "debug",
         TOPGUN_LOG_FORMAT: "json",
         TOPGUN_STATIC_DIR: "/srv/www",
+        TOPGUN_METRICS_TOKEN: "sixteen-or-more-characters",
+        TOPGUN_OTLP_URL: "http://localhost:4318",
+        TOPGUN_SERVICE_NAME: "grid",
         TOPGUN_CONNECTIONS_MAX: "50",
         TOPGUN_AUTH_MILLIS_MAX: "1000",
         TOPGUN_AUTH_GRACE_MILLIS: "2000",
@@ -53,6 +57,9 @@ describe("ServerConfig", () => {
         logLevel: "debug",
         logFormat: "json",
         staticDir: "/srv/www",
+        metricsToken: Redacted.make("sixteen-or-more-characters"),
+        otlpUrl: "http://localhost:4318",
+        serviceName: "grid",
         connectionsMax: 50,
         authMillisMax: 1_000,
         authGraceMillis: 2_000,
@@ -62,6 +69,13 @@ describe("ServerConfig", () => {
         subscriptionsMax: 4,
         callsMax: 5
       })
+    }))
+
+  it.effect("shows no secret that can't be used", () =>
+    Effect.gen(function*() {
+      expect(yield* faultsOf({ TOPGUN_METRICS_TOKEN: "canary" })).toEqual([
+        "TOPGUN_METRICS_TOKEN is not usable: expected a secret of at least 16 visible characters"
+      ])
     }))
 
   it.effect("lists all faults at once, and the name that an unknown variable may have meant", () =>
