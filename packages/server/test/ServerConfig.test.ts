@@ -69,6 +69,9 @@ describe("ServerConfig", () => {
         TOPGUN_LOG_LEVEL: "debug",
         TOPGUN_LOG_FORMAT: "json",
         TOPGUN_STATIC_DIR: "/srv/www",
+        TOPGUN_METRICS_TOKEN: "sixteen-or-more-characters",
+        TOPGUN_OTLP_URL: "http://localhost:4318",
+        TOPGUN_SERVICE_NAME: "grid",
         TOPGUN_CONNECTIONS_MAX: "50",
         TOPGUN_PROXIES: "2",
         TOPGUN_CONNECTIONS_PER_ADDRESS_MAX: "20",
@@ -116,6 +119,9 @@ describe("ServerConfig", () => {
         logLevel: "debug",
         logFormat: "json",
         staticDir: "/srv/www",
+        metricsToken: expect.anything(),
+        otlpUrl: "http://localhost:4318",
+        serviceName: "grid",
         connectionsMax: 50,
         proxies: 2,
         connectionsPerAddressMax: 20,
@@ -137,6 +143,14 @@ describe("ServerConfig", () => {
         subscriptionsMax: 4,
         callsMax: 5
       })
+      expect(Redacted.value(settings.metricsToken!)).toBe("sixteen-or-more-characters")
+    }))
+
+  it.effect("shows no secret that can't be used", () =>
+    Effect.gen(function*() {
+      expect(yield* faultsOf({ TOPGUN_METRICS_TOKEN: "canary" })).toEqual([
+        "TOPGUN_METRICS_TOKEN is not usable: expected a secret of at least 16 visible characters"
+      ])
     }))
 
   it.effect("lists all faults at once, and the name that an unknown variable may have meant", () =>
