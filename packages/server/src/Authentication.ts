@@ -10,6 +10,7 @@
  */
 import { type AuthExpired, AuthRequired, AuthUnavailable, ConfigInvalid } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -65,7 +66,8 @@ const makeVerifier = (verify: Jwt.Verify, timeout: Duration.Duration): Verifier 
       }),
       Effect.catchAllDefect((cause) =>
         Effect.zipRight(
-          Effect.logError("The verifier of tokens failed", cause),
+          // In words, as a fault of somebody else's may quote what it was given.
+          Effect.logError("The verifier of tokens failed", Cause.pretty(Cause.die(cause)).replaceAll(token, "<token>")),
           // Whoever asks isn't let in yet: what went wrong is for the operator to read.
           new AuthUnavailable({ reason: "the server's verifier of tokens failed" })
         )

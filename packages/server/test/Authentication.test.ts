@@ -207,6 +207,23 @@ describe("Authentication", () => {
       })
     }))
 
+  it.effect("shows the log no token that a verifier quotes in its fault", () => {
+    const lines: Array<string> = []
+    const logger = Logger.replace(
+      Logger.defaultLogger,
+      Logger.make(({ message }) => lines.push(JSON.stringify(message)))
+    )
+    return Effect.gen(function*() {
+      const verifier = yield* Authentication.Authentication
+      yield* Effect.flip(verifier.verify("a.very.secret.token"))
+      expect(lines.join()).toContain("can't read <token> at all")
+      expect(lines.join()).not.toContain("secret")
+    }).pipe(
+      Effect.provide(Authentication.layerVerifier((token) => Effect.dieMessage(`can't read ${token} at all`))),
+      Effect.provide(logger)
+    )
+  })
+
   it.effect("stops the start of a server that asks for tokens and has no policy", () =>
     Effect.gen(function*() {
       const fault = yield* Effect.flip(Effect.scoped(Layer.build(TopGunServer.layerInProcess({ jwtSecret }))))

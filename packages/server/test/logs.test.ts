@@ -201,6 +201,8 @@ describe("The log", () => {
         expect(json).not.toContain("canary")
         for (const secret of secrets) expect(json).not.toContain(secret)
       }
-    }).pipe(Effect.provide(server(layer).pipe(Layer.provide([verifier, PermissionPolicy.layer(PermissionPolicy.everything)]))))
+    }).pipe(
+      Effect.provide(server(layer).pipe(Layer.provide([verifier, PermissionPolicy.layer(PermissionPolicy.everything)])))
+    )
   })
 })
