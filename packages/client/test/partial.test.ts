@@ -1,6 +1,7 @@
 /** Maps that a user may read in part, in simulated worlds. The token is the user's name; `root` may everything. */
 import { describe, expect, it } from "@effect/vitest"
 import type * as ClientConfig from "@topgun/client/ClientConfig"
+import * as Protocol from "@topgun/core/Protocol"
 import * as Storage from "@topgun/core/Storage"
 import * as Authentication from "@topgun/server/Authentication"
 import * as PermissionPolicy from "@topgun/server/PermissionPolicy"
@@ -45,7 +46,16 @@ const makeWorld = Effect.gen(function*() {
   const layer = TopGunServer.layerInProcess({ auth: "token" }).pipe(
     Layer.provide(Layer.merge(verify, Layer.succeedContext(context)))
   )
-  const server = yield* World.serve(layer)
+  /** What has been sent to the server. */
+  const sent: Array<Protocol.ClientMessage> = []
+  const server = yield* World.serve(layer, (connection) => ({
+    ...connection,
+    listen: (onFrame, onClose) =>
+      connection.listen((frame) => {
+        sent.push(...Protocol.decodeFromClient(new Uint8Array(frame)))
+        onFrame(frame)
+      }, onClose)
+  }))
   const enter = Effect.fnUntraced(function*(
     name: string,
     device: Storage.StorageAdapter = Storage.memory(),
@@ -59,7 +69,7 @@ const makeWorld = Effect.gen(function*() {
   /** Until nothing is on its way. */
   const quiet = (...clients: ReadonlyArray<Client>) =>
     Effect.zipRight(clock.runUntil(() => clients.every(isSettled)), clock.advance(5_000))
-  return { clock, network, policies, server, layer, enter, quiet }
+  return { clock, network, policies, sent, server, layer, enter, quiet }
 })
 
 const entriesOf = <A>(map: { readonly entries: () => Iterable<readonly [string, A]> }) =>
@@ -88,7 +98,7 @@ describe("A map that may be read in part", () => {
 
   it.scoped("loses what went while the device was away, offers none of it, and keeps what it has written meanwhile", () =>
     Effect.gen(function*() {
-      const { clock, enter, network, quiet } = yield* makeWorld
+      const { clock, enter, network, quiet, sent } = yield* makeWorld
       const root = yield* enter("root")
       const alice = yield* enter("alice")
       for (const key of ["1", "2", "3"]) yield* root.notes.set(key, { owner: "alice" })
@@ -99,6 +109,7 @@ describe("A map that may be read in part", () => {
       yield* root.notes.remove("2")
       yield* quiet(root)
       yield* alice.notes.set("4", { owner: "alice" })
+      sent.length = 0
       network.heal("alice")
       yield* clock.runUntil(() => alice.status.current.state === "CONNECTED")
       yield* quiet(root, alice)
@@ -109,6 +120,49 @@ describe("A map that may be read in part", () => {
         4: { owner: "alice" }
       })
       expect(alice.rejectedWrites.current).toEqual([])
+      const keys = sent.flatMap((message) => message._tag === "OpBatch" ? message.ops.map(([, key]) => key) : [])
+      expect(keys).toEqual(["4"])
+    }).pipe(inWorld()))
+
+  it.scoped("is compared by one question where nothing has changed, whoever wrote what it shows", () =>
+    Effect.gen(function*() {
+      const { clock, enter, network, quiet, sent } = yield* makeWorld
+      const root = yield* enter("root")
+      const people = yield* root.map<Record<string, unknown>>("people")
+      yield* people.set("1", { name: "n", mail: "m", salary: 1 })
+      const alice = yield* enter("alice")
+      const seen = yield* alice.map<Record<string, unknown>>("people")
+      yield* quiet(root, alice)
+      yield* seen.set("1", { name: "n", mail: "m" })
+      yield* alice.notes.set("1", { owner: "alice" })
+      yield* alice.notes.remove("1")
+      yield* quiet(root, alice)
+      network.cut("alice")
+      yield* clock.runUntil(() => alice.status.current.state !== "CONNECTED")
+      sent.length = 0
+      network.heal("alice")
+      yield* clock.runUntil(() => alice.status.current.state === "CONNECTED")
+      expect(sent.map(({ _tag }) => _tag).filter((tag) => tag.startsWith("Sync")).sort()).toEqual([
+        "SyncInit",
+        "SyncInit"
+      ])
+    }).pipe(inWorld()))
+
+  it.scoped("shows no more than what may be read now of records that were shown with more", () =>
+    Effect.gen(function*() {
+      const { enter, policies, quiet } = yield* makeWorld
+      const root = yield* enter("root")
+      const people = yield* root.map<Record<string, unknown>>("people")
+      yield* people.set("1", { name: "n", mail: "m", salary: 1 })
+      const alice = yield* enter("alice")
+      const seen = yield* alice.map("people")
+      yield* quiet(root, alice)
+      expect(entriesOf(seen)).toEqual({ 1: { name: "n", mail: "m" } })
+      yield* policies.replace({
+        rules: rules.map((rule) => rule.fields === undefined ? rule : { ...rule, fields: { read: ["name"] } })
+      })
+      yield* quiet(root, alice)
+      expect(entriesOf(seen)).toEqual({ 1: { name: "n" } })
     }).pipe(inWorld()))
 
   it.scoped("is in step after a write that keeps what its writer may not write, on all devices alike", () =>

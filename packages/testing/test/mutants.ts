@@ -351,8 +351,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-4",
     breaks: "one map that is refused ends the connection each time",
     ...client("MapSync", "SyncEngine"),
-    find: "          Effect.catchTag(walk, \"Refusal\", ({ reason }) =>",
-    replace: "          Effect.catchTag(walk, \"\" as never, ({ reason }: { readonly reason: string }) =>",
+    find: "          Effect.catchTag(reconciled, \"Refusal\", ({ cause, reason }) =>",
+    replace: "          Effect.catchTag(reconciled, \"\" as never, ({ cause, reason }: Record<string, string>) =>",
     fails: "doesn't depend on one map that the server refuses to open"
   },
   {
@@ -709,8 +709,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "what was refused while the clock was wrong for a moment stays away",
     ...client("MapSync", "clocks"),
-    find: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false",
-    replace: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return true",
+    find: "          if (!takeIn(map, decodeRecords(map, crdt, records))) return false",
+    replace: "          if (!takeIn(map, decodeRecords(map, crdt, records))) return true",
     fails: "makes the device catch up with what it refused meanwhile"
   },
   {
@@ -1214,8 +1214,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-4",
     breaks: "a mark moves before its map is in step",
     ...client("MapSync", "marks"),
-    find: "        if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })",
-    replace: "        if (!partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    find: "        if (synced.has(map)) markTold(map)",
+    replace: "        markTold(map)",
     fails: "in storage says nothing that isn't there"
   },
   {
@@ -1290,8 +1290,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CONV-1",
     breaks: "what others write is taken note of, and not merged",
     ...client("MapSync", "model"),
-    find: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false",
-    replace: "          if (!replica.merge(map, decodeRecords(map, crdt, records).slice(1))) return false",
+    find: "          if (!takeIn(map, decodeRecords(map, crdt, records))) return false",
+    replace: "          if (!takeIn(map, decodeRecords(map, crdt, records).slice(1))) return false",
     fails: "keep what they promise, whatever happens"
   },
   {
@@ -2464,5 +2464,37 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    fault: String(_tag ?? name ?? \"Error\"),",
     replace: "    fault: `${_tag ?? name} ${(fault as Error).message}`,",
     fails: "has no value, key or token in any line, whatever goes wrong"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a client keeps what it may read no longer",
+    ...client("MapSync", "partial"),
+    find: "if (cause === \"PermissionDenied\") {",
+    replace: "if (cause === \"NotOwner\") {",
+    fails: "follows its policy"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a client keeps what has gone from a partial map while it was away",
+    ...client("MapSync", "partial"),
+    find: "        replica.dropLost(map, new Map(Array.from(before).filter(([cell]) => lacking.has(cell))), has)",
+    replace: "        replica.dropLost(map, new Map(Array.from(before).filter(([cell]) => !lacking.has(cell))), has)",
+    fails: "loses what went while the device was away"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a client keeps what goes from a partial map",
+    ...client("MapSync", "partial"),
+    find: "keys.map((key) => [key, undefined])",
+    replace: "[]",
+    fails: "shows what may be read, as it comes, changes and goes"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a client merges what it is shown of a partial map into what it had",
+    ...client("MapSync", "partial"),
+    find: "        partial.has(map) ? replica.assume(map, records) : replica.merge(map, records)",
+    replace: "        replica.merge(map, records)",
+    fails: "shows no more than what may be read now of records that were shown with more"
   }
 ]
