@@ -12,6 +12,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { ConfigInvalid } from "@topgun/core/GridError"
 import { nearest } from "@topgun/core/Spelling"
+import * as Tls from "./Tls.ts"
 
 /** The server's settings, all of them known. */
 export interface Settings {
@@ -19,6 +20,13 @@ export interface Settings {
   readonly port: number
   /** The address to listen at. Others than loopback are open to the network. @default "127.0.0.1" */
   readonly host: string
+  /**
+   * The file of a TLS certificate in PEM, with its issuers' after it: the port speaks HTTPS and secure WebSockets (`wss`) then, and
+   * nothing else. It is looked at every 10 s, and a renewed one is taken over without a restart. @default undefined, with `tlsKey`
+   */
+  readonly tlsCert: string | undefined
+  /** The file of the certificate's private key in PEM, without a passphrase. @default undefined, with `tlsCert` */
+  readonly tlsKey: string | undefined
   /** Where the database lies. One server at a time. @default ".topgun" */
   readonly dataDir: string
   /** `memory` keeps nothing across a restart, and refuses PERSISTED writes. @default "sqlite" */
@@ -147,6 +155,8 @@ export class ServerConfig extends Context.Tag("@topgun/server/ServerConfig")<Ser
 export const defaults: Settings = {
   port: 8080,
   host: "127.0.0.1",
+  tlsCert: undefined,
+  tlsKey: undefined,
   dataDir: ".topgun",
   storage: "sqlite",
   auth: "loopback",
@@ -246,6 +256,8 @@ const Text = Schema.String.pipe(Schema.minLength(1))
 const fields: { readonly [K in keyof Settings]-?: Field<Exclude<Settings[K], undefined>> } = {
   port: count("TOPGUN_PORT", 0, 65_535),
   host: field("TOPGUN_HOST", Text, "a host name or address"),
+  tlsCert: field("TOPGUN_TLS_CERT", Text, "the path of a file"),
+  tlsKey: field("TOPGUN_TLS_KEY", Text, "the path of a file"),
   dataDir: field("TOPGUN_DATA_DIR", Text, "the path of a directory"),
   storage: choice("TOPGUN_STORAGE", ["sqlite", "memory"]),
   auth: choice("TOPGUN_AUTH", ["loopback", "none", "token"]),
@@ -314,12 +326,26 @@ const valueFaults = (settings: Settings): ReadonlyArray<string> =>
       : [`${key} is ${JSON.stringify(value)}: expected ${expected}`]
   })
 
+/** The files of the certificate and its key; `undefined` for a server without. */
+export const tlsFiles = ({ tlsCert, tlsKey }: Settings): Tls.Files | undefined =>
+  tlsCert === undefined || tlsKey === undefined ? undefined : { cert: tlsCert, key: tlsKey }
+
+const tlsFaults = (settings: Settings, now: number): ReadonlyArray<string> => {
+  const files = tlsFiles(settings)
+  if (files !== undefined) return Either.getOrElse(Either.flip(Tls.read(files, now)), () => [])
+  return settings.tlsCert === settings.tlsKey
+    ? []
+    : ["tlsCert and tlsKey belong together: set both of TOPGUN_TLS_CERT and TOPGUN_TLS_KEY, or none"]
+}
+
 /** The defaults with `partial` over them. Fails with every fault at once. */
 export const make = (partial: Partial<Settings> = {}): Effect.Effect<Settings, ConfigInvalid> =>
-  Effect.suspend(() => {
+  Effect.flatMap(Effect.clock, (clock) => {
     const settings = { ...defaults, ...partial }
     const values = valueFaults(settings)
-    const faults = values.length > 0 ? values : relationFaults(settings)
+    const faults = values.length > 0
+      ? values
+      : [...relationFaults(settings), ...tlsFaults(settings, clock.unsafeCurrentTimeMillis())]
     return faults.length > 0 ? new ConfigInvalid({ faults }) : Effect.succeed(settings)
   })
 

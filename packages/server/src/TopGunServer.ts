@@ -105,7 +105,7 @@ export const layerParts: Layer.Layer<
   .flatMap(
     Effect.tap(
       Gateway.Gateway,
-      ({ address }) => Effect.logInfo(`Listening on ws://${address.host}:${address.port}/ws`)
+      ({ address }) => Effect.logInfo(`Listening on ${address.scheme}://${address.host}:${address.port}/ws`)
     ),
     (gateway) => serve(Option.some(gateway))
   ).pipe(Layer.effect(TopGunServer), Layer.provide(Gateway.layer), Layer.provide(layerMachine))
