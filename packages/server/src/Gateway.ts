@@ -18,18 +18,21 @@ import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import { createHash, timingSafeEqual } from "node:crypto"
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http"
+import { createServer as createSecureServer } from "node:https"
 import type { AddressInfo } from "node:net"
 import { resolve, sep } from "node:path"
 import type { Duplex } from "node:stream"
 import { type WebSocket, WebSocketServer } from "ws"
-import { AddressUnavailable } from "@topgun/core/GridError"
+import { AddressUnavailable, ConfigInvalid } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transport"
 import { Admission } from "./Admission.ts"
@@ -39,12 +42,15 @@ import { isLoopback } from "./Loopback.ts"
 import { Metrics, type Refusal } from "./Metrics.ts"
 import { Phase } from "./Phase.ts"
 import * as Prometheus from "./Prometheus.ts"
-import { ServerConfig, type Settings } from "./ServerConfig.ts"
+import { ServerConfig, type Settings, tlsFiles } from "./ServerConfig.ts"
 import { Sessions } from "./Session.ts"
+import * as Tls from "./Tls.ts"
 import { Visits } from "./Visits.ts"
 
 /** Where a server listens. */
 export interface Address {
+  /** Of its URLs for WebSockets: `wss` where it speaks TLS. */
+  readonly scheme: "ws" | "wss"
   readonly host: string
   readonly port: number
 }
@@ -66,13 +72,14 @@ const addressFault = (host: string, port: number, cause: NodeJS.ErrnoException):
       : cause.message
   })
 
-const listen = (server: Server, host: string, port: number): Effect.Effect<Address, AddressUnavailable> =>
+/** Listens at a port, of the system's choice where it is 0; answers which. */
+const listen = (server: Server, host: string, port: number): Effect.Effect<number, AddressUnavailable> =>
   Effect.async((resume) => {
     const onError = (cause: NodeJS.ErrnoException) => resume(Effect.fail(addressFault(host, port, cause)))
     server.once("error", onError)
     server.listen({ host, port }, () => {
       server.off("error", onError)
-      resume(Effect.succeed({ host, port: (server.address() as AddressInfo).port }))
+      resume(Effect.succeed((server.address() as AddressInfo).port))
     })
   })
 
@@ -288,6 +295,28 @@ const retryAfterSeconds = 5
 const closeMillisMax = 2_000
 const closeShare = 0.2
 
+const makeServer = Effect.fnUntraced(function*(settings: Settings, handler: Handler) {
+  const options = {
+    headersTimeout: settings.authMillisMax,
+    requestTimeout: settings.authMillisMax,
+    connectionsCheckingInterval: Math.min(settings.authMillisMax, 1_000),
+    maxHeaderSize: headerBytesMax
+  }
+  const files = tlsFiles(settings)
+  if (files === undefined) return createServer(options, handler)
+  const pair = Tls.read(files, yield* Clock.currentTimeMillis)
+  if (Either.isLeft(pair)) return yield* new ConfigInvalid({ faults: pair.left })
+  const server = createSecureServer({
+    ...options,
+    ...pair.right,
+    handshakeTimeout: settings.authMillisMax,
+    minVersion: Tls.versionMin
+  }, handler)
+  const renew = (renewed: Tls.Pair) => server.setSecureContext({ ...renewed, minVersion: Tls.versionMin })
+  yield* Effect.forkScoped(Tls.renewals(files, renew))
+  return server
+})
+
 const make = Effect.gen(function*() {
   const settings = yield* ServerConfig
   const admission = yield* Admission
@@ -310,12 +339,7 @@ const make = Effect.gen(function*() {
   const app = makeApp(phase, settings.staticDir, serveMetrics(settings, metrics))
   // A span for each request would be one for each probe, and one for whoever asks.
   const handler = guarded(yield* Effect.withTracerEnabled(NodeHttpServer.makeHandler(app), false))
-  const server = createServer({
-    headersTimeout: settings.authMillisMax,
-    requestTimeout: settings.authMillisMax,
-    connectionsCheckingInterval: Math.min(settings.authMillisMax, 1_000),
-    maxHeaderSize: headerBytesMax
-  }, handler)
+  const server = yield* makeServer(settings, handler)
   // Node would ask for the body.
   server.on("checkContinue", handler)
   server.maxHeadersCount = headersMax
@@ -353,7 +377,7 @@ const make = Effect.gen(function*() {
     server.close(() => resume(Effect.void))
     server.closeIdleConnections()
   })
-  const address = yield* Effect.acquireRelease(
+  const port = yield* Effect.acquireRelease(
     listen(server, settings.host, settings.port),
     () =>
       Effect.gen(function*() {
@@ -372,13 +396,14 @@ const make = Effect.gen(function*() {
         yield* closing.await
       })
   )
-  return Gateway.of({ address })
+  const scheme = tlsFiles(settings) === undefined ? "ws" : "wss"
+  return Gateway.of({ address: { scheme, host: settings.host, port } })
 })
 
 /** The port of the configuration, open for as long as the scope is. */
 export const layer: Layer.Layer<
   Gateway,
-  AddressUnavailable,
+  AddressUnavailable | ConfigInvalid,
   Admission | Capacity | Metrics | Phase | ServerConfig | Sessions | Visits
 > = Layer.provide(
   Layer.scoped(Gateway, make),

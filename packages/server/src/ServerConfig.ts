@@ -1,4 +1,5 @@
 /** What an operator may set, in one place: defaults, limits and what they cost, and how they are read from the environment. */
+import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
@@ -16,6 +17,7 @@ import { ConfigInvalid } from "@topgun/core/GridError"
 import { nearest } from "@topgun/core/Spelling"
 import * as Jwt from "./Jwt.ts"
 import { isLoopback } from "./Loopback.ts"
+import * as Tls from "./Tls.ts"
 
 /** The server's settings, all of them known. */
 export interface Settings {
@@ -23,6 +25,13 @@ export interface Settings {
   readonly port: number
   /** The address to listen at. Others than loopback are open to the network. @default "127.0.0.1" */
   readonly host: string
+  /**
+   * The file of a TLS certificate in PEM, with its issuers' after it: the port speaks HTTPS and secure WebSockets (`wss`) then, and
+   * nothing else. It is looked at every 10 s, and a renewed one is taken over without a restart. @default undefined, with `tlsKey`
+   */
+  readonly tlsCert: string | undefined
+  /** The file of the certificate's private key in PEM, without a passphrase. @default undefined, with `tlsCert` */
+  readonly tlsKey: string | undefined
   /** Where the database lies. One server at a time. @default ".topgun" */
   readonly dataDir: string
   /** `memory` keeps nothing across a restart, and refuses PERSISTED writes. @default "sqlite" */
@@ -189,6 +198,8 @@ export class ServerConfig extends Context.Tag("@topgun/server/ServerConfig")<Ser
 export const defaults: Settings = {
   port: 8080,
   host: "127.0.0.1",
+  tlsCert: undefined,
+  tlsKey: undefined,
   dataDir: ".topgun",
   storage: "sqlite",
   auth: "loopback",
@@ -332,6 +343,8 @@ const claim = "the name of a claim"
 const fields: { readonly [K in keyof Settings]-?: Field<Settings[K]> } = {
   port: count("TOPGUN_PORT", 0, 65_535),
   host: field("TOPGUN_HOST", Text, "a host name or address"),
+  tlsCert: field("TOPGUN_TLS_CERT", Text, "the path of a file"),
+  tlsKey: field("TOPGUN_TLS_KEY", Text, "the path of a file"),
   dataDir: field("TOPGUN_DATA_DIR", Text, "the path of a directory"),
   storage: choice("TOPGUN_STORAGE", ["sqlite", "memory"]),
   auth: choice("TOPGUN_AUTH", ["loopback", "none", "token"]),
@@ -444,12 +457,17 @@ export const jwtOptions = (settings: Settings): Jwt.Options | undefined =>
     }
     : undefined
 
+/** The files of the certificate and its key; `undefined` for a server without. */
+export const tlsFiles = ({ tlsCert, tlsKey }: Settings): Tls.Files | undefined =>
+  tlsCert === undefined || tlsKey === undefined ? undefined : { cert: tlsCert, key: tlsKey }
+
 const keyVariables = "TOPGUN_JWT_SECRET, TOPGUN_JWT_PUBLIC_KEY or TOPGUN_JWKS_URL"
 
 /** What settings must be to one another. `of`: those that it takes to tell. */
 const relations: ReadonlyArray<{
   readonly of: ReadonlyArray<keyof Settings>
-  readonly faults: (settings: Settings) => ReadonlyArray<string>
+  /** `now` is the wall clock's time, in ms. */
+  readonly faults: (settings: Settings, now: number) => ReadonlyArray<string>
 }> = [
   {
     of: ["auth", "host", "jwtSecret", "jwtPublicKey", "jwksUrl"],
@@ -467,6 +485,16 @@ const relations: ReadonlyArray<{
       settings.auth === "none" && hasKey(settings)
         ? ["TOPGUN_AUTH=none lets everyone in, and a key for tokens is configured: leave one of them out"]
         : []
+  },
+  {
+    of: ["tlsCert", "tlsKey"],
+    faults: (settings, now) => {
+      const files = tlsFiles(settings)
+      if (files !== undefined) return Either.getOrElse(Either.flip(Tls.read(files, now)), () => [])
+      return settings.tlsCert === settings.tlsKey
+        ? []
+        : ["tlsCert and tlsKey belong together: set both of TOPGUN_TLS_CERT and TOPGUN_TLS_KEY, or none"]
+    }
   },
   {
     of: ["shutdownNotice", "shutdownTimeout"],
@@ -517,21 +545,24 @@ interface Draft {
 }
 
 /** The defaults with a draft over them, if nothing is wrong with either. */
-const complete = ({ faults, faulty, settings: partial }: Draft): Effect.Effect<Settings, ConfigInvalid> => {
-  const given = { ...defaults, ...partial }
-  // A key is there to be used: that everyone on this machine may connect is only the default.
-  const settings: Settings = given.auth === "loopback" && hasKey(given) ? { ...given, auth: "token" } : given
-  const wrong = (Object.keys(fields) as ReadonlyArray<keyof Settings>).filter((key) =>
-    !fields[key].is(settings[key]) && !(isOptional(key) && settings[key] === undefined)
-  )
-  const unsure = new Set([...faulty, ...wrong])
-  const all = [
-    ...faults,
-    ...wrong.map((key) => valueFault(key, key, settings[key])),
-    ...relations.filter(({ of }) => !of.some((key) => unsure.has(key))).flatMap((relation) => relation.faults(settings))
-  ]
-  return all.length > 0 ? new ConfigInvalid({ faults: all }) : Effect.succeed(settings)
-}
+const complete = ({ faults, faulty, settings: partial }: Draft): Effect.Effect<Settings, ConfigInvalid> =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    const given = { ...defaults, ...partial }
+    // A key is there to be used: that everyone on this machine may connect is only the default.
+    const settings: Settings = given.auth === "loopback" && hasKey(given) ? { ...given, auth: "token" } : given
+    const wrong = (Object.keys(fields) as ReadonlyArray<keyof Settings>).filter((key) =>
+      !fields[key].is(settings[key]) && !(isOptional(key) && settings[key] === undefined)
+    )
+    const unsure = new Set([...faulty, ...wrong])
+    const all = [
+      ...faults,
+      ...wrong.map((key) => valueFault(key, key, settings[key])),
+      ...relations.filter(({ of }) => !of.some((key) => unsure.has(key))).flatMap((relation) =>
+        relation.faults(settings, now)
+      )
+    ]
+    return all.length > 0 ? new ConfigInvalid({ faults: all }) : Effect.succeed(settings)
+  })
 
 /** The defaults with `partial` over them. Fails with every fault at once. */
 export const make = (partial: Partial<Settings> = {}): Effect.Effect<Settings, ConfigInvalid> =>

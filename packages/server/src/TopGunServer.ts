@@ -154,7 +154,9 @@ export const layerParts: Layer.Layer<
     Effect.tap(
       Gateway.Gateway,
       ({ address }) =>
-        Effect.annotateLogs(Effect.logInfo("TopGun listens"), { url: `ws://${address.host}:${address.port}/ws` })
+        Effect.annotateLogs(Effect.logInfo("TopGun listens"), {
+          url: `${address.scheme}://${address.host}:${address.port}/ws`
+        })
     ),
     (gateway) => serve(Option.some(gateway))
   ).pipe(

@@ -72,10 +72,11 @@ const serve = Effect.fnUntraced(function*(flags: Partial<Flags>) {
   const { address, status } = Context.get(services, TopGunServer.TopGunServer)
   const { maps, storage } = yield* status
   const { host, port } = address ?? settings
+  const scheme = address?.scheme === "wss" ? "https" : "http"
   const records = maps.reduce((sum, { size }) => sum + size, 0)
   const where = storage === "memory" ? "data in memory, gone when it stops" : `data in ${settings.dataDir}`
   print(
-    `TopGun is ready on http://${host.includes(":") ? `[${host}]` : host}:${port} ` +
+    `TopGun is ready on ${scheme}://${host.includes(":") ? `[${host}]` : host}:${port} ` +
       `(${where}, ${counted(maps.length, "map")}, ${counted(records, "record")})`
   )
   return yield* Effect.never

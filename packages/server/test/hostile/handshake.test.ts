@@ -134,10 +134,11 @@ describe("A handshake", () => {
       yield* Effect.scoped(Effect.gen(function*() {
         const slow = yield* dial
         slow.send("GET /ws HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
-        const drip = setInterval(() => slow.send("x"), 20)
-        yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(drip)))
+        // As often as the others are served.
+        yield* Effect.forkScoped(
+          Effect.forever(Effect.zipRight(Effect.uninterruptible(serves), Effect.sync(() => slow.send("x"))))
+        )
         const silent = yield* Effect.replicateEffect(dial, 100)
-        yield* serves
         expect(statusOf(yield* slow.ended)).toBe(408)
         for (const each of silent) expect(statusOf(yield* each.ended)).toBe(408)
       }))
