@@ -219,14 +219,14 @@ const make = Effect.gen(function*() {
     const fault = mapFault(map, kind)
     const roomFault = roomFor(ops.length)
     for (const [sequence, key, row] of ops) {
-      const checked = fault ?? check(map, kind, key, row)
-      const judged = "_tag" in checked ? checked : roomFault(map, checked) ?? checked
-      if ("_tag" in judged) {
-        rejected.push({ sequence, cause: judged._tag, reason: judged.message })
+      const found = fault ?? check(map, kind, key, row)
+      const checked = "_tag" in found ? found : roomFault(map, found) ?? found
+      if ("_tag" in checked) {
+        rejected.push({ sequence, cause: checked._tag, reason: checked.message })
         continue
       }
       accepted.push(sequence)
-      rows.push(judged)
+      rows.push(checked)
     }
     return { accepted, won: [mergeAll(map, kind, rows)], rejected }
   }
@@ -263,10 +263,10 @@ const make = Effect.gen(function*() {
     for (const { kind, map, ops } of parts) {
       const rows: Array<Row> = []
       for (const [sequence, key, row] of ops) {
-        const checked = check(map, kind, key, row)
-        const judged = "_tag" in checked ? checked : roomFault(map, checked) ?? checked
-        if ("_tag" in judged) return refuse(sequence, judged)
-        rows.push(judged)
+        const found = check(map, kind, key, row)
+        const checked = "_tag" in found ? found : roomFault(map, found) ?? found
+        if ("_tag" in checked) return refuse(sequence, checked)
+        rows.push(checked)
       }
       batches.push({ map, kind, rows })
     }
