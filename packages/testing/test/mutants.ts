@@ -1406,11 +1406,11 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "IN-1",
-    breaks: "a message may come in as many parts as its sender likes",
+    breaks: "a text frame ends a connection as if all were well",
     ...server("Gateway", "hostile/frames"),
-    find: "    maxFragments: fragmentsMax,",
-    replace: "    maxFragments: 0,",
-    fails: "a message in 1,025 parts"
+    find: "    if (!isBinary) return close(Protocol.closeCodes.malformed,",
+    replace: "    if (!isBinary) return close(Protocol.closeCodes.done,",
+    fails: "a text"
   },
   {
     id: "IN-1",
@@ -1496,8 +1496,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-4",
     breaks: "a mark moves before its map is in step",
     ...client("MapSync", "marks"),
-    find: "        if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })",
-    replace: "        if (!partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    find: "        if (synced.has(map)) markTold(map)",
+    replace: "        markTold(map)",
     fails: "in storage says nothing that isn't there"
   },
   {
