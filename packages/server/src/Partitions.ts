@@ -274,14 +274,14 @@ const make = Effect.gen(function*() {
     const fault = mapFault(map, kind, access)
     const roomFault = roomFor(ops.length)
     for (const [sequence, key, row] of ops) {
-      const checked = fault ?? check(part, key, row)
-      const judged = "_tag" in checked ? checked : roomFault(map, checked) ?? checked
-      if ("_tag" in judged) {
-        rejected.push({ sequence, cause: judged._tag, reason: judged.message })
+      const found = fault ?? check(part, key, row)
+      const checked = "_tag" in found ? found : roomFault(map, found) ?? found
+      if ("_tag" in checked) {
+        rejected.push({ sequence, cause: checked._tag, reason: checked.message })
         continue
       }
       accepted.push(sequence)
-      rows.push(judged)
+      rows.push(checked)
     }
     return { accepted, won: [mergeAll(part, rows)], rejected }
   }
@@ -320,10 +320,10 @@ const make = Effect.gen(function*() {
     for (const part of parts) {
       const rows: Array<Checked> = []
       for (const [sequence, key, row] of part.ops) {
-        const checked = check(part, key, row)
-        const judged = "_tag" in checked ? checked : roomFault(part.map, checked) ?? checked
-        if ("_tag" in judged) return refuse(sequence, judged)
-        rows.push(judged)
+        const found = check(part, key, row)
+        const checked = "_tag" in found ? found : roomFault(part.map, found) ?? found
+        if ("_tag" in checked) return refuse(sequence, checked)
+        rows.push(checked)
       }
       checkedParts.push([part, rows])
     }

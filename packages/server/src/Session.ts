@@ -61,9 +61,6 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
   readonly stop: Effect.Effect<void>
 }>() {}
 
-/** Events of one tick that come to more bytes leave before the others: what the medium takes doesn't pile up. */
-const eventFrameBytes = 64 * 1024
-
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
 
@@ -110,6 +107,8 @@ const make = Effect.gen(function*() {
   const repliesBytesMax = outboundBytesMax / 2
   /** A client that has more than this to read is behind: its maps' events are left out. */
   const eventsBytesMax = outboundBytesMax / 4
+  /** Events of one tick that come to more leave before the others: what the medium takes doesn't pile up. */
+  const eventFrameBytes = outboundBytesMax / 16
   /** It has caught up when so much is left. */
   const caughtUpBytes = outboundBytesMax / 8
 

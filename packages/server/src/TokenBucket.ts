@@ -37,12 +37,6 @@ export class TokenBucket {
     this.#level -= count
   }
 
-  /** Whether it has nothing to tell that a new one hasn't. */
-  isFull(now: number): boolean {
-    this.#fill(now)
-    return this.#level === this.#rate.burst
-  }
-
   #fill(now: number): void {
     if (now > this.#at) {
       this.#level = Math.min(this.#rate.burst, this.#level + (now - this.#at) * this.#rate.perSecond / 1_000)

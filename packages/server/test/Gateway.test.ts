@@ -1,7 +1,12 @@
 import { describe, expect, it } from "@effect/vitest"
-import { home } from "@topgun/core/PartitionRouter"
+import * as CrdtStore from "@topgun/core/CrdtStore"
+import * as Hlc from "@topgun/core/Hlc"
+import * as MerkleSync from "@topgun/core/MerkleSync"
+import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import * as Protocol from "@topgun/core/Protocol"
 import { makeWebSocket } from "@topgun/core/Transport"
+import * as Persistence from "@topgun/server/Persistence"
+import * as ServerConfig from "@topgun/server/ServerConfig"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -168,7 +173,9 @@ describe("Gateway", () => {
       yield* overSocketReady
       expect(yield* upgrade("/ws")).toBe(503)
       const { address } = yield* TopGunServer.TopGunServer
-      const refused = yield* Effect.flip(makeWebSocket({ url: `ws://${address!.host}:${address!.port}` }).connect(home))
+      const refused = yield* Effect.flip(
+        makeWebSocket({ url: `ws://${address!.host}:${address!.port}` }).connect(PartitionRouter.home)
+      )
       expect(refused._tag).toBe("ConnectionLost")
     }).pipe(Effect.provide(TopGunServer.layer({ ...inMemory, connectionsMax: 1 }))))
 
@@ -266,6 +273,42 @@ describe("Gateway", () => {
         }
         yield* stopping
       })).pipe(Effect.provide(context))
+    }))
+
+  it.effect("stops in the time that it has, though nothing can be saved", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const parts = Layer.mergeAll(
+        CrdtStore.layer,
+        Hlc.layer(),
+        MerkleSync.layer,
+        PartitionRouter.layerSingleNode,
+        Layer.map(
+          Persistence.layerMemory,
+          (context) =>
+            Context.add(context, Persistence.Persistence, {
+              ...Context.get(context, Persistence.Persistence),
+              flush: Effect.never
+            })
+        )
+      )
+      const stuck = TopGunServer.layerParts.pipe(
+        Layer.provide(parts),
+        Layer.provide(ServerConfig.layer({ ...inMemory, shutdownTimeout: "5 seconds" }))
+      )
+      const context = yield* Layer.buildWithScope(stuck, scope)
+      yield* Effect.scoped(Effect.gen(function*() {
+        const client = yield* Effect.provide(overSocketReady, context)
+        const stopping = yield* Effect.fork(Scope.close(scope, Exit.void))
+        yield* client.take("GoingAway")
+        yield* TestClock.adjust(3_999)
+        const { status } = Context.get(context, TopGunServer.TopGunServer)
+        expect((yield* status).connections).toBe(1)
+        yield* TestClock.adjust(1)
+        expect((yield* client.closed).code).toBe(codes.goingAway)
+        yield* TestClock.adjust(1_000)
+        yield* stopping
+      }))
     }))
 
   it.effect("closes its clients with 1001 when it stops, and the port is free again", () =>

@@ -1006,16 +1006,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CRDT-2",
     breaks: "events of tags go out under their cells",
     ...server("Subscriptions", "Partitions"),
-    find: "    const key = Cell.keyOf(kind, cell)",
-    replace: "    const key = cell",
+    find: "rows.map(({ cell, record }) => [Cell.keyOf(kind, cell), record.row] as const)",
+    replace: "rows.map(({ cell, record }) => [cell, record.row] as const)",
     fails: "of each kind takes writes over a WebSocket, and shows them to those who opened it"
   },
   {
     id: "CRDT-2",
     breaks: "a put is shown as an addition to who opened the map as one of sets",
     ...server("Subscriptions", "Partitions"),
-    find: "            if (subscriber !== writer && kind === batch.kind) subscriber.push(event)",
-    replace: "            if (subscriber !== writer) subscriber.push(event)",
+    find: "          if (subscriber === writer || kind !== batch.kind) continue",
+    replace: "          if (subscriber === writer) continue",
     fails: "shows nothing to those who opened it as another kind before anyone had written to it"
   },
   {
@@ -1137,6 +1137,288 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    return maps.size + created.size > mapsMax ? fullOfMaps() : undefined",
     replace: "    return undefined",
     fails: "is refused whole where it would make one map more than there may be"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "a client that is behind is sent events all the same",
+    ...server("Session", "Session"),
+    find: "      if (this.#connection.bufferedBytes() <= eventsBytesMax) return this.#put(event)",
+    replace: "      return this.#put(event)",
+    fails: "costs no more than its room, however many maps and bytes others write"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "events go on after a gap, whose cursor hides what was left out",
+    ...server("Session", "Session"),
+    find: "      if (this.#closed || this.#gaps.has(map)) return",
+    replace: "      if (this.#closed || this.#gaps.get(map) === \"untold\") return",
+    fails: "is spared events while it is behind, and is told once to open each map again of which there were any"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "a client is told of a gap that it has closed",
+    ...server("Session", "Session"),
+    find: "          this.#gaps.delete(message.map)",
+    replace: "          this.#gaps.has(message.map)",
+    fails: "that opens a map again by itself isn't told to"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "a client is told of all its gaps at once",
+    ...server("Session", "Session"),
+    find: "          if (this.#outboxBytes > eventFrameBytes) break",
+    replace: "          if (this.#outboxBytes < 0) break",
+    fails: "costs no more than its room, however many maps and bytes others write"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "a client that doesn't read keeps what waits for it for ever",
+    ...server("Session", "Session"),
+    find: "      const spent = this.#after(drainMillisMax, () => this.#cut())",
+    replace: "      const spent = this.#after(drainMillisMax, () => {})",
+    fails: "is cut off with 1013 when it doesn't read in time, events or answers, and not a moment before"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "acknowledgements wait for a client to read its events",
+    ...server("Session", "Session"),
+    find: "  const repliesBytesMax = outboundBytesMax / 2",
+    replace: "  const repliesBytesMax = outboundBytesMax / 4",
+    fails: "gets acknowledgements and pongs while its events are left out"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "a socket that isn't read holds whatever is sent",
+    ...server("Gateway", "Gateway"),
+    find: "    bufferedBytes: () => socket.bufferedAmount,",
+    replace: "    bufferedBytes: () => 0,",
+    fails: "cuts off a reader that stops reading, and serves the others meanwhile"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "a map with a gap counts as in step",
+    ...client("MapSync", "again"),
+    find: "          if (synced.delete(map)) onChange()",
+    replace: "          if (synced.has(map)) onChange()",
+    fails: "opens the map again with its cursor, is not in step meanwhile, and hears of everything"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "a gap that comes while a map is reconciled is forgotten",
+    ...client("MapSync", "again"),
+    find: "          } while (gaps.has(map))",
+    replace: "          } while (gaps.size < 0)",
+    fails: "while it was opening the map opens it once more, and keeps a cursor that doesn't hide what was left out"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a server that stops has all clients come back at once",
+    ...server("Session", "Session"),
+    find: "(yield* Random.nextIntBetween(0, spread + 1))",
+    replace: "(yield* Random.nextIntBetween(0, 1))",
+    fails: "tells each client to come back at another time, the more there are the more spread out"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a client comes back to a server that stops when it likes",
+    ...client("SyncEngine", "again"),
+    find: "          comeBackMillis === undefined",
+    replace: "          comeBackMillis !== null",
+    fails: "ms that it's told, in the place of a delay of its own"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a server keeps its clients away for ever",
+    ...client("SyncEngine", "again"),
+    find: "Math.min(message.retryMillis, comeBackMillisMax)",
+    replace: "message.retryMillis",
+    fails: "waits no longer than 5 minutes, whatever it's told"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "a server that stops doesn't say so before",
+    ...server("Gateway", "Gateway"),
+    find: "        phase.leaving()",
+    replace: "        phase.serves()",
+    fails: "says that it will stop before it does: it isn't ready any more, and serves for as long as it's told to"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "strangers' messages are kept up to the largest that there is",
+    ...server("Gateway", "hostile/frames"),
+    find: "    if (bytes > strangersBytesMax) onTooMuch()",
+    replace: "    if (bytes < 0) onTooMuch()",
+    fails: "is read no further than an Auth is long: a frame for which there is room only later isn't waited for"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "strangers of one address take all places",
+    ...server("Admission", "Admission"),
+    find: "        if (place.strangers >= settings.unauthenticatedPerAddressMax) {",
+    replace: "        if (place.strangers < 0) {",
+    fails: "that aren't authenticated are counted by address and in all"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "who is let in stays a stranger",
+    ...server("Admission", "Admission"),
+    find: "          count(-1)",
+    replace: "          void count",
+    fails: "that aren't authenticated are counted by address and in all"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "tokens may be guessed in a circle",
+    ...server("Admission", "Admission"),
+    find: "        if (failed > 0) return",
+    replace: "        if (failed < 0) return",
+    fails: "are refused to an address whose tokens were, until it has waited"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "a client chooses its address itself",
+    ...server("ClientAddress", "ClientAddress"),
+    find: ".at(-proxies)",
+    replace: ".at(0)",
+    fails: "believes the nearest proxies, as many as there are, and nothing that the client wrote"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "a header names the address though there is no proxy",
+    ...server("ClientAddress", "ClientAddress"),
+    find: "  const entry = proxies === 0 ? undefined : ",
+    replace: "  const entry = ",
+    fails: "believes no header where no proxy is said to write it"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "a request's body is read",
+    ...server("Gateway", "hostile/http"),
+    find: "    return refuseWith(413)",
+    replace: "    return handler(request, response)",
+    fails: "a body that is announced"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "any method will do",
+    ...server("Gateway", "hostile/http"),
+    find: "  if (request.method !== \"GET\" && request.method !== \"HEAD\") return",
+    replace: "  if (request.method === \"\") return",
+    fails: "DELETE"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "a user has as many connections as he likes",
+    ...server("Admission", "Admission"),
+    find: "            if (users.entry(userId).connections >= settings.connectionsPerUserMax) {",
+    replace: "            if (users.entry(userId).connections < 0) {",
+    fails: "of one user are counted wherever they come from; a device that comes again takes its own place"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "an address has as many connections as it likes",
+    ...server("Admission", "Admission"),
+    find: "        if (place.connections >= settings.connectionsPerAddressMax) {",
+    replace: "        if (place.connections < 0) {",
+    fails: "of one address are counted, over IPv6 by network; another's aren't, and one that ends makes room"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "a connection that ends keeps its place",
+    ...server("Admission", "Admission"),
+    find: "    if (entry === undefined || --entry.connections > 0) return",
+    replace: "    if (entry === undefined || entry.connections > 0) return",
+    fails: "of one address are counted, over IPv6 by network; another's aren't, and one that ends makes room"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "an address connects as often as it likes",
+    ...server("Admission", "Admission"),
+    find: "        place.connects.take(1, now())",
+    replace: "        place.connects.take(0, now())",
+    fails: "of one address come at a rate, and are told when to come again"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "a user's operations aren't counted",
+    ...server("Session", "Admission"),
+    find: "          this.#seat.spend(message.ops.length)",
+    replace: "          this.#seat.spend(0)",
+    fails: "of a user have a rate on whichever connection: who writes more isn't read until then, and loses nothing"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "connecting again begins a new count",
+    ...server("Admission", "Admission"),
+    find: "    this.#held.delete(key)",
+    replace: "    if (this.#held.delete(key)) return",
+    fails: "aren't had sooner by connecting again"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "everybody who has ever come is remembered",
+    ...server("Admission", "Admission"),
+    find: "    if (this.#idle.size <= rememberedMax) return",
+    replace: "    if (this.#idle.size > 0) return",
+    fails: "of addresses and users is bounded, and doesn't forget who is there"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "a clock that is set back fills a bucket",
+    ...server("TokenBucket", "TokenBucket"),
+    find: "      this.#level = Math.min(this.#rate.burst, this.#level +",
+    replace: "      this.#level = Math.max(0, this.#level +",
+    fails: "lets through no more than its burst, its rate and one debt, whatever is asked and however the clock is set"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "records are made though the memory is used up",
+    ...server("Partitions", "Capacity"),
+    find: "    let left = isFull ? 0 : capacity",
+    replace: "    let left = capacity",
+    fails:
+      "takes no new records and connections, goes on with those that are there, and takes all again when there is room"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "connections are accepted though the memory is used up",
+    ...server("Gateway", "Capacity"),
+    find: "    if (capacity.isFull()) return",
+    replace: "    if (capacity.recordsMax < 0) return",
+    fails:
+      "takes no new records and connections, goes on with those that are there, and takes all again when there is room"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "a batch makes more records than there is room for",
+    ...server("Partitions", "Capacity"),
+    find: "      left--",
+    replace: "      void left",
+    fails: "overwrites and removes those, and takes exactly as many as there is room for"
+  },
+  {
+    id: "IN-1",
+    breaks: "a handshake of HTTP/1.0 is taken",
+    ...server("Gateway", "hostile/handshake"),
+    find: "    if (request.httpVersion !== \"1.1\")",
+    replace: "    if (request.httpVersion === \"\")",
+    fails: "by HTTP/1.0"
+  },
+  {
+    id: "IN-1",
+    breaks: "a text frame ends a connection as if all were well",
+    ...server("Gateway", "hostile/frames"),
+    find: "    if (!isBinary) return close(Protocol.closeCodes.malformed,",
+    replace: "    if (!isBinary) return close(Protocol.closeCodes.done,",
+    fails: "a text"
+  },
+  {
+    id: "IN-1",
+    breaks: "a request waits to be asked for its body",
+    ...server("Gateway", "hostile/http"),
+    find: "  server.on(\"checkContinue\", handler)",
+    replace: "",
+    fails: "a body that waits for a word"
   },
   {
     id: "CLK-6",
@@ -2445,8 +2727,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "AUTH-3",
     breaks: "the start that a bad token for metrics stops tells it",
     ...server("ServerConfig", "Metrics"),
-    find: "isSecret === true ? \"not usable\" : JSON.stringify(value)",
-    replace: "String(typeof value === \"string\" ? value : \"\")",
+    find: "    : `${name} can't be used: expected ${fields[key].expected}`",
+    replace: "    : `${name} is ${JSON.stringify(value)}: expected ${fields[key].expected}`",
     fails: "is never shown by what is said of it"
   },
   {
