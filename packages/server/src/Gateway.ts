@@ -36,6 +36,7 @@ import { AddressUnavailable, ConfigInvalid } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transport"
 import { Admission } from "./Admission.ts"
+import { bearerToken } from "./Authentication.ts"
 import { Capacity } from "./Capacity.ts"
 import { clientOf } from "./ClientAddress.ts"
 import { isLoopback } from "./Loopback.ts"
@@ -128,12 +129,13 @@ const serveMetrics = (
   metrics: Context.Tag.Service<Metrics>
 ): HttpApp.Default => {
   if (metricsToken === undefined && !isLoopback(host)) return Effect.succeed(notFound)
-  const wanted = metricsToken === undefined ? undefined : digestOf(`Bearer ${Redacted.value(metricsToken)}`)
+  const wanted = metricsToken === undefined ? undefined : digestOf(Redacted.value(metricsToken))
   return Effect.gen(function*() {
     const { headers } = yield* HttpServerRequest.HttpServerRequest
     if (wanted === undefined && !callsLoopback(headers["host"])) return notFound
     // Of digests, as equal lengths are asked for, and nothing of the token is to be told by the time it takes.
-    if (wanted !== undefined && !timingSafeEqual(wanted, digestOf(headers["authorization"] ?? ""))) {
+    const given = Either.getOrElse(bearerToken(headers["authorization"]), () => null)
+    if (wanted !== undefined && !timingSafeEqual(wanted, digestOf(given ?? ""))) {
       return HttpServerResponse.text("metrics are shown to those who have the token", {
         status: 401,
         headers: { "www-authenticate": "Bearer" }

@@ -327,8 +327,8 @@ const BytesText = Schema.transformOrFail(
 )
 
 const Text = Schema.String.pipe(Schema.minLength(1))
-/** What fits a header, and is too long to be tried out. */
-const SecretText = Schema.String.pipe(Schema.pattern(/^[\x21-\x7e]{16,1024}$/))
+/** What a header can carry as a token (RFC 6750), and is too long to be tried out. */
+const BearerText = Schema.String.pipe(Schema.pattern(/^[\w.~+/-]+=*$/), Schema.minLength(16), Schema.maxLength(1_024))
 
 const list = <A extends string>(item: Schema.Schema<A>) =>
   Schema.transform(Schema.String, Schema.Array(item), {
@@ -394,8 +394,8 @@ const fields: { readonly [K in keyof Settings]-?: Field<Settings[K]> } = {
   staticDir: field("TOPGUN_STATIC_DIR", Text, "the path of a directory"),
   metricsToken: field(
     "TOPGUN_METRICS_TOKEN",
-    Schema.Redacted(SecretText),
-    "a secret of at least 16 visible characters",
+    Schema.Redacted(BearerText),
+    "a secret of at least 16 letters, digits and -._~+/",
     "secret"
   ),
   otlpUrl: field(

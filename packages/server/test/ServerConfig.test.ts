@@ -143,7 +143,7 @@ describe("ServerConfig", () => {
   it.effect("shows no secret that can't be used", () =>
     Effect.gen(function*() {
       expect(yield* faultsOf({ TOPGUN_METRICS_TOKEN: "canary" })).toEqual([
-        "TOPGUN_METRICS_TOKEN can't be used: expected a secret of at least 16 visible characters"
+        "TOPGUN_METRICS_TOKEN can't be used: expected a secret of at least 16 letters, digits and -._~+/"
       ])
     }))
 
