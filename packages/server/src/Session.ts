@@ -640,6 +640,7 @@ const make = Effect.gen(function*() {
     }
   }
 
+  let hasStopped = false
   const stop = Effect.gen(function*() {
     phase.stopping()
     const spread = Math.min(
@@ -649,9 +650,13 @@ const make = Effect.gen(function*() {
     for (const session of open) session.halt(comeBackMillis.least + (yield* Random.nextIntBetween(0, spread + 1)))
     yield* persistence.flush
   }).pipe(Effect.ensuring(Effect.sync(() => {
+    hasStopped = true
     for (const session of Array.from(open)) session.leave()
   })))
-  yield* Effect.addFinalizer(() => Effect.timeoutOption(Effect.interruptible(stop), shutdownTimeout))
+  // Whoever has stopped it has given it its time.
+  yield* Effect.addFinalizer(() =>
+    hasStopped ? Effect.void : Effect.timeoutOption(Effect.interruptible(stop), shutdownTimeout)
+  )
 
   return Sessions.of({
     accept: (connection, address) => {
