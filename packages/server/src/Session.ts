@@ -790,6 +790,7 @@ const make = Effect.gen(function*() {
   })
   yield* Effect.addFinalizer(() => Effect.sync(stopJudging))
 
+  let hasStopped = false
   const stop = Effect.gen(function*() {
     phase.stopping()
     const spread = Math.min(
@@ -799,9 +800,13 @@ const make = Effect.gen(function*() {
     for (const session of open) session.halt(comeBackMillis.least + (yield* Random.nextIntBetween(0, spread + 1)))
     yield* persistence.flush
   }).pipe(Effect.ensuring(Effect.sync(() => {
+    hasStopped = true
     for (const session of Array.from(open)) session.leave()
   })))
-  yield* Effect.addFinalizer(() => Effect.timeoutOption(Effect.interruptible(stop), shutdownTimeout))
+  // Whoever has stopped it has given it its time.
+  yield* Effect.addFinalizer(() =>
+    hasStopped ? Effect.void : Effect.timeoutOption(Effect.interruptible(stop), shutdownTimeout)
+  )
 
   return Sessions.of({
     accept: (connection, address) => {
