@@ -67,6 +67,9 @@ const helpOn = (command: string): ReadonlyArray<string> => ["--help", command, "
 /** A negative number is a value. */
 const isFlag = (word: string): boolean => word.length > 1 && word.startsWith("-") && !/^-[\d.]/.test(word)
 
+/** An option without the value after its equals sign, which may be a secret: faults have the name alone. */
+const nameOf = (word: string): string => word.split("=", 1)[0]!
+
 /** The arguments of one command in order. */
 const arrangeCommand = (command: string, usage: Usage, words: ReadonlyArray<string>) => {
   const { args, flags } = parametersOf(usage)
@@ -86,10 +89,11 @@ const arrangeCommand = (command: string, usage: Usage, words: ReadonlyArray<stri
       continue
     }
     const equals = word.startsWith("--") ? word.indexOf("=") : -1
-    const name = equals < 0 ? word : word.slice(0, equals)
+    const name = equals < 0 ? word : nameOf(word)
     const flag = flags.get(name)
     if (flag === undefined) {
-      return fault(`there is no option ${name}.${suggestion(name, [...flags.keys(), "--help"])}`)
+      const unknown = nameOf(word)
+      return fault(`there is no option ${unknown}.${suggestion(unknown, [...flags.keys(), "--help"])}`)
     }
     if (options.has(flag.name)) return fault(`${flag.name} is given twice.`)
     if (!flag.takesValue) {
@@ -137,7 +141,7 @@ export const arrange = (
   const usage = commands.get(first)
   if (usage !== undefined) return arrangeCommand(first, usage, rest)
   const what = isFlag(first)
-    ? `there is no option ${first} before a command.${suggestion(first, rootFlags)}`
+    ? `there is no option ${nameOf(first)} before a command.${suggestion(nameOf(first), rootFlags)}`
     : `there is no command ${JSON.stringify(first)}.${suggestion(first, commands.keys())}`
   return Either.left(new UsageError({ message: `topgun: ${what}\nSee "topgun --help".` }))
 }

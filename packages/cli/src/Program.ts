@@ -38,6 +38,7 @@ const help = `topgun ${version}: a local-first data grid
 
 "topgun COMMAND --help" tells the options of each; they stand anywhere after the command. --version prints the version.
 TOPGUN_URL names the server for the commands that need one; without it: ws://localhost:8080.
+TOPGUN_TOKEN, or a file that TOPGUN_TOKEN_FILE names, has the token that a server asks for.
 Exit codes: 0 done, 1 failed, 2 wrong command line, 78 wrong configuration.`
 
 const topgun = Command.make("topgun").pipe(

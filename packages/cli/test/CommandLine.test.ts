@@ -54,6 +54,15 @@ describe("a command line", () => {
     expect(fault("set", "a", "b", "c")).toMatch(/^topgun set: "c" is one argument too many\./)
   })
 
+  it("repeats nothing that follows an equals sign: it may be a secret", () => {
+    for (
+      const words of [["--token=s3cr3t"], ["set", "--tokn=s3cr3t"], ["set", "-token=s3cr3t"], ["set", "--json=s3cr3t"]]
+    ) {
+      expect(fault(...words)).not.toContain("s3cr3t")
+    }
+    expect(fault("set", "-token=s3cr3t")).toBe("topgun set: there is no option -token.")
+  })
+
   it("names what is missing", () => {
     expect(fault("set", "todos")).toBe("topgun set: <value> is missing: topgun set <map> <value>")
     expect(fault("set", "a", "b", "--url")).toBe("topgun set: --url needs a value.")

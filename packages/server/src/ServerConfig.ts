@@ -12,11 +12,11 @@ import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import { readFileSync, statSync } from "node:fs"
 import { ConfigInvalid } from "@topgun/core/GridError"
 import { nearest } from "@topgun/core/Spelling"
 import * as Jwt from "./Jwt.ts"
 import { isLoopback } from "./Loopback.ts"
+import * as SettingFile from "./SettingFile.ts"
 import * as Tls from "./Tls.ts"
 
 /** The server's settings, all of them known. */
@@ -590,7 +590,7 @@ export const layer = (partial: Partial<Settings> = {}): Layer.Layer<ServerConfig
 // --- The environment ---
 
 /** The command line's own variables. */
-const foreign = new Set(["TOPGUN_URL", "TOPGUN_TOKEN"])
+const foreign = new Set(["TOPGUN_URL", "TOPGUN_TOKEN", "TOPGUN_TOKEN_FILE"])
 
 /** OpenTelemetry's own variables for what is a setting here, too; ours come first. */
 const standards: ReadonlyArray<readonly [name: string, key: keyof Settings]> = [
@@ -618,32 +618,6 @@ const namesBelow = (
     ),
     Effect.map((found) => found.flat())
   )
-
-/** Bytes of a file that a setting is in, at most. */
-const fileBytesMax = 64 * 1024
-
-interface Contents {
-  readonly text: string
-  /** Whether any user of this machine can read it. */
-  readonly isOpen: boolean
-}
-
-const utf8 = new TextDecoder("utf-8", { fatal: true })
-
-/** A text in a file, without the line's end that editors put there; or why it can't be had. */
-const readSettingFile = (path: string): Either.Either<Contents, string> => {
-  try {
-    // A pipe would be waited for.
-    const stats = statSync(path)
-    if (!stats.isFile()) return Either.left("which is no file")
-    if (stats.size > fileBytesMax) return Either.left(`which has more than ${fileBytesMax} bytes`)
-    const text = utf8.decode(readFileSync(path)).replace(/\r?\n$/, "")
-    return text === "" ? Either.left("which is empty") : Either.right({ text, isOpen: (stats.mode & 0o004) !== 0 })
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException
-    return Either.left(code === "ENOENT" ? "which isn't there" : `which can't be read (${code ?? "not UTF-8"})`)
-  }
-}
 
 /** Settings, and what the operator is to know of how they were given. */
 export interface Loaded {
@@ -689,8 +663,8 @@ export const load = (
       if (other !== undefined) fail(`${other} and ${name} are both set: keep one of them`)
       origins.set(key, name)
       const contents = namesFile
-        ? readSettingFile(given.value)
-        : Either.right<Contents>({ text: given.value, isOpen: false })
+        ? SettingFile.read(given.value)
+        : Either.right<SettingFile.Contents>({ text: given.value, isOpen: false })
       if (Either.isLeft(contents)) {
         fail(`${name} names ${JSON.stringify(given.value)}, ${contents.left}`)
         continue

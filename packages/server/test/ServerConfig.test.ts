@@ -187,7 +187,8 @@ describe("ServerConfig", () => {
         TOPGUN_SERVICE_PORT_HTTP: "8080",
         TOPGUN_DB_PORT: "tcp://10.0.0.2:5432",
         TOPGUN_URL: "ws://localhost:8080",
-        TOPGUN_TOKEN: "t"
+        TOPGUN_TOKEN: "t",
+        TOPGUN_TOKEN_FILE: "/nowhere"
       })
       expect(settings).toEqual(ServerConfig.defaults)
     }))

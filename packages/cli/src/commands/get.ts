@@ -7,16 +7,11 @@ import * as Parameters from "./parameters.ts"
 
 export const command = Command.make(
   "get",
-  { map: Parameters.map, key: Parameters.key, url: Parameters.url, json: Parameters.json },
-  ({ json, key, map, url }) =>
+  { map: Parameters.map, key: Parameters.key, server: Parameters.server, json: Parameters.json },
+  ({ json, key, map, server }) =>
     Effect.gen(function*() {
       const { print } = yield* Output
-      const value = yield* Parameters.withClient(url, (client) =>
-        Effect.gen(function*() {
-          const grid = yield* client.map<unknown>(map)
-          yield* client.synced
-          return grid.get(key)
-        }))
+      const value = yield* Parameters.withMap(server, map, (_, grid) => Effect.sync(() => grid.get(key)))
       if (value === undefined) {
         return yield* new CommandFailed({
           message: `There is no key ${JSON.stringify(key)} in map ${

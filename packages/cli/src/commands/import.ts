@@ -121,7 +121,7 @@ const rateOf = (count: number, millis: number): string => {
 
 const send = Effect.fnUntraced(function*(
   { records }: RecordFile,
-  target: { readonly map: string; readonly url: string; readonly concern: Option.Option<WriteConcern> }
+  target: { readonly map: string; readonly server: Parameters.Server; readonly concern: Option.Option<WriteConcern> }
 ) {
   const output = yield* Output
   const { note, print, progress } = output
@@ -129,7 +129,7 @@ const send = Effect.fnUntraced(function*(
   const soFar = () =>
     `${figure(tally.acknowledged)} of ${figure(records.size)} records were acknowledged. ` +
     "The import can be run again: it writes the same records."
-  const { level, millis } = yield* Parameters.withClient(target.url, (client) =>
+  const { level, millis } = yield* Parameters.withClient(target.server, (client) =>
     Effect.gen(function*() {
       const asked = yield* Option.match(target.concern, {
         onNone: () => Effect.provideService(concernOf(client), Output, output),
@@ -177,10 +177,10 @@ const options = {
     ),
     Options.optional
   ),
-  url: Parameters.url
+  server: Parameters.server
 }
 
-export const command = Command.make("import", options, ({ concern, file, key, map, url }) =>
+export const command = Command.make("import", options, ({ concern, file, key, map, server }) =>
   Effect.gen(function*() {
     const { note } = yield* Output
     const records = yield* read(file, key)
@@ -190,7 +190,7 @@ export const command = Command.make("import", options, ({ concern, file, key, ma
           `${JSON.stringify(records.repeatedKey)}; the last record of each key is taken`
       )
     }
-    yield* send(records, { map, url, concern })
+    yield* send(records, { map, server, concern })
   })).pipe(Command.withDescription(
     "Write the records of a file to a map. Every record is checked before the first is sent."
   ))

@@ -16,16 +16,14 @@ const limitOption = Options.integer("limit").pipe(
 
 export const command = Command.make(
   "ls",
-  { map: Parameters.map, limit: limitOption, url: Parameters.url, json: Parameters.json },
-  ({ json, limit, map, url }) =>
+  { map: Parameters.map, limit: limitOption, server: Parameters.server, json: Parameters.json },
+  ({ json, limit, map, server }) =>
     Effect.gen(function*() {
       const { note, print } = yield* Output
       const max = Option.getOrElse(limit, () => Infinity)
       if (max < 1) return yield* new UsageError({ message: `topgun ls: --limit ${max} shows nothing: give 1 or more` })
-      yield* Parameters.withClient(url, (client) =>
-        Effect.gen(function*() {
-          const grid = yield* client.map<unknown>(map)
-          yield* client.synced
+      yield* Parameters.withMap(server, map, (_, grid) =>
+        Effect.sync(() => {
           const keys = Array.from(grid.keys()).sort()
           for (const key of keys.slice(0, max)) {
             const value = Json.render(grid.get(key))

@@ -6,11 +6,11 @@ import { writeOne } from "./writing.ts"
 
 export const command = Command.make(
   "rm",
-  { map: Parameters.map, key: Parameters.key, url: Parameters.url },
-  ({ key, map, url }) =>
+  { map: Parameters.map, key: Parameters.key, server: Parameters.server },
+  ({ key, map, server }) =>
     Effect.gen(function*() {
       const { print } = yield* Output
-      const { level } = yield* writeOne(url, map, (grid, options) => grid.remove(key, options))
+      const { level } = yield* writeOne(server, map, (grid, options) => grid.remove(key, options))
       print(`Removed ${JSON.stringify(key)} from ${JSON.stringify(map)}, acknowledged ${level}`)
     })
 ).pipe(

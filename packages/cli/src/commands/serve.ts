@@ -87,5 +87,8 @@ export const command = Command.make("serve", options, ({ demo, ...flags }) =>
     const staticDir = yield* Effect.transposeMapOption(demo, pageIn)
     return yield* Effect.scoped(serve(given<Flags>({ ...flags, staticDir })))
   })).pipe(Command.withDescription(
-    "Run a server until Ctrl-C. It is configured by TOPGUN_* environment variables; options win over them."
+    "Run a server until Ctrl-C. It is configured by TOPGUN_* environment variables; options win over them. With a key to verify " +
+      "tokens by, TOPGUN_JWT_SECRET, TOPGUN_JWT_PUBLIC_KEY or TOPGUN_JWKS_URL, it lets nobody in without one, and " +
+      "TOPGUN_POLICY_FILE names the JSON file of who may do what. TOPGUN_JWT_SECRET_FILE and TOPGUN_JWT_PUBLIC_KEY_FILE name " +
+      "files that the key is in."
   ))

@@ -29,12 +29,12 @@ const parse = (text: string, map: string, key: string): Effect.Effect<unknown, U
 
 export const command = Command.make(
   "set",
-  { map: Parameters.map, key: Parameters.key, value: jsonArgument, url: Parameters.url },
-  ({ key, map, url, value }) =>
+  { map: Parameters.map, key: Parameters.key, value: jsonArgument, server: Parameters.server },
+  ({ key, map, server, value }) =>
     Effect.gen(function*() {
       const { print } = yield* Output
       const parsed = yield* parse(value, map, key)
-      const { level } = yield* writeOne(url, map, (grid, options) => grid.set(key, parsed, options))
+      const { level } = yield* writeOne(server, map, (grid, options) => grid.set(key, parsed, options))
       print(`Set ${JSON.stringify(key)} in ${JSON.stringify(map)}, acknowledged ${level}`)
     })
 ).pipe(Command.withDescription("Write a value, and wait until it is on the server's disk."))

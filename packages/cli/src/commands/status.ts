@@ -8,17 +8,17 @@ import * as Parameters from "./parameters.ts"
 
 export const command = Command.make(
   "status",
-  { url: Parameters.url, json: Parameters.json },
-  ({ json, url }) =>
+  { server: Parameters.server, json: Parameters.json },
+  ({ json, server }) =>
     Effect.gen(function*() {
       const { print } = yield* Output
       const status = yield* Parameters.withClient(
-        url,
+        server,
         (client) => Effect.mapError(client.serverStatus, ({ message }) => new CommandFailed({ message }))
       )
-      if (json) return print(JSON.stringify({ url, ...status }))
+      if (json) return print(JSON.stringify({ url: server.url, ...status }))
       const { connections, maps, nodeId, storage, uptimeMillis, version } = status
-      print(`TopGun ${version} at ${url}, node ${nodeId}`)
+      print(`TopGun ${version} at ${server.url}, node ${nodeId}`)
       print(`up        ${Duration.format(Duration.seconds(Math.floor(uptimeMillis / 1_000)))}`)
       print(`storage   ${storage}`)
       print(`clients   ${figure(connections)}, this command included`)

@@ -9,8 +9,8 @@ import * as Parameters from "./parameters.ts"
 
 export const command = Command.make(
   "watch",
-  { map: Parameters.map, key: Args.optional(Parameters.key), url: Parameters.url, json: Parameters.json },
-  ({ json, key, map, url }) =>
+  { map: Parameters.map, key: Args.optional(Parameters.key), server: Parameters.server, json: Parameters.json },
+  ({ json, key, map, server }) =>
     Effect.gen(function*() {
       const { note, print } = yield* Output
       const only = Option.getOrUndefined(key)
@@ -21,10 +21,8 @@ export const command = Command.make(
         if (json) print(value === undefined ? `{"key":${name},"removed":true}` : `{"key":${name},"value":${value}}`)
         else print(value === undefined ? `${Json.label(each.key)} removed` : `${Json.label(each.key)} = ${value}`)
       }
-      return yield* Parameters.withClient(url, (client) =>
+      return yield* Parameters.withMap(server, map, (client, grid) =>
         Effect.gen(function*() {
-          const grid = yield* client.map<unknown>(map)
-          yield* client.synced
           if (only !== undefined && grid.has(only)) show({ key: only, value: grid.get(only) })
           yield* Effect.acquireRelease(
             Effect.sync(() => grid.subscribe((changes) => changes.forEach(show))),

@@ -1,7 +1,7 @@
 /** What the writing commands have in common. */
 import type * as GridMap from "@topgun/client/GridMap"
 import type { WriteOptions } from "@topgun/client/promise"
-import type { WriteFailure, WriteRefusal } from "@topgun/core/GridError"
+import type { ConfigInvalid, WriteFailure, WriteRefusal } from "@topgun/core/GridError"
 import type { Ack, WriteConcern } from "@topgun/core/WriteConcern"
 import * as Effect from "effect/Effect"
 import { CommandFailed, type UsageError } from "../Failure.ts"
@@ -28,6 +28,8 @@ export const concernOf = (client: Client): Effect.Effect<WriteConcern, CommandFa
 export const reasonOf = (failure: WriteRefusal | WriteFailure): string =>
   failure._tag === "WriteTimeout" || failure._tag === "Indeterminate"
     ? "the server did not acknowledge it in time; whether it was written is not known"
+    : failure._tag === "WriteRejected" && failure.cause === "PermissionDenied"
+    ? failure.reason
     : failure.message
 
 /** How long one write may take, in ms. */
@@ -35,12 +37,12 @@ const writeMillisMax = 30_000
 
 /** Makes one write, and waits for the server's acknowledgement. */
 export const writeOne = (
-  url: string,
+  given: Parameters.Server,
   map: string,
   write: (grid: GridMap.GridMap<unknown>, options: WriteOptions) => Effect.Effect<GridMap.Write, WriteRefusal>
-): Effect.Effect<Ack, CommandFailed | UsageError, Output> =>
+): Effect.Effect<Ack, CommandFailed | ConfigInvalid | UsageError, Output> =>
   Effect.flatMap(Output, (output) =>
-    Parameters.withClient(url, (client) =>
+    Parameters.withClient(given, (client) =>
       Effect.gen(function*() {
         const writeConcern = yield* Effect.provideService(concernOf(client), Output, output)
         const grid = yield* client.map<unknown>(map)
