@@ -170,6 +170,21 @@ layer(guarded)("a server that asks for tokens", (it) => {
       ])
     }))
 
+  it.scoped("without a disk says so of a write, to who may not see its status as well", () =>
+    Effect.gen(function*() {
+      const { policyFile } = yield* Guarded
+      const inMemory = yield* start(["serve", "--port", "0", "--storage", "memory"], {
+        env: { TOPGUN_JWT_SECRET: secret, TOPGUN_POLICY_FILE: policyFile }
+      })
+      const [, port] = yield* inMemory.printed(/TopGun is ready on http:\/\/127\.0\.0\.1:(\d+)/)
+      const env = { TOPGUN_TOKEN: yield* tokenOf("ann") }
+      expect(yield* topgun(["set", "letters", "1", "1", "--url", `127.0.0.1:${port}`], { env })).toMatchObject({
+        code: 0,
+        stdout: "Set \"1\" in \"letters\", acknowledged APPLIED\n",
+        stderr: "Note: this server keeps its data in memory; what is written is gone when it stops\n"
+      })
+    }))
+
   it.scoped("ends a watch of a map that its policy denies from now on", () =>
     Effect.gen(function*() {
       const { policyFile, url } = yield* Guarded
