@@ -2523,6 +2523,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "AUTH-2",
+    breaks: "a user who has logged out goes on being connected",
+    ...client("SyncEngine", "Logout"),
+    find: "        return Effect.zipRight(disconnect, end).pipe(",
+    replace: "        return end.pipe(",
+    fails: "deletes all that the device has, and closes the client"
+  },
+  {
+    id: "AUTH-2",
     breaks: "a device is whoever's who has its secret",
     ...server("Devices", "hostile/protocol"),
     find: "(known?.userId !== undefined && known.userId !== userId)",
@@ -2578,6 +2586,15 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      const unknown = nameOf(word)",
     replace: "      const unknown = word",
     fails: "repeats nothing that follows an equals sign"
+  },
+  {
+    id: "IN-1",
+    breaks: "a token that can't be used is shown",
+    file: "packages/cli/src/Token.ts",
+    test: "packages/cli/test/Token.test.ts",
+    find: "`${name} can't be used: expected ${expected}`",
+    replace: "`${name} can't be used: expected ${expected}, got ${text}`",
+    fails: "is refused with the reason when it has none, and the reason never has what was taken for one"
   },
   {
     id: "IN-2",
