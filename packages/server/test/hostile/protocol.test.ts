@@ -349,7 +349,7 @@ const sync: ReadonlyArray<Row> = ([
 ] as ReadonlyArray<readonly [string, ReadonlyArray<Protocol.ClientMessage>, Answer]>).map((
   [name, messages, answer]
 ) => ({
-  name: `that asks for ${name}`,
+  name: `a question for ${name}`,
   sent: messages.map(Protocol.encode),
   answer
 }))
@@ -404,6 +404,7 @@ const tokens: ReadonlyArray<Row> = ([
   answer
 }))
 
+/** What isn't heard before an Auth is answered. */
 const strange: ReadonlyArray<Row> = [
   ...fromClient.filter(({ _tag }) => _tag !== "Auth").map((message) => ({
     name: `${message._tag} first`,
