@@ -3,6 +3,7 @@ import type { GridMap } from "@topgun/client/GridMap"
 import type { Live } from "@topgun/client/Live"
 import type { SyncStatus } from "@topgun/client/Reports"
 import * as TopGunClient from "@topgun/client/TopGunClient"
+import { AuthUnavailable } from "@topgun/core/GridError"
 import * as Backoff from "@topgun/core/Backoff"
 import * as Storage from "@topgun/core/Storage"
 import * as Transport from "@topgun/core/Transport"
@@ -73,8 +74,12 @@ export const withClient = <A, E>(
   use: (client: Client) => Effect.Effect<A, E>
 ): Effect.Effect<A, E | CommandFailed> => {
   let wasConnected = false
+  let unavailable: AuthUnavailable | undefined
   const layer = TopGunClient.layer({
     ...(token === undefined ? {} : { auth: Effect.map(token.token, Redacted.value) }),
+    onError: (fault) => {
+      if (fault instanceof AuthUnavailable) unavailable = fault
+    },
     backoff: Backoff.make(patience).pipe(Schedule.whileInput(() => wasConnected))
   }).pipe(
     Layer.provide([Storage.layerMemory, Transport.layerWebSocket({ url })]),
@@ -89,6 +94,8 @@ export const withClient = <A, E>(
     })
   const failureOf = (status: SyncStatus): CommandFailed => {
     if (status.needsAuth) return new CommandFailed({ message: `${status.failure}\n${adviceOf(token)}` })
+    // There is a server, and the token may be a good one.
+    if (!wasConnected && unavailable !== undefined) return new CommandFailed({ message: unavailable.message })
     return wasConnected
       ? new CommandFailed({ message: `The connection to ${url} was lost: ${reasonOf(status)}` })
       : unreachable(reasonOf(status))

@@ -1,6 +1,7 @@
 /** The token that a command shows the server, and where it is from. */
 import { ConfigInvalid } from "@topgun/core/GridError"
 import { tokenLengthMax } from "@topgun/core/Protocol"
+import * as SettingFile from "@topgun/server/SettingFile"
 import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -20,7 +21,7 @@ const isToken = (text: string): boolean => text.length > 0 && text.length <= tok
 
 const expected = `a token of 1 to ${tokenLengthMax} characters`
 
-/** The variables' values; an empty one is there, too. */
+/** A variable's value, which may be empty; `undefined` where it isn't set. */
 const variable = (name: string): Effect.Effect<string | undefined> =>
   Effect.map(Effect.option(Config.string(name)), Option.getOrUndefined)
 
@@ -31,19 +32,15 @@ const ofText = (name: string, text: string): Effect.Effect<Source, ConfigInvalid
 
 const ofFile = (path: string): Source => ({
   name: `the file ${JSON.stringify(path)} of TOPGUN_TOKEN_FILE`,
-  token: Effect.gen(function*() {
-    const SettingFile = yield* Effect.promise(() => import("@topgun/server/SettingFile"))
-    const contents = SettingFile.read(path)
-    const fault = Either.isLeft(contents)
-      ? contents.left
-      : isToken(contents.right.text)
-      ? undefined
-      : `which has no token: expected ${expected}`
-    if (Either.isLeft(contents) || fault !== undefined) {
-      return yield* new ConfigInvalid({ faults: [`TOPGUN_TOKEN_FILE names ${JSON.stringify(path)}, ${fault}`] })
-    }
-    return Redacted.make(contents.right.text)
-  })
+  token: Effect.suspend(() =>
+    SettingFile.read(path).pipe(
+      Either.filterOrLeft(({ text }) => isToken(text), () => `which has no token: expected ${expected}`),
+      Either.mapBoth({
+        onLeft: (fault) => new ConfigInvalid({ faults: [`TOPGUN_TOKEN_FILE names ${JSON.stringify(path)}, ${fault}`] }),
+        onRight: ({ text }) => Redacted.make(text)
+      })
+    )
+  )
 })
 
 /** The option's token, else the environment's; `undefined` where there is none. One that can't be used stops the command. */

@@ -1,7 +1,7 @@
 /** What the commands do about a server that asks for tokens and goes by a policy. */
 import { expect, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
-import { SignJWT } from "jose"
+import { generateKeyPair, SignJWT } from "jose"
 import { chmodSync, writeFileSync } from "node:fs"
 import { directory, file, type Server, start, topgun } from "./process.ts"
 
@@ -168,6 +168,40 @@ layer(guarded)("a server that asks for tokens", (it) => {
         "2 writes failed:",
         "\"1\": You may not write to map \"news\": whoever runs the server can grant it in its policy"
       ])
+    }))
+
+  it.scoped("and can't judge any at present, is told apart from one that can't be reached", () =>
+    Effect.gen(function*() {
+      const { policyFile } = yield* Guarded
+      const keyless = yield* start(["serve", "--port", "0", "--storage", "memory"], {
+        // Nobody listens there.
+        env: { TOPGUN_JWKS_URL: "http://127.0.0.1:1/keys", TOPGUN_JWT_AUDIENCE: "grid", TOPGUN_POLICY_FILE: policyFile }
+      })
+      const [, port] = yield* keyless.printed(/TopGun is ready on http:\/\/127\.0\.0\.1:(\d+)/)
+      const token = yield* Effect.promise(async () => {
+        const { privateKey } = await generateKeyPair("ES256")
+        return new SignJWT({ aud: "grid" }).setProtectedHeader({ alg: "ES256", kid: "1" }).setSubject("ann")
+          .setExpirationTime("1h").sign(privateKey)
+      })
+      const env = { TOPGUN_TOKEN: token }
+      const { code, stderr } = yield* topgun(["ls", "news", "--url", `127.0.0.1:${port}`], { env })
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/^Authentication is not possible now: [^\n]*\n$/)
+    }))
+
+  it.scoped("without a disk says so of a write, to who may not see its status as well", () =>
+    Effect.gen(function*() {
+      const { policyFile } = yield* Guarded
+      const inMemory = yield* start(["serve", "--port", "0", "--storage", "memory"], {
+        env: { TOPGUN_JWT_SECRET: secret, TOPGUN_POLICY_FILE: policyFile }
+      })
+      const [, port] = yield* inMemory.printed(/TopGun is ready on http:\/\/127\.0\.0\.1:(\d+)/)
+      const env = { TOPGUN_TOKEN: yield* tokenOf("ann") }
+      expect(yield* topgun(["set", "letters", "1", "1", "--url", `127.0.0.1:${port}`], { env })).toMatchObject({
+        code: 0,
+        stdout: "Set \"1\" in \"letters\", acknowledged APPLIED\n",
+        stderr: "Note: this server keeps its data in memory; what is written is gone when it stops\n"
+      })
     }))
 
   it.scoped("ends a watch of a map that its policy denies from now on", () =>

@@ -161,6 +161,29 @@ describe("topgun serve", () => {
       ])
     }))
 
+  it.scoped("names everything that is wrong with a policy's file, and ends with 78", () =>
+    Effect.gen(function*() {
+      const policy = { rules: [{ maps: ["{}"], roles: ["user"], allow: ["fly"] }], sttaus: ["admin"] }
+      const path = yield* file(JSON.stringify(policy), "policy.json")
+      const env = { TOPGUN_JWT_SECRET: "kx3fVb9Qe7TzR1mWp0sYd5hLuJcN8aGi", TOPGUN_POLICY_FILE: path }
+      const { code, stderr, stdout } = yield* topgun(["serve", "--port", "0", "--storage", "memory"], { env })
+      expect({ code, stdout }).toEqual({ code: 78, stdout: "" })
+      for (const place of ["rules.0.maps.0", "rules.0.allow.0", "sttaus"]) {
+        expect(stderr).toContain(`the policy's ${place}: `)
+      }
+      const none = yield* topgun(["serve", "--port", "0"], { env: { ...env, TOPGUN_POLICY_FILE: `${path}.none` } })
+      expect(none).toMatchObject({ code: 78, stdout: "" })
+      expect(none.stderr).toContain(`${path}.none`)
+    }))
+
+  it.effect("tells the variables for tokens and the policy in its help", () =>
+    Effect.gen(function*() {
+      const { stdout } = yield* topgun(["serve", "--help"])
+      for (const name of ["TOPGUN_JWT_SECRET", "TOPGUN_JWT_PUBLIC_KEY", "TOPGUN_JWKS_URL", "TOPGUN_POLICY_FILE"]) {
+        expect(stdout).toContain(name)
+      }
+    }))
+
   it.scoped("lets options win over the environment", () =>
     Effect.gen(function*() {
       const running = yield* start(["serve", "--port", "0", "--storage", "memory"], {

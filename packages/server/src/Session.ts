@@ -214,6 +214,11 @@ const make = Effect.gen(function*() {
     }
 
     #flush(): void {
+      if (this.#hasExpired()) return this.#expired()
+      this.#sendOut()
+    }
+
+    #sendOut(): void {
       if (this.#connection.bufferedBytes() > outboundBytesMax) return this.#cut()
       if (this.#durable >= 0) {
         this.#outbox.push(Protocol.encode({ _tag: "Durable", sequence: this.#durable }))
@@ -301,6 +306,7 @@ const make = Effect.gen(function*() {
     /** Carries out the messages that came, as far as there is room for their answers. */
     #pump(): void {
       if (this.#pumping) return
+      if (this.#hasExpired()) return this.#expired()
       this.#pumping = true
       while (!this.#closed && !this.#halted && this.#inboxAt < this.#inbox.length) {
         const message = this.#inbox[this.#inboxAt]!
@@ -493,6 +499,7 @@ const make = Effect.gen(function*() {
         done = true
         this.#verifying = undefined
         if (this.#closed) return
+        if (this.#hasExpired()) return this.#expired()
         if (Exit.isFailure(exit)) {
           const failure = Cause.failureOption(exit.cause)
           const fault = failure._tag === "Some"
@@ -526,9 +533,24 @@ const make = Effect.gen(function*() {
         }
         this.send({ _tag: "AuthExpired", graceMillis: authGraceMillis })
         yield* Effect.sleep(authGraceMillis)
-        const fault = new GridError.AuthExpired({ reason: "the token has expired, and no other came" })
-        this.#fail(fault, Protocol.closeCodes.authFailed)
+        this.#expired()
       })
+    }
+
+    /** By the clock on the wall: a timer may be late, or the clock have been set. */
+    #hasExpired(): boolean {
+      const expiresAt = this.#principal?.expiresAt
+      return expiresAt !== undefined && hlc.wallMillis() >= expiresAt + authGraceMillis
+    }
+
+    /** The end: what was to be sent isn't any more, and what has come isn't looked at. */
+    #expired(): void {
+      if (this.#closed) return
+      this.#outbox = []
+      this.#outboxBytes = 0
+      this.#durable = -1
+      const fault = new GridError.AuthExpired({ reason: "the token has expired, and no other came" })
+      this.#fail(fault, Protocol.closeCodes.authFailed)
     }
 
     // --- What may be read ---
@@ -732,7 +754,7 @@ const make = Effect.gen(function*() {
       if (this.#closed) return
       this.#visit.failed(fault._tag)
       this.send({ _tag: "Fault", id: null, cause: fault._tag, reason: fault.reason ?? fault.message })
-      this.#flush()
+      this.#sendOut()
       this.#close(code, fault._tag)
     }
 

@@ -2660,14 +2660,6 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "refuses files that hold no secret, without waiting for any"
   },
   {
-    id: "AUTH-1",
-    breaks: "nobody hears that a secret is open to all",
-    ...server("ServerConfig", "ServerConfig"),
-    find: "(stats.mode & 0o004) !== 0",
-    replace: "(stats.mode & 0o004) === 8",
-    fails: "warns of a secret that every user of the machine can read"
-  },
-  {
     id: "FLOW-3",
     breaks: "whatever an operation is refused for becomes a label of metrics",
     ...server("Metrics", "Metrics"),
@@ -2778,5 +2770,153 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        partial.has(map) ? replica.assume(map, records) : replica.merge(map, records)",
     replace: "        replica.merge(map, records)",
     fails: "shows no more than what may be read now of records that were shown with more"
+  },
+  {
+    id: "AUTH-1",
+    breaks: "nobody hears that a secret is open to all",
+    ...server("SettingFile", "ServerConfig"),
+    find: "(stats.mode & 0o004) !== 0",
+    replace: "(stats.mode & 0o004) === 8",
+    fails: "warns of a secret that every user of the machine can read"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "a connection outlives its token",
+    ...server("Session", "expiry"),
+    find: "        yield* Effect.sleep(authGraceMillis)",
+    replace: "        yield* Effect.never",
+    fails: "by another user's token inherits nothing"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "a token that has expired is let in for as long as it has a grace where it was let in before",
+    ...server("Session", "expiry"),
+    find: "expiresAt !== undefined && expiresAt <= hlc.wallMillis()",
+    replace: "expiresAt !== undefined && expiresAt + authGraceMillis <= hlc.wallMillis()",
+    fails: "is judged by the token that it shows then: one that has expired has no grace"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "a connection becomes another user's by his token",
+    ...server("Session", "expiry"),
+    find: "        if (expected !== undefined && actual !== expected) {",
+    replace: "        if (expected === \"\" && actual !== expected) {",
+    fails: "by another user's token inherits nothing"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "what comes after the end is processed where no timer has told of it",
+    ...server("Session", "expiry"),
+    find: "      if (this.#pumping) return",
+    replace: "      if (this.#pumping || this.#closed) return; else if (this.#inboxAt < 0)",
+    fails: "what comes from its user"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "what goes out after the end is sent where no timer has told of it",
+    ...server("Session", "expiry"),
+    find: "    #flush(): void {",
+    replace: "    #flush(): void { if (!this.#closed) return this.#sendOut()",
+    fails: "what goes to its user"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "a renewal has every map opened again",
+    ...server("Session", "expiry"),
+    find: "        this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)",
+    replace: "        this.#reopen((map) => before.has(map))",
+    fails: "leaves subscriptions as they are: no gap, nothing twice"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "a renewal leaves what the token before granted",
+    ...server("Session", "expiry"),
+    find: "        this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)",
+    replace: "        this.#reopen(() => false)",
+    fails: "that grants less takes away what it doesn't grant"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "a user who has logged out goes on being connected",
+    ...client("SyncEngine", "Logout"),
+    find: "        return Effect.zipRight(disconnect, end).pipe(",
+    replace: "        return end.pipe(",
+    fails: "deletes all that the device has, and closes the client"
+  },
+  {
+    id: "AUTH-2",
+    breaks: "a device is whoever's who has its secret",
+    ...server("Devices", "hostile/protocol"),
+    find: "(known?.userId !== undefined && known.userId !== userId)",
+    replace: "(known?.userId !== undefined && known.userId === \"\")",
+    fails: "that shows another user's device isn't let in"
+  },
+  {
+    id: "IN-1",
+    breaks: "what is malformed is taken for a fault of the server's",
+    ...server("Session", "hostile/messages"),
+    find:
+      "        if (fault instanceof GridError.MalformedMessage) return this.#fail(fault, Protocol.closeCodes.malformed)",
+    replace: "",
+    fails: "nothing but __proto__"
+  },
+  {
+    id: "IN-1",
+    breaks: "frames reach the decoder without having been looked at",
+    ...coreByServer("Protocol", "hostile/messages"),
+    find: "  scanFrame(bytes, scanLimits)",
+    replace: "",
+    fails: "half a character"
+  },
+  {
+    id: "IN-1",
+    breaks: "strangers are served",
+    ...server("Session", "hostile/protocol"),
+    find: "      if (!this.#authenticated) return this.#outOfPlace(",
+    replace: "      if (this.#closed) return this.#outOfPlace(",
+    fails: "that isn't let in and sends"
+  },
+  {
+    id: "IN-1",
+    breaks: "a write may have the number of the one before",
+    ...server("Session", "hostile/protocol"),
+    find: "        if (sequence <= this.#lastSequence) {",
+    replace: "        if (sequence < this.#lastSequence) {",
+    fails: "that sends a write twice by one number is closed"
+  },
+  {
+    id: "IN-1",
+    breaks: "a map that was never opened can be walked",
+    ...server("Session", "hostile/protocol"),
+    find: "        return this.#outOfPlace(\"a map is opened by SyncInit before it's walked\")",
+    replace: "        return respond(merkleSync.answers(partitions.source(map)), \"lww\")",
+    fails: "a part of another map than the one that is open"
+  },
+  {
+    id: "IN-1",
+    breaks: "what follows an option's equals sign is repeated, a secret or not",
+    file: "packages/cli/src/CommandLine.ts",
+    test: "packages/cli/test/CommandLine.test.ts",
+    find: "      const unknown = nameOf(word)",
+    replace: "      const unknown = word",
+    fails: "repeats nothing that follows an equals sign"
+  },
+  {
+    id: "IN-1",
+    breaks: "a token that can't be used is shown",
+    file: "packages/cli/src/Token.ts",
+    test: "packages/cli/test/Token.test.ts",
+    find: "`${name} can't be used: expected ${expected}`",
+    replace: "`${name} can't be used: expected ${expected}, got ${text}`",
+    fails: "is refused with the reason when it has none, and the reason never has what was taken for one"
+  },
+  {
+    id: "IN-2",
+    breaks: "names that look alike are one",
+    ...server("Partitions", "hostile/names"),
+    find: "    if (!maps.has(name)) makeMap(name, kind)",
+    replace:
+      "    if (!maps.has(name)) maps.set(name, maps.get(name.normalize(\"NFC\")) ?? (makeMap(name, kind), maps.get(name)!))",
+    fails: "of a map, a key or a field comes back as it was"
   }
 ]

@@ -9,6 +9,8 @@ import { Output } from "../Output.ts"
 import type { Client } from "../Remote.ts"
 import * as Parameters from "./parameters.ts"
 
+const inMemory = "Note: this server keeps its data in memory; what is written is gone when it stops"
+
 /** The most that the server can promise of a write: PERSISTED, or APPLIED where it keeps its data in memory. */
 export const concernOf = (client: Client): Effect.Effect<WriteConcern, CommandFailed, Output> =>
   Effect.gen(function*() {
@@ -20,7 +22,7 @@ export const concernOf = (client: Client): Effect.Effect<WriteConcern, CommandFa
       Effect.mapError(({ message }) => new CommandFailed({ message }))
     )
     if (storage !== "memory") return "PERSISTED"
-    note("Note: this server keeps its data in memory; what is written is gone when it stops")
+    note(inMemory)
     return "APPLIED"
   })
 
@@ -31,6 +33,10 @@ export const reasonOf = (failure: WriteRefusal | WriteFailure): string =>
     : failure._tag === "WriteRejected" && failure.cause === "PermissionDenied"
     ? failure.reason
     : failure.message
+
+/** Whether a write was refused for its level alone: one by itself is for nothing else under this cause. */
+const lacksDatabase = (failure: WriteRefusal | WriteFailure): boolean =>
+  failure._tag === "WriteRejected" && failure.cause === "WriteRejected"
 
 /** How long one write may take, in ms. */
 const writeMillisMax = 30_000
@@ -46,8 +52,16 @@ export const writeOne = (
       Effect.gen(function*() {
         const writeConcern = yield* Effect.provideService(concernOf(client), Output, output)
         const grid = yield* client.map<unknown>(map)
-        return yield* write(grid, { writeConcern, timeoutMs: writeMillisMax }).pipe(
-          Effect.flatMap(({ server }) => server),
+        const writeAt = (concern: WriteConcern) =>
+          Effect.flatMap(
+            write(grid, { writeConcern: concern, timeoutMs: writeMillisMax }),
+            ({ server }) => server
+          )
+        return yield* writeAt(writeConcern).pipe(
+          Effect.catchIf(lacksDatabase, () => {
+            output.note(inMemory)
+            return writeAt("APPLIED")
+          }),
           Effect.mapError((failure) => new CommandFailed({ message: reasonOf(failure) }))
         )
       })))

@@ -349,7 +349,7 @@ const sync: ReadonlyArray<Row> = ([
 ] as ReadonlyArray<readonly [string, ReadonlyArray<Protocol.ClientMessage>, Answer]>).map((
   [name, messages, answer]
 ) => ({
-  name: `that asks for ${name}`,
+  name: `a question for ${name}`,
   sent: messages.map(Protocol.encode),
   answer
 }))
@@ -404,6 +404,7 @@ const tokens: ReadonlyArray<Row> = ([
   answer
 }))
 
+/** What isn't heard before an Auth is answered. */
 const strange: ReadonlyArray<Row> = [
   ...fromClient.filter(({ _tag }) => _tag !== "Auth").map((message) => ({
     name: `${message._tag} first`,
@@ -414,31 +415,33 @@ const strange: ReadonlyArray<Row> = [
     name: `${message._tag}, which only a server says`,
     sent: [Protocol.encode(message)],
     answer: malformed
-  })),
-  ...([
-    ["no token", { token: null }, { code: codes.authFailed, cause: "AuthRequired" }],
-    ["an empty token", { token: "" }, { code: codes.authFailed, cause: "AuthRequired" }],
-    ["a token named __proto__", { token: "__proto__" }, { code: codes.authFailed, cause: "AuthRequired" }],
-    ["a token of 4,097 characters", { token: "x".repeat(4_097) }, { code: codes.authFailed, cause: "AuthRequired" }],
-    ["a token that has expired", { token: "mallory 0" }, { code: codes.authFailed, cause: "AuthExpired" }],
-    ...[0, 2, 2 ** 31].map((protocol) =>
-      [`version ${protocol}`, { protocol }, {
-        code: codes.versionUnsupported,
-        cause: "ProtocolVersionUnsupported"
-      }] as const
-    ),
-    ["version -1", { protocol: -1 }, malformed],
-    ["a version as text", { protocol: "1" }, malformed],
-    ["a token that is an object", { token: { toString: "mallory" } }, malformed],
-    ...["", "__proto__", "A".repeat(16), "a".repeat(15) + "\0", "a".repeat(1_000)].map((id) =>
-      [`the node id ${JSON.stringify(id).slice(0, 20)}`, { nodeId: id }, malformed] as const
-    )
-  ] as ReadonlyArray<readonly [string, Record<string, unknown>, Answer]>).map(([name, wrong, answer]) => ({
-    name: `an Auth with ${name}`,
-    sent: [like({ ...auth, token: "mallory" }, wrong)],
-    answer
   }))
 ]
+
+/** Nobody is let in by these. */
+const badAuths: ReadonlyArray<Row> = ([
+  ["no token", { token: null }, { code: codes.authFailed, cause: "AuthRequired" }],
+  ["an empty token", { token: "" }, { code: codes.authFailed, cause: "AuthRequired" }],
+  ["a token named __proto__", { token: "__proto__" }, { code: codes.authFailed, cause: "AuthRequired" }],
+  ["a token of 4,097 characters", { token: "x".repeat(4_097) }, { code: codes.authFailed, cause: "AuthRequired" }],
+  ["a token that has expired", { token: "mallory 0" }, { code: codes.authFailed, cause: "AuthExpired" }],
+  ...[0, 2, 2 ** 31].map((protocol) =>
+    [`version ${protocol}`, { protocol }, {
+      code: codes.versionUnsupported,
+      cause: "ProtocolVersionUnsupported"
+    }] as const
+  ),
+  ["version -1", { protocol: -1 }, malformed],
+  ["a version as text", { protocol: "1" }, malformed],
+  ["a token that is an object", { token: { toString: "mallory" } }, malformed],
+  ...["", "__proto__", "A".repeat(16), "a".repeat(15) + "\0", "a".repeat(1_000)].map((id) =>
+    [`the node id ${JSON.stringify(id).slice(0, 20)}`, { nodeId: id }, malformed] as const
+  )
+] as ReadonlyArray<readonly [string, Record<string, unknown>, Answer]>).map(([name, wrong, answer]) => ({
+  name: `an Auth with ${name}`,
+  sent: [like({ ...auth, token: "mallory" }, wrong)],
+  answer
+}))
 
 /** What changes nothing, as it is refused, or asks only. */
 const harmless: ReadonlyArray<Row> = [
@@ -510,19 +513,21 @@ const mutated = fc.tuple(
 const changesNothing = (
   dial: Effect.Effect<RawSocket, never, TopGunServer | Scope.Scope>,
   sent: ReadonlyArray<Uint8Array>,
-  answer: Answer
+  answer: Answer,
+  awaited?: Protocol.ServerMessage["_tag"] | "end"
 ) =>
   Effect.gen(function*() {
     const { isUnharmed, state } = yield* Ward
     const before = yield* state
     const raw = yield* dial
-    // Calls are answered when they are, not in the order of messages.
-    const isCall = "said" in answer && answer.said.includes("Reply")
-    expect(yield* answerTo(raw, sent, dial === dialWebSocket ? "end" : isCall ? "Reply" : "Pong")).toEqual(answer)
+    expect(yield* answerTo(raw, sent, awaited)).toEqual(answer)
     raw.socket.destroy()
     yield* isUnharmed
     expect(yield* state).toEqual(before)
   })
+
+/** What is said last: calls and tokens are answered when they are, not in the order of messages. */
+const lastOf = (said: ReadonlyArray<string>) => (said.at(-1)?.split(" ")[0] ?? "Pong") as Protocol.ServerMessage["_tag"]
 
 layer(layerWard)("A connection", (it) => {
   for (const { answer, name, sent } of strange) {
@@ -530,16 +535,21 @@ layer(layerWard)("A connection", (it) => {
       changesNothing(dialWebSocket, sent, answer))
   }
 
+  for (const { answer, name, sent } of badAuths) {
+    it.scoped(`that sends ${name}, isn't let in, is told why and closed`, () =>
+      changesNothing(dialWebSocket, sent, answer, "end"))
+  }
+
   for (const { answer, name, sent } of harmless) {
     it.scoped(`that is let in and sends ${name}, is answered as the protocol says`, () =>
-      changesNothing(dialAs("mallory"), sent, answer))
+      changesNothing(dialAs("mallory"), sent, answer, "said" in answer ? lastOf(answer.said) : "Pong"))
   }
 
   it.scoped("that shows another user's device isn't let in, whatever it knows of it, and ends nobody's", () =>
     Effect.gen(function*() {
       const { device } = yield* Ward
       for (const shown of [{ ...device, secret: null }, device]) {
-        yield* changesNothing(dialWebSocket, [Protocol.encode({ ...shown, token: "mallory" })], conflict)
+        yield* changesNothing(dialWebSocket, [Protocol.encode({ ...shown, token: "mallory" })], conflict, "end")
       }
     }))
 
@@ -550,7 +560,7 @@ layer(layerWard)("A connection", (it) => {
       const { secret } = messagesOf(raw.heard())[0] as typeof Protocol.AuthAck.Type
       expect(yield* answerTo(raw, [Protocol.encode({ _tag: "AuthKept", secret })])).toEqual(nothing)
       raw.socket.destroy()
-      yield* changesNothing(dialWebSocket, [Protocol.encode(overheard)], conflict)
+      yield* changesNothing(dialWebSocket, [Protocol.encode(overheard)], conflict, "end")
     }))
 
   it.scoped("that sends a write twice by one number is closed, and the first of them counts", () =>
