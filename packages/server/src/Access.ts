@@ -136,7 +136,10 @@ export class Access {
   readonly removes: Extent
   /** Those whose keys are equal are shown the same of a map. */
   readonly viewKey: string
-  /** Whether he may write whatever he likes: then what he has and the server hasn't is welcome there. */
+  /**
+   * Whether he may write whatever he likes: then what he has and the server hasn't is welcome there. Of others it would be refused,
+   * or worse: stored without the fields that they may not write.
+   */
   readonly isWriter: boolean
   readonly #grants: Grants
 

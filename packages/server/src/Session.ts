@@ -26,7 +26,7 @@ import type { Answers, KeyedRecord } from "@topgun/core/MerkleSync"
 import { MerkleSync, packRoot } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
-import { type Access, everything, type Extent } from "./Access.ts"
+import type { Access, Extent } from "./Access.ts"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
 import { Admission, type Seat } from "./Admission.ts"
@@ -545,7 +545,7 @@ const make = Effect.gen(function*() {
 
     readonly accessTo = (map: string): Access | undefined => {
       const access = this.#accessTo(map)
-      return access === everything ? undefined : access
+      return access.isWriter && access.reads === "everything" ? undefined : access
     }
 
     /** Another policy is in force. */

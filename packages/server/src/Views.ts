@@ -148,6 +148,7 @@ export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
       let looked = 0
       for (let open = ofMap.incomplete; open.length > 0; open = ofMap.incomplete) {
         if (looked >= recordsAtOnce) {
+          // tidy-allow timer: no time passes; this is the event loop's own "after what is ready".
           setImmediate(() => {
             if (!isOver) pass(map, ofMap)
           })

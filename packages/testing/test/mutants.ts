@@ -351,8 +351,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-4",
     breaks: "one map that is refused ends the connection each time",
     ...client("MapSync", "SyncEngine"),
-    find: "          Effect.catchTag(walk, \"Refusal\", ({ reason }) =>",
-    replace: "          Effect.catchTag(walk, \"\" as never, ({ reason }: { readonly reason: string }) =>",
+    find: "          Effect.catchTag(reconciled, \"Refusal\", ({ cause, reason }) =>",
+    replace:
+      "          Effect.catchTag(reconciled, \"\" as never, ({ cause, reason }: { cause: string; reason: string }) =>",
     fails: "doesn't depend on one map that the server refuses to open"
   },
   {
@@ -709,7 +710,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CLK-5",
     breaks: "what was refused while the clock was wrong for a moment stays away",
     ...client("MapSync", "clocks"),
-    find: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false",
+    find: "          if (!takeIn(map, decodeRecords(map, crdt, records))) return false",
     replace: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return true",
     fails: "makes the device catch up with what it refused meanwhile"
   },
@@ -1290,7 +1291,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CONV-1",
     breaks: "what others write is taken note of, and not merged",
     ...client("MapSync", "model"),
-    find: "          if (!replica.merge(map, decodeRecords(map, crdt, records))) return false",
+    find: "          if (!takeIn(map, decodeRecords(map, crdt, records))) return false",
     replace: "          if (!replica.merge(map, decodeRecords(map, crdt, records).slice(1))) return false",
     fails: "keep what they promise, whatever happens"
   },
@@ -1969,12 +1970,110 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "changes no byte that he is sent"
   },
   {
+    id: "PERM-2",
+    breaks: "what keeps fields is stamped after what its writer writes next",
+    ...server("Access", "PermissionPolicy"),
+    find: "  return nodeId < amender ? stamp : Timestamp.tick(stamp, 0)",
+    replace: "  return Timestamp.tick(stamp, 0)",
+    fails: "before whatever its writer writes next"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what keeps fields is stamped by the server's clock",
+    ...server("Access", "partial"),
+    test: "packages/client/test/partial.test.ts",
+    find: "  return nodeId < amender ? stamp : Timestamp.tick(stamp, 0)",
+    replace: "  return Timestamp.tick(stamp, millis + 100)",
+    fails: "has the last of several writes in quick succession"
+  },
+  {
+    id: "PERM-2",
+    breaks: "who may not write all of a map offers what the server lacks of it",
+    ...server("Access", "partial"),
+    test: "packages/client/test/partial.test.ts",
+    find: "    this.isWriter = this.puts === \"everything\" && this.removes === \"everything\"",
+    replace: "    this.isWriter = true",
+    fails: "strips no record of what he may not write"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a map that was refused is not opened when it may be after all",
+    ...client("MapSync", "partial"),
+    find: "failure._tag === \"Refusal\" && gaps.has(map)",
+    replace: "isRefusal(\"MapReopened\")(failure) && gaps.has(map)",
+    fails: "is opened again though the word that it may be"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a map is held for in step by the root that it had when it was asked for",
+    ...client("MapSync", "partial"),
+    find: "          if (isEqual(packRoot(crdt.cells.tree), root)) return",
+    replace: "          if (isEqual(mine, root)) return",
+    fails: "shows nothing that was acknowledged while it was opened"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a record that goes from a view and comes back in one batch is told to be gone",
+    ...server("Views", "permissions.model"),
+    find: "            if (change !== undefined) changed.set(cell, change)",
+    replace: "            if (change !== undefined && changed.get(cell) !== \"withdrawn\") changed.set(cell, change)",
+    fails: "of a small map"
+  },
+  {
+    id: "PERM-2",
+    breaks: "operations of a batch are judged by what was there before it",
+    ...server("Partitions", "permissions.model"),
+    find: "      const stored = foreseen.record(map, cell) ?? maps",
+    replace: "      const stored = maps",
+    fails: "of a small map"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a field is written by the word of a rule that isn't about what is stored",
+    ...server("Access", "PermissionPolicy"),
+    find: "      const writable = inBoth(fieldsOf(grants), fieldsOf(holding))",
+    replace: "      const writable = fieldsOf(grants)",
+    fails: "writes no field by the word of a rule"
+  },
+  {
+    id: "PERM-2",
+    breaks: "who may write a field may have the record expire",
+    ...server("Access", "PermissionPolicy"),
+    find: "        const keepsTime = before !== undefined && writable !== undefined",
+    replace: "        const keepsTime = false",
+    fails: "leaves the time at which a record expires"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what has expired is its owner's for ever",
+    ...server("Access", "PermissionPolicy"),
+    find: "  record.isTombstone || (record.expiresAt !== 0 && record.expiresAt <= now)",
+    replace: "  record.isTombstone",
+    fails: "takes what has expired for gone"
+  },
+  {
     id: "PERM-1",
-    breaks: "a stamp is given after all that the server has seen",
-    ...server("Partitions", "Permissions"),
-    find: "        (stored) => stampAfter(record, stored)",
-    replace: "        () => hlc.unsafeTick()",
-    fails: "changes no byte that he is sent"
+    breaks: "a refusal tells how large hidden fields are",
+    ...server("Access", "PermissionPolicy"),
+    find: "    if (fault instanceof RecordTooLarge && !isSeen) return undefined",
+    replace: "",
+    fails: "says of what is too large beside hidden fields"
+  },
+  {
+    id: "PERM-3",
+    breaks: "what may be read is compared with what the new policy says of it",
+    ...server("Session", "Permissions"),
+    find: "        return now === \"part\" || now !== this.#opened(map)",
+    replace: "        return now === \"part\"",
+    fails: "is noticed by whoever has asked for so many maps"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a writer isn't told what is shown to him when he could read all as he wrote",
+    ...server("WriteAcks", "Permissions"),
+    find: "          won.forEach((batch, at) => subscriptions.reveal(",
+    replace: "          won.forEach((batch, at) => parts[at]!.access !== undefined && subscriptions.reveal(",
+    fails: "between a write and its acknowledgement is heeded"
   },
   {
     id: "PERM-1",
@@ -2036,7 +2135,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "PERM-2",
     breaks: "what is stored is written over whose ever it is",
     ...server("Access", "PermissionPolicy"),
-    find: "granted.filter((grant) => isGranted([grant], before))",
+    find: "before === undefined ? granted : holdingOf(granted, before)",
     replace: "granted",
     fails: "lets nobody take over"
   },
@@ -2044,8 +2143,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "PERM-2",
     breaks: "what is written may be anybody's",
     ...server("Access", "PermissionPolicy"),
-    find: "    if (isWhole) return isGranted(granted, after) ? record : undefined",
-    replace: "    if (isWhole) return record",
+    find: "      if (still.length === 0) return undefined",
+    replace: "      if (still.length === 0) return record",
     fails: "lets nobody take over"
   },
   {
