@@ -1007,16 +1007,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CRDT-2",
     breaks: "events of tags go out under their cells",
     ...server("Subscriptions", "Partitions"),
-    find: "    const key = Cell.keyOf(kind, cell)",
-    replace: "    const key = cell",
+    find: "[Cell.keyOf(kind, cell), record.row]",
+    replace: "[cell, record.row]",
     fails: "of each kind takes writes over a WebSocket, and shows them to those who opened it"
   },
   {
     id: "CRDT-2",
     breaks: "a put is shown as an addition to who opened the map as one of sets",
     ...server("Subscriptions", "Partitions"),
-    find: "            if (subscriber !== writer && kind === batch.kind) subscriber.push(event)",
-    replace: "            if (subscriber !== writer) subscriber.push(event)",
+    find: "          if (subscriber === writer || kind !== batch.kind) continue",
+    replace: "          if (subscriber === writer || kind === undefined) continue",
     fails: "shows nothing to those who opened it as another kind before anyone had written to it"
   },
   {
@@ -1063,7 +1063,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "ACK-3",
     breaks: "a refused operation is acknowledged with the others of its batch",
     ...server("Partitions", "Session"),
-    find: "        rejected.push({ sequence, cause: checked._tag, reason: checked.message })",
+    find: "        rejected.push({ sequence, cause: judged._tag, reason: judged.message })",
     replace: "        accepted.push(sequence)",
     fails: "from too far in the future is refused by itself"
   },
@@ -1071,16 +1071,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "ACK-3",
     breaks: "an atomic batch is taken without what is refused of it",
     ...server("Partitions", "AtomicBatch"),
-    find: "        if (\"_tag\" in checked) return refuse(sequence, checked)",
-    replace: "        if (\"_tag\" in checked) continue",
+    find: "        if (\"_tag\" in judged) return refuse(sequence, judged)",
+    replace: "        if (\"_tag\" in judged) continue",
     fails: "with one operation that is refused is refused whole, wherever that one stands"
   },
   {
     id: "ACK-3",
     breaks: "of a refused atomic batch what came first stays",
     ...server("Partitions", "AtomicBatch"),
-    find: "        rows.push(checked)",
-    replace: "        if (merge(map, kind, checked)) rows.push(checked)",
+    find: "        if (\"_tag\" in judged) return refuse(sequence, judged)",
+    replace: "        if (\"_tag\" in judged) return refuse(sequence, judged); merge(part.map, part.kind, judged)",
     fails: "with one operation that is refused is refused whole, wherever that one stands"
   },
   {
@@ -1215,8 +1215,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-4",
     breaks: "a mark moves before its map is in step",
     ...client("MapSync", "marks"),
-    find: "        if (synced.has(map) && !partial.has(map)) replica.moveMark(map, { run, sequence: last })",
-    replace: "        if (!partial.has(map)) replica.moveMark(map, { run, sequence: last })",
+    find: "        if (synced.has(map)) markTold(map)",
+    replace: "        markTold(map)",
     fails: "in storage says nothing that isn't there"
   },
   {
