@@ -200,10 +200,11 @@ export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
           if (idle.size > idleViewsMax) drop(idle.values().next().value!)
         }
       },
-      update: ({ map, rows }) => {
+      update: ({ kind, map, rows }) => {
         const changes = new Map<View, ViewChange>()
         const ofMap = maps.get(map)
-        if (ofMap === undefined || rows.length === 0) return changes
+        // Of a map that had no kind yet a view may have been asked for, though it was to be one of sets or a counter.
+        if (ofMap === undefined || rows.length === 0 || kind !== "lww") return changes
         const values = rows.map(({ record }) => valueOf(record))
         for (const view of ofMap.views.values()) {
           // A batch may change a record more than once: the last time counts.

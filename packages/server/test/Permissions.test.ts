@@ -17,7 +17,18 @@ import * as fc from "fast-check"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { authAnew, batch, make, openMap, type PlainClient, put, recordsOf, removal, settled } from "./PlainClient.ts"
+import {
+  authAnew,
+  batch,
+  make,
+  openMap,
+  type PlainClient,
+  put,
+  recordsOf,
+  removal,
+  settled,
+  totals
+} from "./PlainClient.ts"
 
 const layerOf = (
   policy: PermissionPolicy.Policy,
@@ -125,6 +136,22 @@ describe("Of a map that may be read in part", () => {
       yield* writeAll(["alice", "carol"])
       expect(yield* alice.take("Withdraw")).toMatchObject({ keys: ["1"] })
     }).pipe(Effect.provide(layer)))
+
+  it.effect.each([["counter", totals(0xffff_ffff_ffff)], ["or", put({ owner: "alice" })]] as const)(
+    "nobody is told of it, and its writers go on, when it turns out to be another kind: %s",
+    ([kind, row]) =>
+      Effect.gen(function*() {
+        const admin = yield* enter("bob admin")
+        const alice = yield* enter("alice")
+        yield* open(alice, "notes")
+        yield* admin.send(batch("notes", "APPLIED", sequence++, [["1", row]], { kind }))
+        yield* admin.take("OpAck")
+        yield* settled
+        expect(alice.untaken("ServerEvent") + alice.untaken("Withdraw")).toBe(0)
+        yield* alice.send(openMap("notes", 2))
+        expect(yield* alice.take("Fault")).toMatchObject({ id: 2, cause: "MapKindMismatch" })
+      }).pipe(Effect.provide(layer))
+  )
 
   it.effect("those of one rule and one attribute share what is shown, others have their own", () =>
     Effect.gen(function*() {

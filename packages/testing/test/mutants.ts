@@ -2020,6 +2020,14 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "of a small map"
   },
   {
+    id: "PERM-1",
+    breaks: "views take in what is no record",
+    ...server("Views", "Permissions"),
+    find: " || rows.length === 0 || kind !== \"lww\") return changes",
+    replace: " || rows.length === 0) return changes",
+    fails: "when it turns out to be another kind: counter"
+  },
+  {
     id: "PERM-2",
     breaks: "operations of a batch are judged by what was there before it",
     ...server("Partitions", "permissions.model"),
