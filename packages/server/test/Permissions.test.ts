@@ -137,14 +137,14 @@ describe("Of a map that may be read in part", () => {
       expect(yield* alice.take("Withdraw")).toMatchObject({ keys: ["1"] })
     }).pipe(Effect.provide(layer)))
 
-  it.effect.each([["counter", totals(0xffff_ffff_ffff)], ["or", put({ owner: "alice" })]] as const)(
+  it.effect.each([["counter", "notes", totals(0xffff_ffff_ffff)], ["or", "1", put({ owner: "alice" })]] as const)(
     "nobody is told of it, and its writers go on, when it turns out to be another kind: %s",
-    ([kind, row]) =>
+    ([kind, key, row]) =>
       Effect.gen(function*() {
         const admin = yield* enter("bob admin")
         const alice = yield* enter("alice")
         yield* open(alice, "notes")
-        yield* admin.send(batch("notes", "APPLIED", sequence++, [["1", row]], { kind }))
+        yield* admin.send(batch("notes", "APPLIED", sequence++, [[key, row]], { kind }))
         yield* admin.take("OpAck")
         yield* settled
         expect(alice.untaken("ServerEvent") + alice.untaken("Withdraw")).toBe(0)

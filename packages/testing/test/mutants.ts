@@ -2025,7 +2025,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Views", "Permissions"),
     find: " || rows.length === 0 || kind !== \"lww\") return changes",
     replace: " || rows.length === 0) return changes",
-    fails: "when it turns out to be another kind: counter"
+    fails: "its writers go on, when it turns out to be another kind"
   },
   {
     id: "PERM-2",
