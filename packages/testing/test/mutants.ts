@@ -2178,7 +2178,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Status", "Permissions"),
     find: "          policies.current().maySeeStatus(principal)",
     replace: "          true",
-    fails: "learns nothing by Call"
+    fails: "learns nothing by"
   },
   {
     id: "PERM-3",
