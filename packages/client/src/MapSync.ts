@@ -5,8 +5,8 @@
  * since, where it knows, and else with what the tree walk begins with. The roots have the last word. From then on the map's
  * events move its mark.
  *
- * Of a partial map, of which the user may read some, the server's word is all that counts: what it shows takes the place of what was
- * confirmed here, what it doesn't show is dropped, and nothing is offered.
+ * Of a partial map, of which the user may read some or write some, the server's word is all that counts: what it shows takes the place
+ * of what was confirmed here, what it doesn't show is dropped, and nothing is offered.
  */
 import * as Cell from "@topgun/core/Cell"
 import type { Crdt } from "@topgun/core/CrdtStore"
@@ -81,7 +81,7 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
       const told = new Map<string, number>()
       /** Maps of which something was left out here: nothing is said of how far their changes are here. */
       const incomplete = new Set<string>()
-      /** Maps that this user may read in part. */
+      /** Maps that this user may read, or write, in part. */
       const partial = new Set<string>()
       /** Maps of which the server has left out events since they were opened. */
       const gaps = new Set<string>()
@@ -121,8 +121,11 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
           else partial.delete(map)
           hear(map, sequence)
           if (partitions !== null) return Effect.succeed(partitions)
-          if (isEqual(mine, root)) return Effect.succeed(undefined)
-          if (cursor === null) return new MalformedMessage({ reason: "SyncRoot says that unequal roots are equal" })
+          // What was acknowledged since the question may not be shown.
+          if (isEqual(packRoot(crdt.cells.tree), root)) return Effect.succeed(undefined)
+          if (cursor === null && !isEqual(mine, root)) {
+            return new MalformedMessage({ reason: "SyncRoot says that unequal roots are equal" })
+          }
           return Effect.flatMap(decoded(() => decodeRecords(map, crdt, records)), (news) => {
             receive(map, news)
             const merged = packRoot(crdt.cells.tree)
@@ -202,11 +205,11 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
             gaps.delete(map)
             yield* walk(map, crdt).pipe(
               Effect.catchIf(isRefusal("ResyncRequired"), () => Effect.zipRight(takeOver(map, crdt), walk(map, crdt))),
-              // Its question and the server's word that the map is to be opened again have passed each other.
-              Effect.catchIf((failure) => isRefusal("MapReopened")(failure) && gaps.has(map), () => Effect.void)
+              // True in spite of a gap: nothing from beyond it has been told.
+              Effect.map(() => markTold(map)),
+              // The server has said meanwhile that the map is to be opened again: what it refused before is no more its last word.
+              Effect.catchIf((failure) => failure._tag === "Refusal" && gaps.has(map), () => Effect.void)
             )
-            // True in spite of a gap: nothing from beyond it has been told.
-            markTold(map)
           } while (gaps.has(map))
           synced.add(map)
           onChange()

@@ -430,8 +430,11 @@ export const make = Effect.fnUntraced(function*(options: {
     /** The latest operation of the cell that has not ended. */
     latest: latestOf,
 
-    /** What the latest operation of the cell that has not ended writes. */
-    pendingRecord: (map: string, cell: string): LwwRecord | undefined => latestOf(map, cell)?.record,
+    /** What the latest write of the cell that has not ended writes. What is only offered again is nobody's write here. */
+    pendingRecord: (map: string, cell: string): LwwRecord | undefined => {
+      const operation = latestOf(map, cell)
+      return operation?.offered === false ? operation.record : undefined
+    },
 
     /** Whether an operation of the cell has not ended. */
     isPending: (map: string, cell: string): boolean => latestOf(map, cell) !== undefined,

@@ -28,7 +28,10 @@ const rules: PermissionPolicy.Policy["rules"] = [
     roles: ["user"],
     allow: ["read", "put", "remove"],
     fields: { read: ["name", "mail"], write: ["mail"] }
-  }
+  },
+  { maps: ["news"], roles: ["user"], allow: ["read"] },
+  { maps: ["staff"], roles: ["user"], allow: ["read"] },
+  { maps: ["staff"], roles: ["user"], allow: ["put"], fields: { write: ["mail"] } }
 ]
 const all: PermissionPolicy.Rule = { maps: ["notes"], roles: ["user"], allow: ["read"] }
 
@@ -37,7 +40,7 @@ interface Note {
   readonly n?: number
 }
 
-const makeWorld = Effect.gen(function*() {
+const makeWorldOf = Effect.fnUntraced(function*(between?: World.Between) {
   const clock = yield* VirtualClock.VirtualClock
   const network = yield* Network.SimulatedNetwork
   const context = yield* Layer.build(PermissionPolicy.layer({ rules }))
@@ -48,14 +51,17 @@ const makeWorld = Effect.gen(function*() {
   )
   /** What has been sent to the server. */
   const sent: Array<Protocol.ClientMessage> = []
-  const server = yield* World.serve(layer, (connection) => ({
-    ...connection,
-    listen: (onFrame, onClose) =>
-      connection.listen((frame) => {
-        sent.push(...Protocol.decodeFromClient(new Uint8Array(frame)))
-        onFrame(frame)
-      }, onClose)
-  }))
+  const server = yield* World.serve(layer, (connection) => {
+    const theirs = between?.(connection) ?? connection
+    return {
+      ...theirs,
+      listen: (onFrame, onClose) =>
+        theirs.listen((frame) => {
+          sent.push(...Protocol.decodeFromClient(new Uint8Array(frame)))
+          onFrame(frame)
+        }, onClose)
+    }
+  })
   const enter = Effect.fnUntraced(function*(
     name: string,
     device: Storage.StorageAdapter = Storage.memory(),
@@ -71,6 +77,7 @@ const makeWorld = Effect.gen(function*() {
     Effect.zipRight(clock.runUntil(() => clients.every(isSettled)), clock.advance(5_000))
   return { clock, network, policies, sent, server, layer, enter, quiet }
 })
+const makeWorld = makeWorldOf()
 
 const entriesOf = <A>(map: { readonly entries: () => Iterable<readonly [string, A]> }) =>
   Object.fromEntries(Array.from(map.entries()).sort(([a], [b]) => a < b ? -1 : 1))
@@ -210,6 +217,118 @@ describe("A map that may be read in part", () => {
       yield* policies.replace({ rules })
       yield* quiet(root, alice)
       expect(Object.keys(entriesOf(alice.notes))).toEqual(["1"])
+    }).pipe(inWorld()))
+
+  it.scoped("has the last of several writes in quick succession, though the server keeps fields in each", () =>
+    Effect.gen(function*() {
+      const { clock, enter, quiet } = yield* makeWorld
+      const root = yield* enter("root")
+      const people = yield* root.map<Record<string, unknown>>("people")
+      yield* people.set("1", { name: "n", mail: "m", salary: 1 })
+      const alice = yield* enter("alice")
+      const seen = yield* alice.map<Record<string, unknown>>("people")
+      yield* quiet(root, alice)
+      for (const mail of ["a", "b", "c"]) {
+        yield* seen.set("1", { name: "n", mail })
+        yield* clock.advance(1)
+      }
+      yield* quiet(root, alice)
+      expect(entriesOf(people)).toEqual({ 1: { name: "n", mail: "c", salary: 1 } })
+      expect(entriesOf(seen)).toEqual({ 1: { name: "n", mail: "c" } })
+    }).pipe(inWorld()))
+
+  it.scoped("shows nothing that was acknowledged while it was opened and isn't in it", () =>
+    Effect.gen(function*() {
+      const held: Array<Uint8Array> = []
+      let isHolding = false
+      // As a server does that is still making the part that is shown.
+      const { clock, enter, policies, quiet } = yield* makeWorldOf((connection) => ({
+        ...connection,
+        send: (frame) => {
+          if (!isHolding) return connection.send(frame)
+          for (const message of Protocol.decodeFromServer(frame)) {
+            if (message._tag === "SyncRoot") held.push(Protocol.encode(message))
+            else if (message._tag !== "Withdraw") connection.send(Protocol.encode(message))
+            if (message._tag !== "OpAck") continue
+            isHolding = false
+            for (const each of held) connection.send(each)
+          }
+        }
+      }))
+      const dropBox: PermissionPolicy.Policy = {
+        rules: [
+          { maps: ["notes"], roles: ["user"], allow: ["put"] },
+          { maps: ["notes"], roles: ["user"], allow: ["read"], where: { owner: { principal: "userId" } } }
+        ]
+      }
+      yield* policies.replace(dropBox)
+      const alice = yield* enter("alice")
+      yield* alice.notes.set("1", { owner: "alice" })
+      yield* quiet(alice)
+      isHolding = true
+      yield* policies.replace(dropBox)
+      yield* clock.runUntil(() => held.length > 0)
+      yield* alice.notes.set("2", { owner: "carol" })
+      yield* clock.runUntil(() => !isHolding)
+      yield* quiet(alice)
+      expect(entriesOf(alice.notes)).toEqual({ 1: { owner: "alice" } })
+      expect(alice.notes.status.current.isSynced).toBe(true)
+    }).pipe(inWorld()))
+
+  it.scoped("is opened again though the word that it may be comes together with a refusal", () =>
+    Effect.gen(function*() {
+      const held: Array<Uint8Array> = []
+      let isHolding = true
+      const { clock, enter, policies, quiet } = yield* makeWorldOf((connection) => ({
+        ...connection,
+        send: (frame) => {
+          const messages = Protocol.decodeFromServer(frame)
+          if (
+            isHolding && messages.some((message) => message._tag === "Fault" && message.cause === "PermissionDenied")
+          ) {
+            return void held.push(...messages.map(Protocol.encode))
+          }
+          if (!messages.some(({ _tag }) => _tag === "SyncAgain")) return connection.send(frame)
+          isHolding = false
+          connection.send(Protocol.frame([...held, ...messages.map(Protocol.encode)]))
+        }
+      }))
+      const root = yield* enter("root")
+      yield* root.notes.set("1", { owner: "alice" })
+      yield* policies.replace({ rules: rules.slice(0, 1) })
+      const alice = yield* World.startClient("alice", { auth: "alice" })
+      const notes = yield* alice.map<Note>("notes")
+      yield* clock.runUntil(() => held.length > 0)
+      yield* policies.replace({ rules })
+      yield* clock.runUntil(() => !isHolding)
+      yield* quiet(root, alice)
+      expect(entriesOf(notes)).toEqual({ 1: { owner: "alice" } })
+      expect(notes.status.current).toMatchObject({ isSynced: true, refusal: undefined })
+    }).pipe(inWorld()))
+
+  it.scoped("goes by a server that has lost it, where its user can't restore it, and strips no record of what he may not write", () =>
+    Effect.gen(function*() {
+      const { clock, enter, layer, network, quiet, server } = yield* makeWorld
+      const root = yield* enter("root")
+      const maps = [yield* root.map<Record<string, unknown>>("news"), yield* root.map<Record<string, unknown>>("staff")]
+      for (const map of maps) yield* map.set("1", { name: "n", mail: "m" })
+      const alice = yield* enter("alice")
+      const seen = [
+        yield* alice.map<Record<string, unknown>>("news"),
+        yield* alice.map<Record<string, unknown>>("staff")
+      ]
+      yield* quiet(root, alice)
+      network.cut("root")
+      yield* server.stop
+      yield* World.serve(layer)
+      yield* clock.advance("2 minutes")
+      yield* quiet(alice)
+      for (const map of seen) expect(entriesOf(map)).toEqual({})
+      expect(alice.rejectedWrites.current).toEqual([])
+      network.heal("root")
+      yield* clock.advance("2 minutes")
+      yield* quiet(root, alice)
+      for (const map of [...maps, ...seen]) expect(entriesOf(map)).toEqual({ 1: { name: "n", mail: "m" } })
     }).pipe(inWorld()))
 
   it.scoped("gives a refused write back, and what is stored stays as it was", () =>

@@ -66,7 +66,8 @@
  *
  * **Partial maps.** Of some maps a user may read some records, or some of their fields. `SyncRoot` says `partial` then: roots, walk and
  * events are of a map that has just what the user may read, in the form in which it may be read, and no tombstones. What the
- * client has confirmed and the server's partial map hasn't is dropped, and nothing is offered. `Fault` `PermissionDenied` in
+ * client has confirmed and the server's partial map hasn't is dropped, and nothing is offered. So it is with a map that the user may
+ * read whole and may not write whole, which is `partial` too: what a server has lost only those can restore who may write it. `Fault` `PermissionDenied` in
  * answer to `SyncInit`: nothing of the map may be read; what the client has confirmed of it is dropped.
  *
  * **Reset.** `Fault` `ResyncRequired` in answer to `SyncInit`: the client has been away for longer than deletions are remembered.
@@ -353,7 +354,7 @@ export const SyncRoot = Schema.TaggedStruct("SyncRoot", {
   id: Sequence,
   /** The server's root of the map. */
   root: Hash,
-  /** Whether it is of a part of the map: of what this user may read. */
+  /** Whether it is of what this user may read of the map, or of a map that he may not write whole: see *Partial maps*. */
   partial: Flag,
   /** The number of the last change that is in it. */
   sequence: Sequence,

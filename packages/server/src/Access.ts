@@ -6,14 +6,19 @@
  *
  * - **Read**: the record's value is judged. Of a map that may be read in part nobody sees tombstones, as they don't say whose they are.
  * - **Put**: both the record that is there and the one that takes its place are judged, so that nobody takes over what is another's, or
- *   gives away his own. Fields that may not be written stay as they are: see {@link Access.judge}.
+ *   gives away his own. A field is written where a rule that holds of the one names it, and a rule that holds of the other. The
+ *   others stay as they are, and so does the time at which the record expires: see {@link Access.judge}.
  * - **Remove**: the record that is there is judged; one that is gone may be removed again.
  *
- * That a write is refused tells that a record is there which may not be overwritten. Nothing else tells.
+ * What has expired isn't there.
+ *
+ * That a write is refused tells that a record is there which may not be overwritten, or beside whose hidden fields there is no room for
+ * what was written. Nothing else tells.
  */
 import type { MapKind } from "@topgun/core/Cell"
 import * as LwwRecord from "@topgun/core/LwwRecord"
-import type { Timestamp } from "@topgun/core/Timestamp"
+import { RecordTooLarge } from "@topgun/core/GridError"
+import * as Timestamp from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 
 /** What one rule grants on records. */
@@ -45,8 +50,11 @@ const extentOf = (grants: ReadonlyArray<Grant>): Extent =>
     ? "everything"
     : "part"
 
-/** The fields that grants name together; `undefined` for all. */
-const fieldsOf = (grants: ReadonlyArray<Grant>): ReadonlySet<string> | undefined => {
+/** Some fields, or all where it's undefined. */
+type FieldSet = ReadonlySet<string> | undefined
+
+/** The fields that grants name together. */
+const fieldsOf = (grants: ReadonlyArray<Grant>): FieldSet => {
   const [first] = grants
   if (grants.length === 1) return first!.fields
   const all = new Set<string>()
@@ -59,8 +67,11 @@ const fieldsOf = (grants: ReadonlyArray<Grant>): ReadonlySet<string> | undefined
 
 const valueOf = (record: LwwRecord.LwwRecord): unknown => Value.decodeTrusted(record.valueBytes)
 
-const isGranted = (grants: ReadonlyArray<Grant>, value: unknown): boolean =>
-  grants.some(({ holds }) => holds === undefined || holds(value))
+const holdingOf = (grants: ReadonlyArray<Grant>, value: unknown): ReadonlyArray<Grant> =>
+  grants.filter(({ holds }) => holds === undefined || holds(value))
+
+const inBoth = (a: FieldSet, b: FieldSet): FieldSet =>
+  a === undefined || b === undefined ? a ?? b : new Set(Array.from(a).filter((field) => b.has(field)))
 
 type Fields = { readonly [field: string]: unknown }
 
@@ -73,21 +84,49 @@ const pick = (value: Fields, fields: ReadonlySet<string>): Fields =>
   Object.fromEntries(Object.entries(value).filter(([field]) => fields.has(field)))
 
 /**
- * What is stored when `after` is written over `before` by somebody who may write some fields, and sees some: the others stay, and
- * of those that he writes without seeing them those that he leaves out stay too.
+ * What is stored when `after` is written over `before`, where there is one, by somebody who may write some fields, and sees some: the
+ * others stay, and of those that he writes without seeing them those that he leaves out stay too. `undefined` where something that
+ * has no fields would come or go so.
  */
-const overlay = (
-  before: Fields,
-  after: Fields,
-  writable: ReadonlySet<string> | undefined,
-  visible: ReadonlySet<string> | undefined
-): Fields => {
-  const stored = Object.entries(before).filter(([field]) =>
-    !Object.hasOwn(after, field)
-      ? visible?.has(field) === false || writable?.has(field) === false
-      : writable?.has(field) === false
+const overlay = (before: unknown, after: unknown, writable: FieldSet, visible: FieldSet): unknown => {
+  if (writable === undefined && (visible === undefined || !isRecord(before))) return after
+  if (!isRecord(after) || (before !== undefined && !isRecord(before))) return undefined
+  const stored = Object.entries(before ?? {}).filter(([field]) =>
+    writable?.has(field) === false || (!Object.hasOwn(after, field) && visible?.has(field) === false)
   )
   return Object.fromEntries([...stored, ...Object.entries(writable === undefined ? after : pick(after, writable))])
+}
+
+/**
+ * Who stamps what is stored in place of a write. It comes after all nodes, so that the stamp is right after that of the write, and
+ * before that of whatever its writer writes next; and it is the same one when the write is sent again.
+ */
+const amender = "z".repeat(Timestamp.nodeIdLength)
+
+const stampAfter = ({ counter, millis, nodeId }: LwwRecord.LwwRecord): Timestamp.Timestamp => {
+  const stamp = { millis, counter, nodeId: amender }
+  return nodeId < amender ? stamp : Timestamp.tick(stamp, 0)
+}
+
+const isGone = (record: LwwRecord.LwwRecord, now: number): boolean =>
+  record.isTombstone || (record.expiresAt !== 0 && record.expiresAt <= now)
+
+/** A write with another value or time; `undefined` where that is too large and it may not be told how large. */
+const amend = (
+  record: LwwRecord.LwwRecord,
+  value: unknown,
+  expiresAt: number,
+  isSeen: boolean
+): LwwRecord.LwwRecord | undefined => {
+  try {
+    const bytes = Value.encode(value)
+    return expiresAt === record.expiresAt && Value.compareBytes(bytes, record.valueBytes) === 0
+      ? record
+      : LwwRecord.put(stampAfter(record), bytes, expiresAt)
+  } catch (fault) {
+    if (fault instanceof RecordTooLarge && !isSeen) return undefined
+    throw fault
+  }
 }
 
 /** What one user may do with one map of records. */
@@ -97,6 +136,11 @@ export class Access {
   readonly removes: Extent
   /** Those whose keys are equal are shown the same of a map. */
   readonly viewKey: string
+  /**
+   * Whether he may write whatever he likes: then what he has and the server hasn't is welcome there. Of others it would be refused,
+   * or worse: stored without the fields that they may not write.
+   */
+  readonly isWriter: boolean
   readonly #grants: Grants
 
   constructor(grants: Grants) {
@@ -104,6 +148,7 @@ export class Access {
     this.reads = extentOf(grants.read)
     this.puts = extentOf(grants.put)
     this.removes = extentOf(grants.remove)
+    this.isWriter = this.puts === "everything" && this.removes === "everything"
     this.viewKey = this.reads === "part"
       ? JSON.stringify([grants.read.map(({ rule }) => rule), grants.readBy])
       : this.reads
@@ -128,17 +173,17 @@ export class Access {
   }
 
   /**
-   * The record to merge in place of `record`, which is written over the stored one: itself, or one that has the stored fields
-   * where the user may not write, under a stamp that `restamp` gives for it; `undefined` where the write is refused. Of maps of other kinds than `lww`
-   * only writes to which no condition and no list of fields applies pass.
+   * The record to merge in place of `record`, which is written over the stored one at a time in ms: itself, or one that has what
+   * is stored where the user may not write, under a stamp right after that of `record`; `undefined` where the write is refused.
+   * Of maps of other kinds than `lww` only writes to which no condition and no list of fields applies pass.
    *
-   * @throws RecordTooLarge when what is stored and what is written are too large together
+   * @throws RecordTooLarge when what is stored, all of which may be read, and what is written are too large together
    */
   judge(
     kind: MapKind,
     record: LwwRecord.LwwRecord,
-    storedOf: () => LwwRecord.LwwRecord | undefined,
-    restamp: (stored: LwwRecord.LwwRecord | undefined) => Timestamp
+    stored: LwwRecord.LwwRecord | undefined,
+    now: number
   ): LwwRecord.LwwRecord | undefined {
     const isPut = !record.isTombstone
     if (
@@ -147,31 +192,33 @@ export class Access {
       return record
     }
     if (kind !== "lww") return undefined
-    const stored = storedOf()
-    const before = stored === undefined || stored.isTombstone ? undefined : valueOf(stored)
+    const before = stored === undefined || isGone(stored, now) ? undefined : valueOf(stored)
     const granted = isPut ? this.#grants.put : this.#grants.remove
-    const grants = before === undefined ? granted : granted.filter((grant) => isGranted([grant], before))
+    const grants = before === undefined ? granted : holdingOf(granted, before)
     if (grants.length === 0) return undefined
-    // What loses to the stored record changes nothing: a stamp of now must not help it.
+    // What loses to the stored record changes nothing: a later stamp must not help it.
     if (!isPut || (stored !== undefined && LwwRecord.compare(record, stored) <= 0)) return record
     const after = valueOf(record)
-    const writable = fieldsOf(grants)
     const visible = before === undefined ? undefined : this.#visible(before)
-    // Who writes over what he can't see at all writes it whole.
-    const isWhole = writable === undefined && (visible === undefined || visible === "none")
-    if (isWhole) return isGranted(granted, after) ? record : undefined
-    if (!isRecord(after)) return undefined
-    const value = overlay(isRecord(before) ? before : {}, after, writable, visible === "none" ? undefined : visible)
-    if (!isGranted(granted, value)) return undefined
-    const bytes = Value.encode(value)
-    return Value.compareBytes(bytes, record.valueBytes) === 0
-      ? record
-      : LwwRecord.put(restamp(stored), bytes, record.expiresAt)
+    // A rule that doesn't hold of what would be stored has no say in its fields, and without it something else would be stored.
+    for (let holding = granted;;) {
+      const writable = inBoth(fieldsOf(grants), fieldsOf(holding))
+      // Who writes over what he can't see at all writes it whole.
+      const value = overlay(before, after, writable, visible === "none" ? undefined : visible)
+      if (value === undefined) return undefined
+      const still = holdingOf(holding, value)
+      if (still.length === 0) return undefined
+      if (still.length === holding.length) {
+        const keepsTime = before !== undefined && writable !== undefined
+        return amend(record, value, keepsTime ? stored!.expiresAt : record.expiresAt, visible === undefined)
+      }
+      holding = still
+    }
   }
 
   /** The fields of a value that may be read: `undefined` for all, `none` where not even its key may be known. */
-  #visible(value: unknown): ReadonlySet<string> | undefined | "none" {
-    const grants = this.#grants.read.filter((grant) => isGranted([grant], value))
+  #visible(value: unknown): FieldSet | "none" {
+    const grants = holdingOf(this.#grants.read, value)
     return grants.length === 0 ? "none" : fieldsOf(grants)
   }
 }

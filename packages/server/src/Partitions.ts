@@ -18,14 +18,13 @@ import {
   ValueNotSupported
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
-import type { LwwRecord } from "@topgun/core/LwwRecord"
+import { compare as compareRecords, type LwwRecord } from "@topgun/core/LwwRecord"
 import { makeNodeId } from "@topgun/core/Hlc"
 import type { KeyedRecord, Source } from "@topgun/core/MerkleSync"
 import { MerkleForest } from "@topgun/core/MerkleTree"
 import { partitionCount } from "@topgun/core/Partition"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import type { OpTuple } from "@topgun/core/Protocol"
-import * as Timestamp from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 import type { Access } from "./Access.ts"
 import { Capacity } from "./Capacity.ts"
@@ -121,6 +120,24 @@ interface Checked extends Row {
   readonly isAmended: boolean
 }
 
+/**
+ * What cells will be when the operations that were judged are merged. Each operation is judged as if those before it in its
+ * batch were: otherwise a batch could do what its operations one by one can't.
+ */
+class Foreseen {
+  readonly #maps = new Map<string, Map<string, LwwRecord>>()
+
+  record(map: string, cell: string): LwwRecord | undefined {
+    return this.#maps.get(map)?.get(cell)
+  }
+
+  add(map: string, cell: string, record: LwwRecord): void {
+    const cells = this.#maps.get(map)
+    if (cells === undefined) this.#maps.set(map, new Map([[cell, record]]))
+    else cells.set(cell, record)
+  }
+}
+
 interface MapSource extends Source {
   readonly kind: Cell.MapKind
 }
@@ -136,6 +153,8 @@ const make = Effect.gen(function*() {
   const { mapsMax } = yield* ServerConfig
   const capacity = yield* Capacity
   const crdtStore = yield* CrdtStore
+  const clock = yield* Effect.clock
+  const now = () => clock.unsafeCurrentTimeMillis()
   const hlc = yield* Hlc
   const persistence = yield* Persistence
   const router = yield* PartitionRouter
@@ -179,16 +198,13 @@ const make = Effect.gen(function*() {
       ? fullOfMaps()
       : undefined
 
-  /** A stamp of this node after those of two records; not after all that it has seen, which are others' affairs. */
-  const stampAfter = (record: LwwRecord, stored: LwwRecord | undefined): Timestamp.Timestamp => {
-    const latest = stored === undefined ? record.stamp : Timestamp.raise(record.stamp, stored)
-    const stamp = Timestamp.tick({ ...latest, nodeId: hlc.nodeId() }, hlc.wallMillis())
-    hlc.unsafeRaise(stamp)
-    return stamp
-  }
-
-  /** What there is to merge of one operation, or why it is refused. */
-  const check = ({ access, kind, map }: Part, key: string, row: Uint8Array): Checked | Refusal => {
+  /** What there is to merge of one operation, after those that are foreseen, or why it is refused. */
+  const check = (
+    { access, kind, map }: Part,
+    key: string,
+    row: Uint8Array,
+    foreseen: Foreseen
+  ): Checked | Refusal => {
     let record: LwwRecord
     try {
       Value.checkKey(key)
@@ -204,15 +220,11 @@ const make = Effect.gen(function*() {
     const cell = Cell.cellOf(kind, key, record)
     if (access === undefined) return { cell, partition, record, isAmended: false }
     try {
-      const judged = access.judge(
-        kind,
-        record,
-        () => maps.get(map)?.record(cell, partition),
-        (stored) => stampAfter(record, stored)
-      )
-      return judged === undefined
-        ? deniedTo(record.isTombstone ? "remove" : "put", map)
-        : { cell, partition, record: judged, isAmended: judged !== record }
+      const stored = foreseen.record(map, cell) ?? maps.get(map)?.record(cell, partition)
+      const judged = access.judge(kind, record, stored, now())
+      if (judged === undefined) return deniedTo(record.isTombstone ? "remove" : "put", map)
+      if (stored === undefined || compareRecords(judged, stored) > 0) foreseen.add(map, cell, judged)
+      return { cell, partition, record: judged, isAmended: judged !== record }
     } catch (fault) {
       if (isRefusal(fault)) return fault
       throw fault
@@ -273,8 +285,9 @@ const make = Effect.gen(function*() {
     const rejected: Array<Rejection> = []
     const fault = mapFault(map, kind, access)
     const roomFault = roomFor(ops.length)
+    const foreseen = new Foreseen()
     for (const [sequence, key, row] of ops) {
-      const found = fault ?? check(part, key, row)
+      const found = fault ?? check(part, key, row, foreseen)
       const checked = "_tag" in found ? found : roomFault(map, found) ?? found
       if ("_tag" in checked) {
         rejected.push({ sequence, cause: checked._tag, reason: checked.message })
@@ -317,10 +330,11 @@ const make = Effect.gen(function*() {
     if (fault !== undefined) return refuse(undefined, fault)
     const checkedParts: Array<readonly [part: Part, rows: ReadonlyArray<Checked>]> = []
     const roomFault = roomFor(sequences.length)
+    const foreseen = new Foreseen()
     for (const part of parts) {
       const rows: Array<Checked> = []
       for (const [sequence, key, row] of part.ops) {
-        const found = check(part, key, row)
+        const found = check(part, key, row, foreseen)
         const checked = "_tag" in found ? found : roomFault(part.map, found) ?? found
         if ("_tag" in checked) return refuse(sequence, checked)
         rows.push(checked)

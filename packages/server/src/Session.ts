@@ -26,7 +26,7 @@ import type { Answers, KeyedRecord } from "@topgun/core/MerkleSync"
 import { MerkleSync, packRoot } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
-import { type Access, everything } from "./Access.ts"
+import type { Access, Extent } from "./Access.ts"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
 import { Admission, type Seat } from "./Admission.ts"
@@ -566,17 +566,25 @@ const make = Effect.gen(function*() {
 
     readonly accessTo = (map: string): Access | undefined => {
       const access = this.#accessTo(map)
-      return access === everything ? undefined : access
+      return access.isWriter && access.reads === "everything" ? undefined : access
     }
 
     /** Another policy is in force. */
     judgeAnew(): void {
-      const before = new Map(this.#asked().map((map) => [map, this.#accessTo(map).reads]))
       this.#accesses.clear()
       this.#reopen((map) => {
         const now = this.#accessTo(map).reads
-        return now === "part" || now !== before.get(map)
+        return now === "part" || now !== this.#opened(map)
       })
+    }
+
+    /** What may be read of a map by what the client was told when it opened it. */
+    #opened(map: string): Extent {
+      return this.#releases.has(map)
+        ? "part"
+        : subscriptions.follows(map, this) === undefined
+        ? "nothing"
+        : "everything"
     }
 
     /** The maps that the client wants to follow, be it in vain. */
@@ -632,7 +640,7 @@ const make = Effect.gen(function*() {
         _tag: "SyncRoot",
         id,
         root: packRoot(source.tree),
-        partial: view !== undefined,
+        partial: view !== undefined || !this.#accessTo(map).isWriter,
         sequence: view === undefined ? partitions.sequence(map) : 0,
         partitions: changed === undefined ? partitionRoots ?? null : null,
         records: tuplesOf(kind, changed ?? [])

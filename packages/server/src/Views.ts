@@ -148,6 +148,7 @@ export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
       let looked = 0
       for (let open = ofMap.incomplete; open.length > 0; open = ofMap.incomplete) {
         if (looked >= recordsAtOnce) {
+          // tidy-allow timer: no time passes; this is the event loop's own "after what is ready".
           setImmediate(() => {
             if (!isOver) pass(map, ofMap)
           })
@@ -192,28 +193,35 @@ export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
           opened.waiting.delete(complete)
           opened.followers--
           if (opened.followers > 0) return
-          if (!opened.isComplete) return drop(opened)
+          // Nobody can come back to one that is forgotten.
+          const isKept = opened.isComplete && maps.get(map)?.views.get(opened.key) === opened
+          if (!isKept) return drop(opened)
           idle.add(opened)
           if (idle.size > idleViewsMax) drop(idle.values().next().value!)
         }
       },
-      update: ({ map, rows }) => {
+      update: ({ kind, map, rows }) => {
         const changes = new Map<View, ViewChange>()
         const ofMap = maps.get(map)
-        if (ofMap === undefined || rows.length === 0) return changes
+        // Of a map that had no kind yet a view may have been asked for, though it was to be one of sets or a counter.
+        if (ofMap === undefined || rows.length === 0 || kind !== "lww") return changes
         const values = rows.map(({ record }) => valueOf(record))
         for (const view of ofMap.views.values()) {
-          const records: Array<KeyedRecord> = []
-          const withdrawn: Array<string> = []
+          // A batch may change a record more than once: the last time counts.
+          const changed = new Map<string, LwwRecord | "withdrawn">()
           rows.forEach(({ cell, partition, record }, at) => {
             if (!view.hasSeen(partition)) return
             const change = view.put(cell, record, values[at])
-            if (change === "withdrawn") withdrawn.push(cell)
-            else if (change !== undefined) records.push([cell, change])
+            if (change !== undefined) changed.set(cell, change)
           })
-          if (view.isComplete && view.followers > 0 && records.length + withdrawn.length > 0) {
-            changes.set(view, { records, withdrawn })
+          if (!view.isComplete || view.followers === 0 || changed.size === 0) continue
+          const records: Array<KeyedRecord> = []
+          const withdrawn: Array<string> = []
+          for (const [cell, change] of changed) {
+            if (change === "withdrawn") withdrawn.push(cell)
+            else records.push([cell, change])
           }
+          changes.set(view, { records, withdrawn })
         }
         return changes
       },

@@ -99,9 +99,8 @@ export const layer: Layer.Layer<
         const acknowledge = (level: Reached) => {
           if (accepted.length === 0) return trace?.ended()
           writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
-          won.forEach((batch, at) => {
-            if (parts[at]!.access !== undefined) subscriptions.reveal(batch, batches[at]!.ops, writer)
-          })
+          // What is shown to him may be less than when he wrote.
+          won.forEach((batch, at) => subscriptions.reveal(batch, batches[at]!.ops, writer))
           metrics.acknowledged(level, Number(clock.unsafeCurrentTimeNanos() - origin.receivedNanos) / 1e9)
           trace?.ended(level)
         }

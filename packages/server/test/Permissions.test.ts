@@ -14,11 +14,28 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import * as fc from "fast-check"
-import { authAnew, batch, make, openMap, type PlainClient, put, recordsOf, removal, settled } from "./PlainClient.ts"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import {
+  authAnew,
+  batch,
+  make,
+  openMap,
+  type PlainClient,
+  put,
+  recordsOf,
+  removal,
+  settled,
+  totals
+} from "./PlainClient.ts"
 
-const layerOf = (policy: PermissionPolicy.Policy) =>
+const layerOf = (
+  policy: PermissionPolicy.Policy,
+  settings: Parameters<typeof TopGunServer.layerInProcess>[0] = {}
+) =>
   Layer.provideMerge(
-    TopGunServer.layerInProcess({ auth: "token" }),
+    TopGunServer.layerInProcess({ auth: "token", ...settings }),
     Layer.merge(
       PermissionPolicy.layer(policy),
       Authentication.layerVerifier((token) => {
@@ -62,6 +79,7 @@ const eventOf = (client: PlainClient) =>
   Effect.map(client.take("ServerEvent"), ({ records }) => records.map(([key, row]) => [key, valueOf(row)]))
 
 const owned = { owner: { principal: "userId" } }
+const free: PermissionPolicy.Rule = { maps: ["free"], roles: ["user"], allow: ["read", "put", "remove"] }
 const policy: PermissionPolicy.Policy = {
   rules: [
     { maps: ["*"], roles: ["admin"], allow: ["read", "put", "remove"] },
@@ -98,6 +116,42 @@ describe("Of a map that may be read in part", () => {
       expect(alice.untaken("ServerEvent") + alice.untaken("Withdraw")).toBe(0)
       expect(yield* shown(alice, "notes")).toEqual({})
     }).pipe(Effect.provide(layer)))
+
+  it.effect("a record that a batch changes more than once is told as it is after the whole batch", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      yield* open(alice, "notes")
+      const writeAll = (owners: ReadonlyArray<string>) =>
+        Effect.zipRight(
+          admin.send(batch("notes", "APPLIED", sequence, owners.map((owner) => ["1", put({ owner }, millis++)]))),
+          Effect.sync(() => sequence += owners.length)
+        )
+      yield* writeAll(["alice"])
+      expect(yield* eventOf(alice)).toEqual([["1", { owner: "alice" }]])
+      yield* writeAll(["carol", "alice"])
+      expect(yield* eventOf(alice)).toEqual([["1", { owner: "alice" }]])
+      yield* settled
+      expect(alice.untaken("Withdraw")).toBe(0)
+      yield* writeAll(["alice", "carol"])
+      expect(yield* alice.take("Withdraw")).toMatchObject({ keys: ["1"] })
+    }).pipe(Effect.provide(layer)))
+
+  it.effect.each([["counter", "notes", totals(0xffff_ffff_ffff)], ["or", "1", put({ owner: "alice" })]] as const)(
+    "nobody is told of it, and its writers go on, when it turns out to be another kind: %s",
+    ([kind, key, row]) =>
+      Effect.gen(function*() {
+        const admin = yield* enter("bob admin")
+        const alice = yield* enter("alice")
+        yield* open(alice, "notes")
+        yield* admin.send(batch("notes", "APPLIED", sequence++, [[key, row]], { kind }))
+        yield* admin.take("OpAck")
+        yield* settled
+        expect(alice.untaken("ServerEvent") + alice.untaken("Withdraw")).toBe(0)
+        yield* alice.send(openMap("notes", 2))
+        expect(yield* alice.take("Fault")).toMatchObject({ id: 2, cause: "MapKindMismatch" })
+      }).pipe(Effect.provide(layer))
+  )
 
   it.effect("those of one rule and one attribute share what is shown, others have their own", () =>
     Effect.gen(function*() {
@@ -201,7 +255,8 @@ describe("Of a map that may be read in part", () => {
       const admin = yield* enter("bob admin")
       yield* write(admin, "staff", "1", { name: "n", mail: "m" })
       const clerk = yield* enter("carol clerk")
-      expect((yield* open(clerk, "staff")).partial).toBe(false)
+      // Whoever may not write all of it has nothing to offer.
+      expect([(yield* open(clerk, "staff")).partial, (yield* open(admin, "staff")).partial]).toEqual([true, false])
       yield* write(clerk, "staff", "1", { name: "x", mail: "y" })
       yield* clerk.take("OpAck")
       expect(yield* eventOf(clerk)).toEqual([["1", { name: "n", mail: "y" }]])
@@ -310,6 +365,40 @@ describe("A change of what may be read", () => {
       yield* open(alice, "notes")
       expect(yield* shown(alice, "notes")).toEqual({ 2: { owner: "carol", author: "alice" } })
     }).pipe(Effect.provide(layer)))
+
+  it.effect("is noticed by whoever has asked for so many maps that the first are forgotten", () =>
+    Effect.gen(function*() {
+      const policies = yield* PermissionPolicy.PermissionPolicy
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      yield* open(alice, "news")
+      for (let i = 0; i < 1_001; i++) yield* write(alice, `elsewhere ${i}`, "1", 1)
+      yield* settled
+      expect(alice.untaken("OpReject")).toBe(1_001)
+      yield* policies.replace({ rules: policy.rules.slice(0, 1) })
+      yield* write(admin, "news", "1", "after")
+      yield* settled
+      expect(yield* alice.take("SyncAgain")).toMatchObject({ map: "news" })
+      expect(alice.untaken("ServerEvent")).toBe(0)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("between a write and its acknowledgement is heeded: the writer is told that it isn't shown to him", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const file = join(mkdtempSync(join(tmpdir(), "topgun-permissions-")), "data")
+      yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(join(file, ".."), { recursive: true })))
+      yield* Effect.gen(function*() {
+        const policies = yield* PermissionPolicy.PermissionPolicy
+        const alice = yield* enter("alice")
+        yield* open(alice, "free")
+        yield* alice.send(batch("free", "PERSISTED", sequence++, [["1", put({ owner: "carol" }, millis++)]]))
+        yield* Effect.promise(() => Promise.resolve())
+        yield* policies.replace({ rules: [{ ...free, where: owned }] })
+        yield* alice.take("SyncAgain")
+        expect((yield* open(alice, "free", 2)).partial).toBe(true)
+        yield* alice.take("OpAck")
+        expect(yield* alice.take("Withdraw")).toMatchObject({ map: "free", keys: ["1"] })
+      }).pipe(Effect.provide(layerOf({ rules: [free] }, { storage: "sqlite", dataDir: file })))
+    })))
 
   it.effect("that is a wrong policy changes nothing", () =>
     Effect.gen(function*() {

@@ -1078,8 +1078,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "ACK-3",
     breaks: "of a refused atomic batch what came first stays",
     ...server("Partitions", "AtomicBatch"),
-    find: "        rows.push(checked)",
-    replace: "        if (merge(map, kind, checked)) rows.push(checked)",
+    find: "        if (\"_tag\" in checked) return refuse(sequence, checked)",
+    replace: "        if (\"_tag\" in checked) return refuse(sequence, checked); merge(part.map, part.kind, checked)",
     fails: "with one operation that is refused is refused whole, wherever that one stands"
   },
   {
@@ -2252,14 +2252,6 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "PERM-1",
-    breaks: "a stamp is given after all that the server has seen",
-    ...server("Partitions", "Permissions"),
-    find: "        (stored) => stampAfter(record, stored)",
-    replace: "        () => hlc.unsafeTick()",
-    fails: "changes no byte that he is sent"
-  },
-  {
-    id: "PERM-1",
     breaks: "tombstones are shown of a map that may be read in part",
     ...server("Access", "Permissions"),
     find: "    if (record.isTombstone) return undefined",
@@ -2318,7 +2310,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "PERM-2",
     breaks: "what is stored is written over whose ever it is",
     ...server("Access", "PermissionPolicy"),
-    find: "granted.filter((grant) => isGranted([grant], before))",
+    find: "before === undefined ? granted : holdingOf(granted, before)",
     replace: "granted",
     fails: "lets nobody take over"
   },
@@ -2326,8 +2318,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "PERM-2",
     breaks: "what is written may be anybody's",
     ...server("Access", "PermissionPolicy"),
-    find: "    if (isWhole) return isGranted(granted, after) ? record : undefined",
-    replace: "    if (isWhole) return record",
+    find: "      if (still.length === 0) return undefined",
+    replace: "      if (still.length === 0) return record",
     fails: "lets nobody take over"
   },
   {
@@ -2353,7 +2345,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Status", "Permissions"),
     find: "          policies.current().maySeeStatus(principal)",
     replace: "          true",
-    fails: "learns nothing by Call"
+    fails: "learns nothing by"
   },
   {
     id: "PERM-3",
@@ -2918,5 +2910,119 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace:
       "    if (!maps.has(name)) maps.set(name, maps.get(name.normalize(\"NFC\")) ?? (makeMap(name, kind), maps.get(name)!))",
     fails: "of a map, a key or a field comes back as it was"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what keeps fields is stamped after what its writer writes next",
+    ...server("Access", "PermissionPolicy"),
+    find: "  return nodeId < amender ? stamp : Timestamp.tick(stamp, 0)",
+    replace: "  return Timestamp.tick(stamp, 0)",
+    fails: "before whatever its writer writes next"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what keeps fields is stamped by the server's clock",
+    ...server("Access", "partial"),
+    test: "packages/client/test/partial.test.ts",
+    find: "  return nodeId < amender ? stamp : Timestamp.tick(stamp, 0)",
+    replace: "  return Timestamp.tick(stamp, millis + 100)",
+    fails: "has the last of several writes in quick succession"
+  },
+  {
+    id: "PERM-2",
+    breaks: "who may not write all of a map offers what the server lacks of it",
+    ...server("Access", "partial"),
+    test: "packages/client/test/partial.test.ts",
+    find: "    this.isWriter = this.puts === \"everything\" && this.removes === \"everything\"",
+    replace: "    this.isWriter = true",
+    fails: "strips no record of what he may not write"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a map that was refused is not opened when it may be after all",
+    ...client("MapSync", "partial"),
+    find: "failure._tag === \"Refusal\" && gaps.has(map)",
+    replace: "isRefusal(\"MapReopened\")(failure) && gaps.has(map)",
+    fails: "is opened again though the word that it may be"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a map is held for in step by the root that it had when it was asked for",
+    ...client("MapSync", "partial"),
+    find: "          if (isEqual(packRoot(crdt.cells.tree), root)) return",
+    replace: "          if (isEqual(mine, root)) return",
+    fails: "shows nothing that was acknowledged while it was opened"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a record that goes from a view and comes back in one batch is told to be gone",
+    ...server("Views", "permissions.model"),
+    find: "            if (change !== undefined) changed.set(cell, change)",
+    replace: "            if (change !== undefined && changed.get(cell) !== \"withdrawn\") changed.set(cell, change)",
+    fails: "of a small map"
+  },
+  {
+    id: "PERM-1",
+    breaks: "views take in what is no record",
+    ...server("Views", "Permissions"),
+    find: " || rows.length === 0 || kind !== \"lww\") return changes",
+    replace: " || rows.length === 0) return changes",
+    fails: "its writers go on, when it turns out to be another kind"
+  },
+  {
+    id: "PERM-2",
+    breaks: "operations of a batch are judged by what was there before it",
+    ...server("Partitions", "permissions.model"),
+    find: "      const stored = foreseen.record(map, cell) ?? maps",
+    replace: "      const stored = maps",
+    fails: "of a small map"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a field is written by the word of a rule that isn't about what is stored",
+    ...server("Access", "PermissionPolicy"),
+    find: "      const writable = inBoth(fieldsOf(grants), fieldsOf(holding))",
+    replace: "      const writable = fieldsOf(grants)",
+    fails: "writes no field by the word of a rule"
+  },
+  {
+    id: "PERM-2",
+    breaks: "who may write a field may have the record expire",
+    ...server("Access", "PermissionPolicy"),
+    find: "        const keepsTime = before !== undefined && writable !== undefined",
+    replace: "        const keepsTime = false",
+    fails: "leaves the time at which a record expires"
+  },
+  {
+    id: "PERM-2",
+    breaks: "what has expired is its owner's for ever",
+    ...server("Access", "PermissionPolicy"),
+    find: "  record.isTombstone || (record.expiresAt !== 0 && record.expiresAt <= now)",
+    replace: "  record.isTombstone",
+    fails: "takes what has expired for gone"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a refusal tells how large hidden fields are",
+    ...server("Access", "PermissionPolicy"),
+    find: "    if (fault instanceof RecordTooLarge && !isSeen) return undefined",
+    replace: "",
+    fails: "says of what is too large beside hidden fields"
+  },
+  {
+    id: "PERM-3",
+    breaks: "what may be read is compared with what the new policy says of it",
+    ...server("Session", "Permissions"),
+    find: "        return now === \"part\" || now !== this.#opened(map)",
+    replace: "        return now === \"part\"",
+    fails: "is noticed by whoever has asked for so many maps"
+  },
+  {
+    id: "PERM-3",
+    breaks: "a writer isn't told what is shown to him when he could read all as he wrote",
+    ...server("WriteAcks", "Permissions"),
+    find: "          won.forEach((batch, at) => subscriptions.reveal(",
+    replace: "          won.forEach((batch, at) => parts[at]!.access !== undefined && subscriptions.reveal(",
+    fails: "between a write and its acknowledgement is heeded"
   }
 ]
