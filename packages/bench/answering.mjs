@@ -4,7 +4,7 @@ export const answer = (commands) => {
     try {
       process.send({ id, value: await commands[name](...args) })
     } catch (fault) {
-      process.send({ id, fault: String(fault) })
+      process.send({ id, fault: fault?.stack ?? String(fault) })
     }
   })
   process.on("disconnect", () => process.exit())

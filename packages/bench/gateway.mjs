@@ -3,7 +3,7 @@
  * are the server process's own CPU time and memory, which it tells itself (`gauge.mjs`), so that neither the load nor what
  * else the machine does is in them. Data is in memory, but for the restart. Beside TopGun in the same run, where the work is
  * the same, the servers of yjs and tinybase, and one that only hands frames on (`relay.mjs`). Run with
- * `npm run bench:gateway`; words after it choose scenarios (batches singles one fanout latency idle paused snapshot restart)
+ * `npm run bench:gateway`; words after it choose scenarios (batches fresh singles one fanout latency idle paused snapshot restart)
  * and contestants by the beginning of their names, `--quick` takes less of everything.
  */
 import { mkdtempSync, rmSync } from "node:fs"
@@ -81,11 +81,11 @@ const spread = (figures, form) => `${form(median(figures))} (least ${form(least(
 // --- Scenarios ---
 
 /** 50 connections, each with a map of its own and one subscriber of it, all at once. */
-const writers = (scenario, what, goal, { each, frames, window }) => (contestant) =>
+const writers = (scenario, what, goal, { each, frames, keys, window }) => (contestant) =>
   withLoad(contestant, async (server, load, who) => {
     const connections = 50
     const rooms = Array.from({ length: connections }, (_, n) => [`${scenario}${n}`, 1])
-    await load.call("open", { ...who, each, rooms })
+    await load.call("open", { ...who, each, keys, rooms })
     const times = quick ? 2 : 7
     const size = { ahead: window * each, frames: quick ? Math.ceil(frames / 3) : frames, times }
     const measurements = await rounds(scenario, contestant, server, load, size)
@@ -95,15 +95,21 @@ const writers = (scenario, what, goal, { each, frames, window }) => (contestant)
 
 const batches = writers(
   "batches",
-  "batches of 100 operations of 50 connections, each with a subscriber: server CPU of an operation",
+  "50 connections, each with a map and a subscriber, batches of 100 operations: server CPU of an operation",
   "4 µs",
+  { each: 100, frames: 20, keys: 1_000, window: 2 }
+)
+const fresh = writers(
+  "fresh",
+  "… each of a new record",
+  "",
   { each: 100, frames: 20, window: 2 }
 )
 const singles = writers(
   "singles",
-  "single operations of the same, pipelined: server CPU of an operation",
+  "… single operations, pipelined",
   "15 µs",
-  { each: 1, frames: 1_000, window: 20 }
+  { each: 1, frames: 1_000, keys: 1_000, window: 20 }
 )
 
 /** One write after the other. */
@@ -197,7 +203,9 @@ const idle = async () => {
   const server = await topgun.start({ gauged: true })
   const loads = Array.from({ length: processes }, () => startOther("load.mjs"))
   const crowd = (count) =>
-    Promise.all(loads.map((load) => load.call("crowd", { contestant: topgun.name, count, room: "idle", url: server.url })))
+    Promise.all(
+      loads.map((load) => load.call("crowd", { contestant: topgun.name, count, room: "idle", url: server.url }))
+    )
   try {
     // What the first ones cost is the code's.
     await crowd(100)
@@ -215,9 +223,14 @@ const idle = async () => {
     const each = (bytes) => `${(bytes / size / 1024).toFixed(1)} KiB`
     const what = `${whole(size)} anonymous connections, each with a map open: `
     report(`${what}server RSS of one`, "40 KiB", topgun, each(after.rss - before.rss))
-    report("… and heap and buffers, garbage collected", "", topgun, each(
-      collected.heapUsed + collected.external - before.heapUsed - before.external
-    ))
+    report(
+      "… and heap and buffers, garbage collected",
+      "",
+      topgun,
+      each(
+        collected.heapUsed + collected.external - before.heapUsed - before.external
+      )
+    )
   } finally {
     for (const load of loads) await load.stop()
     await server.stop()
@@ -233,7 +246,7 @@ const paused = async () => {
   const who = { contestant: topgun.name, url: server.url }
   try {
     await served.call("open", { ...who, each: 1, rooms: [["served", 49]] })
-    await bulk.call("open", { ...who, each: 10, bulk: { bytes: 4_096, keys: 100 }, rooms: [["bulk", 1]] })
+    await bulk.call("open", { ...who, each: 10, bytes: 4_096, keys: 100, rooms: [["bulk", 1]] })
     const phase = async (scenario) => {
       await served.call("prepare", 200 * seconds)
       await bulk.call("prepare", 50 * seconds)
@@ -310,8 +323,7 @@ const restart = async () => {
   const rooms = Array.from({ length: size / 50 }, (_, n) => `room${n}`)
   const records = 200
   const dataDir = mkdtempSync(path.join(os.tmpdir(), "topgun-bench-"))
-  const start = (port) =>
-    startCrowded({ TOPGUN_STORAGE: "sqlite", TOPGUN_DATA_DIR: dataDir }, { gauged: true, port })
+  const start = (port) => startCrowded({ TOPGUN_STORAGE: "sqlite", TOPGUN_DATA_DIR: dataDir }, { gauged: true, port })
   let server = await start(0)
   const crowds = Array.from({ length: processes }, () => startOther("crowd.mjs"))
   const all = (name, ...args) => Promise.all(crowds.map((crowd) => crowd.call(name, ...args)))
@@ -350,11 +362,11 @@ const restart = async () => {
 
 // --- The run ---
 
-const beside = { batches, singles, one, fanout }
+const beside = { batches, fresh, singles, one, fanout }
 const alone = { idle, paused, snapshot, restart }
-const names = [...Object.keys(beside), "latency", ...Object.keys(alone)]
-const chosen = words.filter((word) => names.includes(word))
-const peers = words.filter((word) => !names.includes(word))
+const names = new Set([...Object.keys(beside), "latency", ...Object.keys(alone)])
+const chosen = words.filter((word) => names.has(word))
+const peers = words.filter((word) => !names.has(word))
 const isChosen = (name) => chosen.length === 0 || chosen.includes(name)
 const takesPart = ({ name }) =>
   peers.length === 0 || peers.some((word) => name.toLowerCase().startsWith(word.toLowerCase()))
@@ -368,7 +380,12 @@ for (const [name, scenario] of Object.entries(alone)) {
   if (isChosen(name) && takesPart(topgun)) await scenario()
 }
 for (const [scenario, { max, p99 }] of delays) {
-  report(`event loop of the server, ${scenario}: delay p99`, "50 ms", topgun, `${p99.toFixed(0)} ms (most ${max.toFixed(0)})`)
+  report(
+    `event loop of the server, ${scenario}: delay p99`,
+    "50 ms",
+    topgun,
+    `${p99.toFixed(0)} ms (most ${max.toFixed(0)})`
+  )
 }
 
 console.log(`\n${os.cpus().length} × ${os.cpus()[0]?.model}, Node ${process.version}, medians\n`)
@@ -376,5 +393,7 @@ const cells = (row) => `| ${row.join(" | ")} |`
 console.log(cells(["gateway", topgun.name, "goal", ...columns.slice(1).map(({ name }) => name)]))
 console.log(`|---|---:|---:|${columns.slice(1).map(() => "---:|").join("")}`)
 for (const [what, { figures, goal }] of rows) {
-  console.log(cells([what, figures.get(topgun.name) ?? "", goal, ...columns.slice(1).map(({ name }) => figures.get(name) ?? "")]))
+  console.log(
+    cells([what, figures.get(topgun.name) ?? "", goal, ...columns.slice(1).map(({ name }) => figures.get(name) ?? "")])
+  )
 }

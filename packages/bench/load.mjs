@@ -12,6 +12,8 @@ const opening = 50
 /** How often each client says that it is there, in ms. */
 const pingMillis = 4_000
 
+const contestantOf = (name) => plain.find((each) => each.name === name)
+
 let contestant
 let rooms = []
 const sockets = new Set()
@@ -73,16 +75,16 @@ class Room {
   async open(url) {
     this.writer = await enter(url, this.name, (frame) => this.#read(frame))
     this.readers = []
-    for (let i = 0; i < this.subscribers; i++) {
+    await inTurns(Array.from({ length: this.subscribers }, () => async () => {
       const seen = { records: 0, isPaused: false }
       const socket = await enter(url, this.name, (frame) => this.#read(frame, seen))
       this.readers.push({ socket, seen })
-    }
+    }))
   }
 
-  async write(each, bulk) {
+  async write(each, values) {
     this.each = each
-    this.next = await contestant.makeWriter(this.name, each, bulk)
+    this.next = await contestant.makeWriter(this.name, each, values)
   }
 
   prepare(count) {
@@ -156,13 +158,13 @@ const percentiles = (delays) => {
 }
 
 answer({
-  /** Opens rooms, each with a writer of `each` records a frame, as `bulk` says if it does, and so many subscribers. */
-  open: async ({ bulk, contestant: name, each, rooms: wanted, url }) => {
-    contestant = plain.find((each) => each.name === name)
+  /** Opens rooms, each with a writer of `each` records a frame, of `keys` and of `bytes` if so many, and its subscribers. */
+  open: async ({ bytes, contestant: name, each, keys = Infinity, rooms: wanted, url }) => {
+    contestant = contestantOf(name)
     const opened = wanted.map(([room, subscribers]) => new Room(room, subscribers))
     await inTurns(opened.map((room) => async () => {
       await room.open(url)
-      await room.write(each, bulk)
+      await room.write(each, { bytes, keys })
     }))
     rooms = [...rooms, ...opened]
     if (contestant.ping === undefined) return
@@ -170,7 +172,7 @@ answer({
   },
   /** Opens connections that do nothing but follow a room. */
   crowd: async ({ contestant: name, count, room, url }) => {
-    contestant = plain.find((each) => each.name === name)
+    contestant = contestantOf(name)
     await inTurns(Array.from({ length: count }, () => () => enter(url, room, () => {})))
     asleep ??= setInterval(() => sockets.forEach((socket) => socket.send(contestant.ping)), pingMillis)
     check(sockets.size >= count, "all are connected")

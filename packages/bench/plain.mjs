@@ -53,17 +53,19 @@ const topgun = {
     check(Protocol.decodeFromServer(await next())[0]._tag === "SyncRoot", "the map is open")
   },
   ping,
-  /** Makes a room's frames of `each` new records; with `bulk` of a few keys, whose values can't be deflated. */
-  makeWriter: async (room, each, bulk) => {
-    const key = bulk === undefined ? keyOf : (n) => keyOf(n % bulk.keys)
-    const value = bulk === undefined ? recordOf : () => new Uint8Array(randomBytes(bulk.bytes))
+  /**
+   * Makes a room's frames of `each` records, one after the other, of so many keys, over and over. Values are records, or so
+   * many bytes that can't be deflated.
+   */
+  makeWriter: async (room, each, { bytes, keys }) => {
+    const value = bytes === undefined ? recordOf : () => new Uint8Array(randomBytes(bytes))
     const nodeId = makeNodeId()
     let written = 0
     return () => {
       const millis = Date.now()
       const ops = range(written, each).map((n) => [
         n,
-        key(n),
+        keyOf(n % keys),
         LwwRecord.put({ millis, counter: n % 65_536, nodeId }, Value.encode(value(n))).row
       ])
       written += each
@@ -85,9 +87,10 @@ const topgun = {
 /** Writers of a contestant whose replica makes the frames: one does for all rooms, each of which gets the same. */
 const recording = (record) => {
   const recorded = new Map()
-  return async (_, each) => {
-    if (!recorded.has(each)) recorded.set(each, record())
-    const { frames, write } = await recorded.get(each)
+  return async (_, each, { keys }) => {
+    const form = `${each} of ${keys}`
+    if (!recorded.has(form)) recorded.set(form, record(keys))
+    const { frames, write } = await recorded.get(form)
     let at = 0
     return () => {
       if (at === frames.length) {
@@ -140,12 +143,12 @@ const yWebsocket = {
       if (type === SYNC && step === STEP_2) return
     }
   },
-  makeWriter: recording(async () => {
+  makeWriter: recording(async (keys) => {
     const frames = []
     const doc = new yjs.Doc()
     const map = doc.getMap("m")
     doc.on("update", (update) => frames.push(Uint8Array.of(SYNC, UPDATE, ...varUint(update.length), ...update)))
-    const write = (numbers) => doc.transact(() => numbers.forEach((n) => map.set(keyOf(n), valueOf(n))))
+    const write = (numbers) => doc.transact(() => numbers.forEach((n) => map.set(keyOf(n % keys), recordOf(n))))
     return { frames, write }
   }),
   read: ([type, step], each) => ({ records: type === SYNC && step === UPDATE ? each : 0 })
@@ -175,16 +178,16 @@ const tinybase = {
   address: (url, room) => `${url}/${room}`,
   // The first of a room makes the server ask it for its content, in vain, for as long as its timeout.
   enter: () => new Promise((resolve) => setTimeout(resolve, 3_000)),
-  makeWriter: recording((_) => {
+  makeWriter: recording(async (keys) => {
     const store = stores.createMergeableStore()
     const recorder = new Recorder()
-    const saving = synchronizers.createWsSynchronizer(store, recorder).then((synchronizer) => synchronizer.startAutoSave())
-    return {
-      ready: saving,
-      frames: recorder.frames,
-      write: (numbers) =>
-        store.transaction(() => numbers.forEach((n) => store.setRow("t", keyOf(n), valueOf(n))))
-    }
+    const synchronizer = await synchronizers.createWsSynchronizer(store, recorder)
+    await synchronizer.startAutoSave()
+    // It has asked the others for what they have.
+    recorder.frames.length = 0
+    const write = (numbers) =>
+      store.transaction(() => numbers.forEach((n) => store.setRow("t", keyOf(n % keys), recordOf(n))))
+    return { frames: recorder.frames, write }
   }),
   read: (frame, each) => {
     const text = frame.toString("utf8")

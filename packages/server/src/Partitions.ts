@@ -18,6 +18,7 @@ import {
   ValueNotSupported
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
+import type { LwwMap } from "@topgun/core/LwwMap"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import { makeNodeId } from "@topgun/core/Hlc"
 import type { KeyedRecord, Source } from "@topgun/core/MerkleSync"
@@ -121,6 +122,8 @@ interface Checked extends Row {
 
 interface MapSource extends Source {
   readonly kind: Cell.MapKind
+  /** Its cells by partition, as the partitions' stores have them: found without a look into a store for each record. */
+  readonly cells: Array<LwwMap | undefined>
 }
 
 /** Records that are sent as changes, at most: more than these are found by walking the tree. */
@@ -145,12 +148,16 @@ const make = Effect.gen(function*() {
   const stores: Array<Store | undefined> = Array.from({ length: partitionCount })
   const storeOf = (partition: number): Store => stores[partition] ??= crdtStore.open({ tree: forest })
 
-  const makeMap = (name: string, kind: Cell.MapKind): void => {
-    maps.set(name, {
+  const makeMap = (name: string, kind: Cell.MapKind): MapSource => {
+    const cells: MapSource["cells"] = Array.from({ length: partitionCount })
+    const map = {
       kind,
+      cells,
       tree: new MerkleForest(),
-      record: (cell, partition) => stores[partition]?.existing(name)?.cells.getConfirmed(cell)
-    })
+      record: (cell: string, partition: number) => cells[partition]?.getConfirmed(cell)
+    }
+    maps.set(name, map)
+    return map
   }
 
   const kindFault = (name: string, kind: Cell.MapKind): MapKindMismatch | undefined => {
@@ -222,8 +229,8 @@ const make = Effect.gen(function*() {
 
   /** Whether a record won. */
   const merge = (name: string, kind: Cell.MapKind, { cell, partition, record }: Row): boolean => {
-    if (!maps.has(name)) makeMap(name, kind)
-    const { cells } = storeOf(partition).map(name, kind)
+    const map = maps.get(name) ?? makeMap(name, kind)
+    const cells = map.cells[partition] ??= storeOf(partition).map(name, kind).cells
     const before = cells.recordCount
     const won = cells.merge(cell, record) !== undefined
     recordCount += cells.recordCount - before
@@ -355,7 +362,7 @@ const make = Effect.gen(function*() {
     source: (map) => maps.get(map) ?? nothing,
     run,
     sequence: (map) => changes.sequence(map),
-    records: (map, partition) => stores[partition]?.existing(map)?.cells.records() ?? [],
+    records: (map, partition) => maps.get(map)?.cells[partition]?.records() ?? [],
     changedSince: (name, sequence) => {
       const cells = changes.since(name, sequence, changedRecordsMax)
       const map = maps.get(name)

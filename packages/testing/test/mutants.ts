@@ -139,6 +139,22 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "is what a naive model is after any writes, merges, confirmations and reverts"
   },
   {
+    id: "FLOW-3",
+    breaks: "the memory of records that are written again and again grows with the writes",
+    ...core("internal/RowSlabs", "LwwMap"),
+    find: "      const room = Math.min((slab?.bytes.length ?? 0) * 2, this.#alive * roomFactor)",
+    replace: "      const room = (slab?.bytes.length ?? 0) * 2",
+    fails: "of few records, written again and again, holds a few times what they need"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "rows that move count as two, and what a map may hold grows with the writes",
+    ...core("internal/RowSlabs", "LwwMap"),
+    find: "    this.#alive -= slab.alive",
+    replace: "    this.#alive -= 0",
+    fails: "of few records, written again and again, holds a few times what they need"
+  },
+  {
     id: "SYNC-1",
     breaks: "the digest leaves the row's content out",
     ...core("MerkleTree", "LwwMap"),
