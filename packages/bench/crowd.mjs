@@ -13,7 +13,7 @@ answer({
   open: async ({ count, first, rooms, url }) => {
     devices = Array.from({ length: count }, (_, i) => {
       const client = createClient({ url })
-      return { client, number: first + i, map: client.map(rooms[i % rooms.length]) }
+      return { client, number: first + i, map: client.map(rooms[(first + i) % rooms.length]) }
     })
     await Promise.all(devices.map(({ client }) => client.synced()))
   },
@@ -47,6 +47,7 @@ answer({
     ))
     return Number(process.hrtime.bigint() / 1_000_000n)
   },
+  states: () => devices.map(({ client }) => ({ ...client.status.current })),
   digests: () => devices.map(({ map }) => map.digest),
   close: () => Promise.all(devices.map(({ client }) => client.close()))
 })

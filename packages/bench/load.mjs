@@ -87,9 +87,10 @@ class Room {
     this.next = await contestant.makeWriter(this.name, each, values)
   }
 
-  prepare(count) {
-    this.frames = Array.from({ length: count }, () => this.next())
+  async prepare(count) {
+    this.frames = []
     this.at = 0
+    while (this.frames.length < count) this.frames.push(await this.next())
   }
 
   #read(frame, seen) {
@@ -177,7 +178,9 @@ answer({
     asleep ??= setInterval(() => sockets.forEach((socket) => socket.send(contestant.ping)), pingMillis)
     check(sockets.size >= count, "all are connected")
   },
-  prepare: (count) => rooms.forEach((room) => room.prepare(count)),
+  prepare: async (count) => {
+    for (const room of rooms) await room.prepare(count)
+  },
   /** What is prepared goes through all rooms at once. */
   drain: (ahead) => Promise.all(rooms.map((room) => room.drain(ahead))),
   /** As `drain`, one frame at a time in the first room: how long each took until it was acknowledged, in ms. */

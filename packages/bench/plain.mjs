@@ -92,9 +92,9 @@ const recording = (record) => {
     if (!recorded.has(form)) recorded.set(form, record(keys))
     const { frames, write } = await recorded.get(form)
     let at = 0
-    return () => {
+    return async () => {
       if (at === frames.length) {
-        write(range(at * each, each))
+        await write(range(at * each, each))
         check(frames.length === at + 1, "one transaction is one frame")
       }
       return frames[at++]
@@ -185,8 +185,11 @@ const tinybase = {
     await synchronizer.startAutoSave()
     // It has asked the others for what they have.
     recorder.frames.length = 0
-    const write = (numbers) =>
+    // What is written while it saves goes with the next.
+    const write = async (numbers) => {
       store.transaction(() => numbers.forEach((n) => store.setRow("t", keyOf(n % keys), recordOf(n))))
+      await new Promise((resolve) => setImmediate(resolve))
+    }
     return { frames: recorder.frames, write }
   }),
   read: (frame, each) => {

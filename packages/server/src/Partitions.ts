@@ -260,14 +260,14 @@ const make = Effect.gen(function*() {
   }
 
   /** Merges what was checked; answers what won. */
-  const mergeAll = ({ kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
+  const mergeAll = ({ access, kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
     const won: Array<Row> = []
     for (const row of rows) {
       if (!merge(map, kind, row)) continue
       changes.add(map, row.cell)
       won.push(row)
     }
-    const amended = rows.filter(({ isAmended }) => isAmended)
+    const amended = access === undefined ? [] : rows.filter(({ isAmended }) => isAmended)
     return { map, kind, rows: won, sequence: changes.sequence(map), amended }
   }
 
@@ -351,6 +351,7 @@ const make = Effect.gen(function*() {
     }),
     apply: (parts, atomic) => {
       if (atomic) return applyAll(parts)
+      if (parts.length === 1) return applyEach(parts[0]!)
       const applied = parts.map(applyEach)
       return {
         accepted: applied.flatMap(({ accepted }) => accepted),

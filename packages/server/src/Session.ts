@@ -26,6 +26,7 @@ import type { Answers, KeyedRecord } from "@topgun/core/MerkleSync"
 import { MerkleSync, packRoot } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
+import type { WriteConcern } from "@topgun/core/WriteConcern"
 import { type Access, everything } from "./Access.ts"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
@@ -60,6 +61,9 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
 
 /** Events of one tick that come to more bytes leave before the others: what the medium takes doesn't pile up. */
 const eventFrameBytes = 64 * 1024
+
+/** Operations that one `OpAck` gathers before it is made. What is not made yet isn't counted among what waits to be read. */
+const acknowledgedMax = 500
 
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
@@ -148,6 +152,9 @@ const make = Effect.gen(function*() {
     #outbox: Array<Uint8Array> = []
     #outboxBytes = 0
     #flushing = false
+    /** Operations that have reached a level, of which the client is told with what goes out next. */
+    #acknowledged: Array<number> = []
+    #acknowledgedLevel: WriteConcern = "APPLIED"
     #durable = -1
     /** Maps whose events are left out until the client opens them again, and whether it has been told to. */
     readonly #gaps = new Map<string, "untold" | "told">()
@@ -179,9 +186,25 @@ const make = Effect.gen(function*() {
 
     #put(message: Uint8Array): void {
       if (this.#closed) return
+      this.#putAcknowledged()
       this.#outbox.push(message)
       this.#outboxBytes += message.length
       this.#flushSoon()
+    }
+
+    readonly acknowledge = (level: WriteConcern, sequences: ReadonlyArray<number>): void => {
+      if (this.#closed) return
+      if (level !== this.#acknowledgedLevel || this.#acknowledged.length >= acknowledgedMax) this.#putAcknowledged()
+      this.#acknowledgedLevel = level
+      for (const sequence of sequences) this.#acknowledged.push(sequence)
+      this.#flushSoon()
+    }
+
+    #putAcknowledged(): void {
+      const sequences = this.#acknowledged
+      if (sequences.length === 0) return
+      this.#acknowledged = []
+      this.#put(Protocol.encode({ _tag: "OpAck", level: this.#acknowledgedLevel, replicas: 0, sequences }))
     }
 
     readonly durable = (sequence: number): void => {
@@ -207,6 +230,7 @@ const make = Effect.gen(function*() {
 
     #flush(): void {
       if (this.#connection.bufferedBytes() > outboundBytesMax) return this.#cut()
+      this.#putAcknowledged()
       if (this.#durable >= 0) {
         this.#outbox.push(Protocol.encode({ _tag: "Durable", sequence: this.#durable }))
         this.#durable = -1

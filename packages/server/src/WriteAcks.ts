@@ -27,6 +27,8 @@ import { Subscriptions } from "./Subscriptions.ts"
 /** The one who wrote a batch. */
 export interface Writer extends Subscriber {
   readonly send: (message: ServerMessage) => void
+  /** Tells of operations that have reached a level: those of several batches together, but before whatever else is sent. */
+  readonly acknowledge: (level: WriteConcern, sequences: ReadonlyArray<number>) => void
   /** Everything of this writer up to `sequence` is committed or refused. */
   readonly durable: (sequence: number) => void
   /** The database failed: nothing more is acknowledged, and the writer must send again what is open. */
@@ -57,8 +59,7 @@ export const layer: Layer.Layer<WriteAcks, never, Partitions | Persistence | Sub
     const subscriptions = yield* Subscriptions
     return WriteAcks.of({
       write: (batches, writer) => {
-        const sequences = batches.flatMap(({ ops }) => ops.map(([sequence]) => sequence))
-        const last = sequences.at(-1)
+        const last = batches.at(-1)?.ops.at(-1)?.[0]
         if (last === undefined) return
         const { atomic, concern } = batches[0]!
         const refusal = refusalOf(concern, persistence.durable)
@@ -71,13 +72,15 @@ export const layer: Layer.Layer<WriteAcks, never, Partitions | Persistence | Sub
           : {
             accepted: [],
             won: [],
-            rejected: sequences.map((sequence) => ({ sequence, cause: "WriteRejected", reason: refusal }))
+            rejected: batches.flatMap(({ ops }) =>
+              ops.map(([sequence]) => ({ sequence, cause: "WriteRejected", reason: refusal }))
+            )
           }
         for (const rejection of rejected) writer.send({ _tag: "OpReject", ...rejection })
         for (const batch of won) subscriptions.publish(batch, writer)
         const acknowledge = (level: WriteConcern) => {
           if (accepted.length === 0) return
-          writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
+          writer.acknowledge(level, accepted)
           won.forEach((batch, at) => {
             if (parts[at]!.access !== undefined) subscriptions.reveal(batch, batches[at]!.ops, writer)
           })

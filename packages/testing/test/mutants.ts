@@ -155,6 +155,22 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "of few records, written again and again, holds a few times what they need"
   },
   {
+    id: "FLOW-1",
+    breaks: "events for who doesn't read pile up until he is cut off",
+    ...server("Session", "load"),
+    find: "  const eventsBytesMax = outboundBytesMax / 4",
+    replace: "  const eventsBytesMax = outboundBytesMax * 4",
+    fails: "holds next to nothing for those who read, and little for one who doesn't"
+  },
+  {
+    id: "ACK-1",
+    breaks: "what is refused overtakes the acknowledgements of what came before it",
+    ...server("Session", "Session"),
+    find: "      this.#putAcknowledged()\n      this.#outbox.push(message)",
+    replace: "      this.#outbox.push(message)",
+    fails: "is acknowledged with those around it, but before whatever else is answered"
+  },
+  {
     id: "SYNC-1",
     breaks: "the digest leaves the row's content out",
     ...core("MerkleTree", "LwwMap"),
