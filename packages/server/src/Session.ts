@@ -186,7 +186,8 @@ const make = Effect.gen(function*() {
 
     #put(message: Uint8Array): void {
       if (this.#closed) return
-      this.#putAcknowledged()
+      // What was reached before is told before.
+      if (this.#acknowledged.length > 0) this.#putAcknowledged()
       this.#outbox.push(message)
       this.#outboxBytes += message.length
       this.#flushSoon()

@@ -68,7 +68,7 @@ describe("A server with hundreds of connections", () => {
       expect((yield* status).connections).toBe(crowd - 1)
       const before = new Set(sockets)
       const deaf = yield* reading("bulk")
-      const [deafEnd] = Array.from(sockets).filter((socket) => !before.has(socket))
+      const deafEnd = Array.from(sockets).find((socket) => !before.has(socket))
       deaf.socket.pause()
 
       let most = 0

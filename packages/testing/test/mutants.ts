@@ -166,8 +166,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "ACK-1",
     breaks: "what is refused overtakes the acknowledgements of what came before it",
     ...server("Session", "Session"),
-    find: "      this.#putAcknowledged()\n      this.#outbox.push(message)",
-    replace: "      this.#outbox.push(message)",
+    find: "      if (this.#acknowledged.length > 0) this.#putAcknowledged()",
+    replace: "",
     fails: "is acknowledged with those around it, but before whatever else is answered"
   },
   {
