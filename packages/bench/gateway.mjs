@@ -22,6 +22,7 @@ const whole = (number) => Math.round(number).toLocaleString("en")
 const micros = (number) => `${number.toFixed(1)} µs`
 const millis = (number) => `${number.toFixed(2)} ms`
 const least = Math.min
+const shareOf = ({ share = 1 }) => share
 const pause = (wait) => new Promise((resolve) => setTimeout(resolve, wait))
 
 /** What was measured, by its words and then by contestant. */
@@ -87,7 +88,7 @@ const writers = (scenario, what, goal, { each, frames, keys, window }) => (conte
     const rooms = Array.from({ length: connections }, (_, n) => [`${scenario}${n}`, 1])
     await load.call("open", { ...who, each, keys, rooms })
     const times = quick ? 2 : 7
-    const size = { ahead: window * each, frames: quick ? Math.ceil(frames / 3) : frames, times }
+    const size = { ahead: window * each, frames: Math.ceil(frames * shareOf(contestant) / (quick ? 3 : 1)), times }
     const measurements = await rounds(scenario, contestant, server, load, size)
     const operations = connections * size.frames * each
     report(what, goal, contestant, spread(measurements.map(({ cpu }) => cpu / operations), micros))
@@ -137,7 +138,7 @@ const fanout = (contestant) =>
   withLoad(contestant, async (server, load, who) => {
     const subscribers = 100
     await load.call("open", { ...who, each: 1, rooms: [["fanout", subscribers]] })
-    const frames = quick ? 1_000 : 3_000
+    const frames = Math.ceil((quick ? 1_000 : 3_000) * shareOf(contestant))
     const measurements = await rounds("fanout", contestant, server, load, {
       ahead: 200,
       frames,

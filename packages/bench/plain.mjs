@@ -1,6 +1,7 @@
 /**
  * The contestants of `gateway.mjs` as a load process sees them: frames made beforehand, and so much reading of what comes
- * as tells how much has come. What is measured is their servers, so nothing here keeps data.
+ * as tells how much has come. What is measured is their servers, so nothing here keeps data. `share` of the operations
+ * that others are measured with is what a slow one is.
  */
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import * as Protocol from "@topgun/core/Protocol"
@@ -174,6 +175,7 @@ class Recorder extends EventTarget {
 const CONTENT_DIFF = 3
 const tinybase = {
   name: "tinybase",
+  share: 0.1,
   start: contestants.find(({ name }) => name === "tinybase")?.start,
   address: (url, room) => `${url}/${room}`,
   // The first of a room makes the server ask it for its content, in vain, for as long as its timeout.
