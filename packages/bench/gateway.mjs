@@ -249,7 +249,7 @@ const paused = async () => {
     await served.call("open", { ...who, each: 1, rooms: [["served", 49]] })
     for (let i = 0; i < (quick ? 2 : 4); i++) {
       const bulk = startOther("load.mjs")
-      await bulk.call("open", { ...who, each: 10, bytes: 4_096, keys: 100, rooms: [["bulk", 1]] })
+      await bulk.call("open", { ...who, each: 10, bytes: 4_096, keys: 2, rooms: [["bulk", 1]] })
       const phase = async () => {
         await served.call("prepare", 200 * seconds)
         await bulk.call("prepare", 50 * seconds)
@@ -343,6 +343,8 @@ const restart = async () => {
     const { port } = server
     await server.stop()
     await all("write")
+    const sum = (figures) => figures.reduce((total, figure) => total + figure, 0)
+    const before = sum(await all("cpuMillis"))
     const converged = all("converged", records + size / rooms.length)
     const startedAt = Number(process.hrtime.bigint() / 1_000_000n)
     server = await start(port)
@@ -358,7 +360,13 @@ const restart = async () => {
       topgun,
       `${(took / 1_000).toFixed(1)} s (it was ready after ${(readyMillis / 1_000).toFixed(1)} s)`
     )
-    report("… server CPU of a device", "", topgun, millis(cost.cpuMicros / 1_000 / size))
+    const own = (sum(await all("cpuMillis")) - before) / size
+    report(
+      "… server CPU of a device, and its own",
+      "",
+      topgun,
+      `${millis(cost.cpuMicros / 1_000 / size)}, ${millis(own)}`
+    )
     await all("close")
   } finally {
     for (const crowd of crowds) await crowd.stop()

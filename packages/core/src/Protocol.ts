@@ -507,6 +507,7 @@ export const frame = (messages: ReadonlyArray<Uint8Array>): Uint8Array => {
 
 /** Messages, as {@link encode} has made them, as frames in their order: one, as long as they are few. */
 export const frames = (messages: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> => {
+  if (messages.length === 1) return messages
   const made: Array<Uint8Array> = []
   let from = 0
   let bytes = 0

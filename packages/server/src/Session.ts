@@ -113,6 +113,13 @@ const make = Effect.gen(function*() {
   const caughtUpBytes = outboundBytesMax / 8
 
   const open = new Set<Session>()
+  /** Sessions that have something to send at the end of the microtask. */
+  let due: Array<Session> = []
+  const flushDue = (): void => {
+    const flushed = due
+    due = []
+    for (const session of flushed) session.flushNow()
+  }
   /** The sessions of devices that were let in, by their node ids. */
   const sessionOf = new Map<string, Session>()
 
@@ -223,10 +230,13 @@ const make = Effect.gen(function*() {
     #flushSoon(): void {
       if (this.#flushing) return
       this.#flushing = true
-      queueMicrotask(() => {
-        this.#flushing = false
-        if (!this.#closed) this.#flush()
-      })
+      // One microtask for all: one for each of a map's followers costs as much as telling them.
+      if (due.push(this) === 1) queueMicrotask(flushDue)
+    }
+
+    flushNow(): void {
+      this.#flushing = false
+      if (!this.#closed) this.#flush()
     }
 
     #flush(): void {
