@@ -246,7 +246,7 @@ const paused = async () => {
   const who = { contestant: topgun.name, url: server.url }
   const costs = []
   try {
-    await served.call("open", { ...who, each: 1, rooms: [["served", 49]] })
+    await served.call("open", { ...who, each: 1, keys: 100, rooms: [["served", 49]] })
     for (let i = 0; i < (quick ? 2 : 4); i++) {
       const bulk = startOther("load.mjs")
       await bulk.call("open", { ...who, each: 10, bytes: 4_096, keys: 2, rooms: [["bulk", 1]] })
