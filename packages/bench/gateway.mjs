@@ -238,7 +238,7 @@ const idle = async () => {
   }
 }
 
-/** A reader of 2 MB a second stops reading, while 50 others have 200 writes a second. */
+/** A reader of 4 MB a second stops reading, soon with more behind it than kernels take, while 49 others have 200 writes a second. */
 const paused = async () => {
   const seconds = quick ? 3 : 6
   const server = await topgun.start({ gauged: true })
@@ -252,12 +252,12 @@ const paused = async () => {
       await bulk.call("open", { ...who, each: 10, bytes: 4_096, keys: 2, rooms: [["bulk", 1]] })
       const phase = async () => {
         await served.call("prepare", 200 * seconds)
-        await bulk.call("prepare", 50 * seconds)
+        await bulk.call("prepare", 100 * seconds)
         const { result: [span] } = await measured(
           "paused",
           topgun,
           server,
-          () => Promise.all([served.call("pace", 200), bulk.call("pace", 50)])
+          () => Promise.all([served.call("pace", 200), bulk.call("pace", 100)])
         )
         return { ...span, ...await server.gauge("collect") }
       }
@@ -271,7 +271,7 @@ const paused = async () => {
     }
     const figure = (field) => median(costs.map((cost) => cost[field]))
     report(
-      "a reader of 2 MB/s stops reading: what waits for it in the server's memory",
+      "a reader of 4 MB/s stops reading: what waits for it in the server's memory",
       "1 MiB",
       topgun,
       `${(figure("bytes") / 1024 / 1024).toFixed(2)} MiB`
