@@ -37,7 +37,7 @@ const topgun = {
   name: "TopGun",
   records: count,
   writes: 50_000,
-  start: () => startServer({ TOPGUN_STORAGE: "memory" }),
+  start: (options) => startServer({ TOPGUN_STORAGE: "memory" }, options),
   open: (url, room, { offline = false } = {}) => {
     const client = createClient({
       url,
@@ -77,11 +77,12 @@ const yWebsocket = {
   name: "yjs + y-websocket",
   records: count,
   writes: 50_000,
-  start: () =>
+  start: (options) =>
     startProgram(
       path.join(path.dirname(createRequire(import.meta.url).resolve("y-websocket/package.json")), "bin/server.cjs"),
       (port) => ({ PORT: String(port), HOST: "127.0.0.1" }),
-      "/"
+      "/",
+      options
     ),
   open: (url, room, { offline = false } = {}) => {
     const doc = new yjs.Doc()

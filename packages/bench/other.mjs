@@ -1,4 +1,5 @@
 /** The other client of `client.mjs`, in a process of its own: does what it is told, and tells when it saw what. */
+import { answer } from "./answering.mjs"
 import { contestants, wireBytes } from "./contestants.mjs"
 import { recordOf } from "./records.mjs"
 
@@ -66,11 +67,4 @@ const commands = {
   }
 }
 
-process.on("message", async ({ args, id, name }) => {
-  try {
-    process.send({ id, value: await commands[name](...args) })
-  } catch (fault) {
-    process.send({ id, fault: String(fault) })
-  }
-})
-process.on("disconnect", () => process.exit())
+answer(commands)

@@ -16,14 +16,16 @@ const freePort = () =>
 
 /**
  * Starts a server process, `program` with the environment that `environment` makes for a port; resolves when `probe` is
- * answered, with how long that took in ms.
+ * answered, with how long that took in ms. A gauged one can be asked what it has cost (`gauge.mjs`). The port is any that is
+ * free unless one is given.
  */
-export const startProgram = async (program, environment, probe) => {
-  const port = await freePort()
+export const startProgram = async (program, environment, probe, { gauged = false, port = 0 } = {}) => {
+  if (port === 0) port = await freePort()
   const startedAt = performance.now()
-  const child = spawn(process.execPath, [...process.execArgv, program], {
+  const gauge = gauged ? ["--expose-gc", "--import", path.join(import.meta.dirname, "gauge.mjs")] : []
+  const child = spawn(process.execPath, [...process.execArgv, ...gauge, program], {
     env: { ...process.env, ...environment(port) },
-    stdio: ["ignore", "ignore", "inherit"]
+    stdio: ["ignore", "ignore", "inherit", ...gauged ? ["ipc"] : []]
   })
   for (;;) {
     if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`)
@@ -32,6 +34,7 @@ export const startProgram = async (program, environment, probe) => {
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
   return {
+    port,
     url: `ws://127.0.0.1:${port}`,
     readyMillis: performance.now() - startedAt,
     residentMegabytes: () =>
@@ -41,6 +44,12 @@ export const startProgram = async (program, environment, probe) => {
       const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8").split(" ")
       return (Number(fields[13]) + Number(fields[14])) * 10
     },
+    /** What it has cost, by its own account; see `gauge.mjs` for the questions. */
+    gauge: (question = "read") =>
+      new Promise((resolve) => {
+        child.once("message", resolve)
+        child.send(question)
+      }),
     stop: (signal = "SIGTERM") =>
       new Promise((resolve) => {
         if (child.exitCode !== null) return resolve(undefined)
@@ -51,16 +60,20 @@ export const startProgram = async (program, environment, probe) => {
 }
 
 /** A TopGun server, with settings from `environment`. */
-export const startServer = (environment) =>
+export const startServer = (environment, options) =>
   startProgram(
     path.join(root, "packages/server/dist/main.js"),
     (port) => ({ TOPGUN_PORT: String(port), TOPGUN_LOG_LEVEL: "warning", ...environment }),
-    "/readyz"
+    "/readyz",
+    options
   )
 
-/** Another client in a process of its own (`other.mjs`). `call` asks it for something, `onSeen` hears what it sees. */
-export const startOther = () => {
-  const child = fork(path.join(import.meta.dirname, "other.mjs"), { serialization: "advanced" })
+/**
+ * Another process: a client (`other.mjs`), or many (`load.mjs`, `crowd.mjs`). `call` asks it for something, `onSeen` hears
+ * what it sees.
+ */
+export const startOther = (program = "other.mjs") => {
+  const child = fork(path.join(import.meta.dirname, program), { serialization: "advanced" })
   const calls = new Map()
   let next = 0
   let seen = () => {}

@@ -25,7 +25,7 @@ export const tinybase = {
   records: 10_000,
   writes: 5_000,
   acknowledges: false,
-  start: () => startProgram(import.meta.filename, (port) => ({ PORT: String(port) }), "/"),
+  start: (options) => startProgram(import.meta.filename, (port) => ({ PORT: String(port) }), "/", options),
   open: (url, room) => {
     const store = createMergeableStore()
     let synchronizer

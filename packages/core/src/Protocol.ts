@@ -92,6 +92,7 @@ import { isMapKind } from "./Cell.ts"
 import { MalformedMessage } from "./GridError.ts"
 import * as Rows from "./internal/rows.ts"
 import { scanFrame } from "./internal/scan.ts"
+import { smallBytes } from "./internal/smallBytes.ts"
 import { partitionCount } from "./Partition.ts"
 import { isNodeId } from "./Timestamp.ts"
 import { WriteConcern } from "./WriteConcern.ts"
@@ -449,7 +450,7 @@ const withRows = <A>(packed: Uint8Array, form: Rows.Form<A>, tuples: ReadonlyArr
   const head = packed.length - 1
   const length = form.bytes(tuples)
   const deflated = Rows.deflated(form, tuples, length)
-  const message = new Uint8Array(head + Rows.binBytes(deflated?.length ?? length))
+  const message = smallBytes(head + Rows.binBytes(deflated?.length ?? length))
   for (let i = 0; i < head; i++) message[i] = packed[i]!
   const at = Rows.writeBinHeader(deflated?.length ?? length, message, head)
   if (deflated === undefined) form.write(tuples, message, at)
@@ -461,8 +462,8 @@ const withRows = <A>(packed: Uint8Array, form: Rows.Form<A>, tuples: ReadonlyArr
 }
 
 /**
- * A message's bytes, of their own: they may be kept, shared and sent many times. Its keys are such as `Value.checkKey`
- * lets pass.
+ * A message's bytes: they may be kept, shared and sent many times, but their buffer may hold others too. Its keys are such
+ * as `Value.checkKey` lets pass.
  */
 export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
   switch (message._tag) {
@@ -485,7 +486,9 @@ export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
     }
     default: {
       const packed = packr.pack(message)
-      return new Uint8Array(packed.buffer, packed.byteOffset, packed.byteLength).slice()
+      const bytes = smallBytes(packed.length)
+      bytes.set(packed)
+      return bytes
     }
   }
 }
@@ -495,7 +498,7 @@ export const frame = (messages: ReadonlyArray<Uint8Array>): Uint8Array => {
   if (messages.length === 1) return messages[0]!
   let bytes = 0
   for (const message of messages) bytes += message.length
-  const joined = new Uint8Array(bytes)
+  const joined = smallBytes(bytes)
   let at = 0
   for (const message of messages) {
     joined.set(message, at)
@@ -506,6 +509,7 @@ export const frame = (messages: ReadonlyArray<Uint8Array>): Uint8Array => {
 
 /** Messages, as {@link encode} has made them, as frames in their order: one, as long as they are few. */
 export const frames = (messages: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> => {
+  if (messages.length === 1) return messages
   const made: Array<Uint8Array> = []
   let from = 0
   let bytes = 0

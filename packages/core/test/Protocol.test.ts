@@ -225,7 +225,8 @@ describe("Protocol", () => {
     const before = encoded.slice()
     Protocol.encode(second)
     assert.deepStrictEqual(encoded, before)
-    assert.strictEqual(encoded.byteLength, encoded.buffer.byteLength)
+    // A large one keeps no others from the collector, a small one few.
+    assert.isTrue(encoded.byteLength === encoded.buffer.byteLength || encoded.buffer.byteLength === 4096)
   })
 
   it("refuses unknown messages, and those of the other direction", () => {

@@ -18,6 +18,7 @@ import {
   ValueNotSupported
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
+import type { LwwMap } from "@topgun/core/LwwMap"
 import { compare as compareRecords, type LwwRecord } from "@topgun/core/LwwRecord"
 import { makeNodeId } from "@topgun/core/Hlc"
 import type { KeyedRecord, Source } from "@topgun/core/MerkleSync"
@@ -140,6 +141,8 @@ class Foreseen {
 
 interface MapSource extends Source {
   readonly kind: Cell.MapKind
+  /** Its cells by partition, as the partitions' stores have them: found without a look into a store for each record. */
+  readonly cells: Array<LwwMap | undefined>
 }
 
 /** Records that are sent as changes, at most: more than these are found by walking the tree. */
@@ -166,12 +169,16 @@ const make = Effect.gen(function*() {
   const stores: Array<Store | undefined> = Array.from({ length: partitionCount })
   const storeOf = (partition: number): Store => stores[partition] ??= crdtStore.open({ tree: forest })
 
-  const makeMap = (name: string, kind: Cell.MapKind): void => {
-    maps.set(name, {
+  const makeMap = (name: string, kind: Cell.MapKind): MapSource => {
+    const cells: MapSource["cells"] = Array.from({ length: partitionCount })
+    const map = {
       kind,
+      cells,
       tree: new MerkleForest(),
-      record: (cell, partition) => stores[partition]?.existing(name)?.cells.getConfirmed(cell)
-    })
+      record: (cell: string, partition: number) => cells[partition]?.getConfirmed(cell)
+    }
+    maps.set(name, map)
+    return map
   }
 
   const kindFault = (name: string, kind: Cell.MapKind): MapKindMismatch | undefined => {
@@ -236,8 +243,8 @@ const make = Effect.gen(function*() {
 
   /** Whether a record won. */
   const merge = (name: string, kind: Cell.MapKind, { cell, partition, record }: Row): boolean => {
-    if (!maps.has(name)) makeMap(name, kind)
-    const { cells } = storeOf(partition).map(name, kind)
+    const map = maps.get(name) ?? makeMap(name, kind)
+    const cells = map.cells[partition] ??= storeOf(partition).map(name, kind).cells
     const before = cells.recordCount
     const won = cells.merge(cell, record) !== undefined
     recordCount += cells.recordCount - before
@@ -267,14 +274,14 @@ const make = Effect.gen(function*() {
   }
 
   /** Merges what was checked; answers what won. */
-  const mergeAll = ({ kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
+  const mergeAll = ({ access, kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
     const won: Array<Row> = []
     for (const row of rows) {
       if (!merge(map, kind, row)) continue
       changes.add(map, row.cell)
       won.push(row)
     }
-    const amended = rows.filter(({ isAmended }) => isAmended)
+    const amended = access === undefined ? [] : rows.filter(({ isAmended }) => isAmended)
     return { map, kind, rows: won, sequence: changes.sequence(map), amended }
   }
 
@@ -360,6 +367,7 @@ const make = Effect.gen(function*() {
     }),
     apply: (parts, atomic) => {
       if (atomic) return applyAll(parts)
+      if (parts.length === 1) return applyEach(parts[0]!)
       const applied = parts.map(applyEach)
       return {
         accepted: applied.flatMap(({ accepted }) => accepted),
@@ -371,7 +379,7 @@ const make = Effect.gen(function*() {
     source: (map) => maps.get(map) ?? nothing,
     run,
     sequence: (map) => changes.sequence(map),
-    records: (map, partition) => stores[partition]?.existing(map)?.cells.records() ?? [],
+    records: (map, partition) => maps.get(map)?.cells[partition]?.records() ?? [],
     changedSince: (name, sequence) => {
       const cells = changes.since(name, sequence, changedRecordsMax)
       const map = maps.get(name)

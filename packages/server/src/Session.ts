@@ -26,6 +26,7 @@ import type { Answers, KeyedRecord } from "@topgun/core/MerkleSync"
 import { MerkleSync, packRoot } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
+import type { WriteConcern } from "@topgun/core/WriteConcern"
 import type { Access, Extent } from "./Access.ts"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
@@ -60,6 +61,9 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
    */
   readonly stop: Effect.Effect<void>
 }>() {}
+
+/** Operations that one `OpAck` gathers before it is made. What is not made yet isn't counted among what waits to be read. */
+const acknowledgedMax = 500
 
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
@@ -113,6 +117,13 @@ const make = Effect.gen(function*() {
   const caughtUpBytes = outboundBytesMax / 8
 
   const open = new Set<Session>()
+  /** Sessions that have something to send at the end of the microtask. */
+  let due: Array<Session> = []
+  const flushDue = (): void => {
+    const flushed = due
+    due = []
+    for (const session of flushed) session.flushNow()
+  }
   /** The sessions of devices that were let in, by their node ids. */
   const sessionOf = new Map<string, Session>()
 
@@ -155,6 +166,9 @@ const make = Effect.gen(function*() {
     #outbox: Array<Uint8Array> = []
     #outboxBytes = 0
     #flushing = false
+    /** Operations that have reached a level, of which the client is told with what goes out next. */
+    #acknowledged: Array<number> = []
+    #acknowledgedLevel: WriteConcern = "APPLIED"
     #durable = -1
     /** Maps whose events are left out until the client opens them again, and whether it has been told to. */
     readonly #gaps = new Map<string, "untold" | "told">()
@@ -187,9 +201,26 @@ const make = Effect.gen(function*() {
 
     #put(message: Uint8Array): void {
       if (this.#closed) return
+      // What was reached before is told before.
+      if (this.#acknowledged.length > 0) this.#putAcknowledged()
       this.#outbox.push(message)
       this.#outboxBytes += message.length
       this.#flushSoon()
+    }
+
+    readonly acknowledge = (level: WriteConcern, sequences: ReadonlyArray<number>): void => {
+      if (this.#closed) return
+      if (level !== this.#acknowledgedLevel || this.#acknowledged.length >= acknowledgedMax) this.#putAcknowledged()
+      this.#acknowledgedLevel = level
+      for (const sequence of sequences) this.#acknowledged.push(sequence)
+      this.#flushSoon()
+    }
+
+    #putAcknowledged(): void {
+      const sequences = this.#acknowledged
+      if (sequences.length === 0) return
+      this.#acknowledged = []
+      this.#put(Protocol.encode({ _tag: "OpAck", level: this.#acknowledgedLevel, replicas: 0, sequences }))
     }
 
     readonly durable = (sequence: number): void => {
@@ -207,10 +238,13 @@ const make = Effect.gen(function*() {
     #flushSoon(): void {
       if (this.#flushing) return
       this.#flushing = true
-      queueMicrotask(() => {
-        this.#flushing = false
-        if (!this.#closed) this.#flush()
-      })
+      // One microtask for all: one for each of a map's followers costs as much as telling them.
+      if (due.push(this) === 1) queueMicrotask(flushDue)
+    }
+
+    flushNow(): void {
+      this.#flushing = false
+      if (!this.#closed) this.#flush()
     }
 
     #flush(): void {
@@ -220,6 +254,7 @@ const make = Effect.gen(function*() {
 
     #sendOut(): void {
       if (this.#connection.bufferedBytes() > outboundBytesMax) return this.#cut()
+      this.#putAcknowledged()
       if (this.#durable >= 0) {
         this.#outbox.push(Protocol.encode({ _tag: "Durable", sequence: this.#durable }))
         this.#durable = -1

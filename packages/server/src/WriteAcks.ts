@@ -31,6 +31,8 @@ export interface Writer extends Subscriber {
   readonly send: (message: ServerMessage) => void
   /** Where the batch that it has handed in came from; asked once for each. */
   readonly takeOrigin: () => Origin
+  /** Tells of operations that have reached a level: those of several batches together, but before whatever else is sent. */
+  readonly acknowledge: (level: WriteConcern, sequences: ReadonlyArray<number>) => void
   /** Everything of this writer up to `sequence` is committed or refused. */
   readonly durable: (sequence: number) => void
   /** The database failed: nothing more is acknowledged, and the writer must send again what is open. */
@@ -68,8 +70,7 @@ export const layer: Layer.Layer<
     const traces = yield* Traces
     return WriteAcks.of({
       write: (batches, writer) => {
-        const sequences = batches.flatMap(({ ops }) => ops.map(([sequence]) => sequence))
-        const last = sequences.at(-1)
+        const last = batches.at(-1)?.ops.at(-1)?.[0]
         const origin = writer.takeOrigin()
         if (last === undefined) return
         const { atomic, concern, kind } = batches[0]!
@@ -84,13 +85,15 @@ export const layer: Layer.Layer<
           : {
             accepted: [],
             won: [],
-            rejected: sequences.map((sequence) => ({ sequence, cause: "WriteRejected", reason: refusal }))
+            rejected: batches.flatMap(({ ops }) =>
+              ops.map(([sequence]) => ({ sequence, cause: "WriteRejected", reason: refusal }))
+            )
           }
         metrics.applied(concern, accepted.length, rejected)
         trace?.applied({
           kind,
           concern,
-          operations: sequences.length,
+          operations: accepted.length + rejected.length,
           accepted: accepted.length,
           rejected: rejected.length
         })
@@ -98,7 +101,7 @@ export const layer: Layer.Layer<
         for (const batch of won) subscriptions.publish(batch, writer)
         const acknowledge = (level: Reached) => {
           if (accepted.length === 0) return trace?.ended()
-          writer.send({ _tag: "OpAck", level, replicas: 0, sequences: accepted })
+          writer.acknowledge(level, accepted)
           // What is shown to him may be less than when he wrote.
           won.forEach((batch, at) => subscriptions.reveal(batch, batches[at]!.ops, writer))
           metrics.acknowledged(level, Number(clock.unsafeCurrentTimeNanos() - origin.receivedNanos) / 1e9)

@@ -80,8 +80,8 @@ describe("A server with SQLite", () => {
         }
         // Older rows that come again.
         yield* client.send(batch("tags", "PERSISTED", 50, [["k", put("x", 1)]], { kind: "or" }))
-        yield* client.send(batch("hits", "PERSISTED", 51, [["hits", totals(4, 1, mine)]], { kind: "counter" }))
         yield* client.take("OpAck")
+        yield* client.send(batch("hits", "PERSISTED", 51, [["hits", totals(4, 1, mine)]], { kind: "counter" }))
         yield* client.take("OpAck")
         return { maps: (yield* statusOf).maps, records: yield* recordsIn }
       }).pipe(Effect.provide(server))

@@ -206,8 +206,8 @@ describe("A map", () => {
       // Few keys, many tags: most of a page is one key's.
       const entries = Array.from({ length: 400 }, (_, i) => [`key${i % 3}`, put({ i, text }, 1_000, i)] as const)
       yield* writer.send(batch("tags", "APPLIED", 0, entries.slice(0, 200), { kind: "or" }))
-      yield* writer.send(batch("tags", "APPLIED", 200, entries.slice(200), { kind: "or" }))
       yield* writer.take("OpAck")
+      yield* writer.send(batch("tags", "APPLIED", 200, entries.slice(200), { kind: "or" }))
       yield* writer.take("OpAck")
       const client = yield* inProcessReady
       const local = new OrMap({ now: () => 0 })

@@ -196,6 +196,20 @@ describe("Session", () => {
         expect(other.untaken("ServerEvent")).toBe(0)
       }).pipe(Effect.provide(layerMemory)))
 
+    it.effect("is acknowledged with those around it, but before whatever else is answered", () =>
+      Effect.gen(function*() {
+        const client = yield* inProcessReady
+        yield* client.send(
+          batch("todos", "APPLIED", 0, [["1", put("x")]]),
+          batch("todos", "APPLIED", 1, [["2", put("x")]]),
+          batch("todos", "APPLIED", 2, [["3", put("far", 9e12)]]),
+          batch("todos", "APPLIED", 3, [["4", put("x")]])
+        )
+        expect((yield* client.take("OpAck")).sequences).toEqual([0, 1])
+        expect((yield* client.take("OpReject")).sequence).toBe(2)
+        expect((yield* client.take("OpAck")).sequences).toEqual([3])
+      }).pipe(Effect.provide(layerMemory)))
+
     it.effect("that is older than what the server has is acknowledged and changes nothing", () =>
       Effect.gen(function*() {
         const client = yield* inProcessReady
@@ -269,8 +283,8 @@ describe("Session", () => {
         const text = "x".repeat(2_000)
         const entries = Array.from({ length: 400 }, (_, i) => [`key${i}`, put({ i, text }, 1_000, i)] as const)
         yield* writer.send(batch("todos", "APPLIED", 0, entries.slice(0, 200)))
-        yield* writer.send(batch("todos", "APPLIED", 200, entries.slice(200)))
         yield* writer.take("OpAck")
+        yield* writer.send(batch("todos", "APPLIED", 200, entries.slice(200)))
         yield* writer.take("OpAck")
 
         const client = yield* inProcessReady

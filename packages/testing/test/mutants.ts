@@ -139,6 +139,38 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "is what a naive model is after any writes, merges, confirmations and reverts"
   },
   {
+    id: "FLOW-3",
+    breaks: "the memory of records that are written again and again grows with the writes",
+    ...core("internal/RowSlabs", "LwwMap"),
+    find: "      const room = Math.min((slab?.bytes.length ?? 0) * 2, this.#alive * roomFactor)",
+    replace: "      const room = (slab?.bytes.length ?? 0) * 2",
+    fails: "of few records, written again and again, holds a few times what they need"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "rows that move count as two, and what a map may hold grows with the writes",
+    ...core("internal/RowSlabs", "LwwMap"),
+    find: "    this.#alive -= slab.alive",
+    replace: "    this.#alive -= 0",
+    fails: "of few records, written again and again, holds a few times what they need"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "events for who doesn't read pile up until he is cut off",
+    ...server("Session", "load"),
+    find: "  const eventsBytesMax = outboundBytesMax / 4",
+    replace: "  const eventsBytesMax = outboundBytesMax * 4",
+    fails: "holds next to nothing for those who read, and little for one who doesn't"
+  },
+  {
+    id: "ACK-1",
+    breaks: "what is refused overtakes the acknowledgements of what came before it",
+    ...server("Session", "Session"),
+    find: "      if (this.#acknowledged.length > 0) this.#putAcknowledged()",
+    replace: "",
+    fails: "is acknowledged with those around it, but before whatever else is answered"
+  },
+  {
     id: "SYNC-1",
     breaks: "the digest leaves the row's content out",
     ...core("MerkleTree", "LwwMap"),
@@ -2906,9 +2938,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "IN-2",
     breaks: "names that look alike are one",
     ...server("Partitions", "hostile/names"),
-    find: "    if (!maps.has(name)) makeMap(name, kind)",
-    replace:
-      "    if (!maps.has(name)) maps.set(name, maps.get(name.normalize(\"NFC\")) ?? (makeMap(name, kind), maps.get(name)!))",
+    find: "    const map = maps.get(name) ?? makeMap(name, kind)",
+    replace: "    const map = maps.get(name.normalize(\"NFC\")) ?? makeMap(name, kind)",
     fails: "of a map, a key or a field comes back as it was"
   },
   {

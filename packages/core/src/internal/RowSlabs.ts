@@ -6,7 +6,9 @@
  * them. Before its bytes a row has 8 more: the slot of the key that it belongs to, -1 once it is freed, and its length.
  *
  * Of every slab but the newest at least half is alive: when less is, what lives there moves to the newest one and the slab
- * is dropped. Moving costs no more than the dying before it, and all slabs together hold at most about twice what is alive.
+ * is dropped. Moving costs no more than the dying before it. A new slab has room for eight times what is alive, so that a map
+ * whose few records are written over and over stays small: all slabs together hold at most about ten times what is alive,
+ * and twice once that fills many slabs.
  */
 
 /** A row's place: the slab's number and, in its lowest 14 bits, the row's offset in words. Never 0. */
@@ -19,6 +21,8 @@ const HEADER_BYTES = 8
 /** 64 KiB: what an offset can reach. */
 const slabBytesMax = WORD_BYTES << OFFSET_BITS
 const slabBytesMin = 256
+/** How many times what is alive the newest slab has room for, at most: with 3 a write costs half as much again. */
+const roomFactor = 8
 /** Larger rows have a slab of their own. */
 const rowBytesMax = slabBytesMax / 8
 const slabsMax = 2 ** (32 - OFFSET_BITS)
@@ -47,6 +51,8 @@ export class RowSlabs {
   readonly #vacant: Array<number> = []
   readonly #onMove: (slot: number, from: Address, to: Address) => void
   #newest = 0
+  /** Bytes of rows that aren't freed, in all slabs. */
+  #alive = 0
 
   /** `onMove` hears of each row that moves; the slot is the one it was added with. */
   constructor(onMove: (slot: number, from: Address, to: Address) => void) {
@@ -79,7 +85,8 @@ export class RowSlabs {
       slab = this.#slabs[number]!
     } else if (slab === undefined || slab.used + space > slab.bytes.length) {
       // Slabs grow with the map, so that a small one doesn't take much.
-      number = this.#open(Math.min(slabBytesMax, Math.max(slabBytesMin, (slab?.bytes.length ?? 0) * 2, space)))
+      const room = Math.min((slab?.bytes.length ?? 0) * 2, this.#alive * roomFactor)
+      number = this.#open(Math.min(slabBytesMax, Math.max(slabBytesMin, room, space)))
       const full = this.#newest
       this.#newest = number
       this.#settle(full)
@@ -90,6 +97,7 @@ export class RowSlabs {
     slab.view.setInt32(at + 4, length)
     slab.used += space
     slab.alive += space
+    this.#alive += space
     return number << OFFSET_BITS | at / WORD_BYTES
   }
 
@@ -140,7 +148,9 @@ export class RowSlabs {
     const number = address >>> OFFSET_BITS
     const slab = this.#slabs[number]!
     const at = startOf(address) - HEADER_BYTES
-    slab.alive -= spaceOf(slab.view.getInt32(at + 4))
+    const space = spaceOf(slab.view.getInt32(at + 4))
+    slab.alive -= space
+    this.#alive -= space
     slab.view.setInt32(at, -1)
     return number
   }
@@ -158,6 +168,7 @@ export class RowSlabs {
       }
       at += spaceOf(length)
     }
+    this.#alive -= slab.alive
     this.#slabs[number] = undefined
     this.#vacant.push(number)
   }
