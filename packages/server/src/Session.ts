@@ -1,14 +1,10 @@
 /**
  * The server's side of one connection, by the specification at the head of `Protocol`. It knows nothing of sockets.
  *
- * Frames are decoded and carried out synchronously, in order, with no fiber for each; what goes out is gathered and leaves
- * once per microtask, in frames within the limit. A session holds a bounded amount of memory:
- *
- * - It doesn't carry out the next message while too much of what the client asked for hasn't left yet, or while too many
- *   writes wait for the database. It stops reading then, so that the client comes to a halt.
- * - Events can't be held back like that. While a client is behind, a map of which there is news is left out from there on; when
- *   the client has read what waits for it, it is told once to open the map again, which brings what was left out.
- * - A client that doesn't read within `drainMillisMax`, or lets more than `outboundBytesMax` pile up, is cut off with 1013.
+ * Frames are decoded and carried out synchronously, in order, with no fiber for each. The next message isn't carried out while too
+ * much of what the client asked for hasn't left yet (`Outbound`), while too many writes wait for the database, before its user's rate
+ * allows it (`Admission`), or when enough was done in this turn of the event loop (`Turns`). The session stops reading then, so
+ * that the client comes to a halt, and holds a bounded amount of memory.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -21,13 +17,11 @@ import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import * as GridError from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
-import { keyOf, type MapKind } from "@topgun/core/Cell"
-import type { Answers, KeyedRecord } from "@topgun/core/MerkleSync"
-import { MerkleSync, packRoot } from "@topgun/core/MerkleSync"
+import type { MerkleSync } from "@topgun/core/MerkleSync"
 import * as Protocol from "@topgun/core/Protocol"
 import type { ServerConnection } from "@topgun/core/Transport"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
-import type { Access, Extent } from "./Access.ts"
+import type { Access } from "./Access.ts"
 import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
 import { Admission, type Seat } from "./Admission.ts"
@@ -38,7 +32,10 @@ import { PermissionPolicy } from "./PermissionPolicy.ts"
 import { Persistence } from "./Persistence.ts"
 import { Phase } from "./Phase.ts"
 import { ServerConfig } from "./ServerConfig.ts"
-import { type Following, Subscriptions } from "./Subscriptions.ts"
+import * as Outbound from "./Outbound.ts"
+import * as Reading from "./Reading.ts"
+import type { Subscriptions } from "./Subscriptions.ts"
+import * as Turns from "./Turns.ts"
 import type { Origin } from "./Traces.ts"
 import { Metrics } from "./Metrics.ts"
 import { Views } from "./Views.ts"
@@ -62,68 +59,49 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
   readonly stop: Effect.Effect<void>
 }>() {}
 
-/** Operations that one `OpAck` gathers before it is made. What is not made yet isn't counted among what waits to be read. */
-const acknowledgedMax = 500
-
 /** A broken assumption of our own while serving a message (RFC 6455). */
 const internalError = 1011
 
 /** How often a token's time is looked at, in ms: the wall clock may be set, and a timer can't be set for months. */
 const expiryLookMillis = 60_000
 
-const tooManyMaps = new GridError.Overloaded({ what: "this connection has as many maps open as it may" })
 /**
  * When clients are to come back to a server that stops, in ms: not before it may be up again, and, the more there are, the more
  * spread out, so that they don't come all at once.
  */
 const comeBackMillis = { least: 500, spread: 500, spreadPerSession: 2, spreadMax: 120_000 } as const
 
-const tuplesOf = (kind: MapKind, records: ReadonlyArray<KeyedRecord>): ReadonlyArray<Protocol.RecordTuple> =>
-  records.map(([cell, record]) => [keyOf(kind, cell), record.row])
-
-/** What one session remembers of what it may do, at most: maps are named by the client. */
-const accessesMax = 1_000
+/** What a message takes, in the unit of `Turns`; what is sent in answer to it comes to that. */
+const workOf = (message: Protocol.ClientMessage): number =>
+  message._tag === "OpBatch" ? 3 + message.ops.length : message._tag === "SyncInit" ? 50 : 5
+/** Bytes of answers that take a unit of work. */
+const bytesPerWork = 512
 
 type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.AuthExpired
 
 const make = Effect.gen(function*() {
-  const { authGraceMillis, authMillisMax, drainMillisMax, outboundBytesMax, shutdownTimeout, subscriptionsMax } =
-    yield* ServerConfig
+  const { authGraceMillis, authMillisMax, drainMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
   const { verify } = yield* Authentication
   const admission = yield* Admission
   const calls = yield* Calls
   const clock = yield* Effect.clock
   const devices = yield* Devices
   const hlc = yield* Hlc
-  const merkleSync = yield* MerkleSync
   const metrics = yield* Metrics
   const partitions = yield* Partitions
   const persistence = yield* Persistence
   const phase = yield* Phase
   const policies = yield* PermissionPolicy
-  const subscriptions = yield* Subscriptions
   const views = yield* Views
   const visits = yield* Visits
   const writeAcks = yield* WriteAcks
   const run = yield* FiberSet.makeRuntime<never, void>()
 
-  /** What a client asked for may take this much of the room: more than events, which therefore never keep it from being read. */
-  const repliesBytesMax = outboundBytesMax / 2
-  /** A client that has more than this to read is behind: its maps' events are left out. */
-  const eventsBytesMax = outboundBytesMax / 4
-  /** Events of one tick that come to more leave before the others: what the medium takes doesn't pile up. */
-  const eventFrameBytes = outboundBytesMax / 16
-  /** It has caught up when so much is left. */
-  const caughtUpBytes = outboundBytesMax / 8
+  const reading = yield* Reading.shared
+  const outbound = Outbound.share({ drainMillisMax, outboundBytesMax })
+  const turns = Turns.make()
 
   const open = new Set<Session>()
-  /** Sessions that have something to send at the end of the microtask. */
-  let due: Array<Session> = []
-  const flushDue = (): void => {
-    const flushed = due
-    due = []
-    for (const session of flushed) session.flushNow()
-  }
   /** The sessions of devices that were let in, by their node ids. */
   const sessionOf = new Map<string, Session>()
 
@@ -146,39 +124,42 @@ const make = Effect.gen(function*() {
     /** What has come of an atomic batch so far. */
     #parts: ReadonlyArray<typeof Protocol.OpBatch.Type> = []
     #caller: Caller | undefined
-    /** What the session's user may do, by map, as far as it was asked for. */
-    readonly #accesses = new Map<string, Access>()
-    /** Maps that were refused: should they be granted one day, the client is told. */
-    readonly #denied = new Set<string>()
-    /** Maps that the client was told to open again. */
-    readonly #reopening = new Set<string>()
-    /** The questions by which maps are opened whose views aren't complete yet. */
-    readonly #opening = new Map<string, number>()
-    /** Lets go of the views that the session follows or waits for, by map. */
-    readonly #releases = new Map<string, () => void>()
-    // Messages that came and weren't carried out yet.
+    readonly #outbound: Outbound.Outbound
+    readonly #reading: Reading.Reading
+    /** What came and wasn't looked at yet. */
+    #frames: Array<{ readonly frame: Uint8Array; readonly receivedNanos: bigint }> = []
+    /** The messages of the frame that is being carried out, and which is next. */
     #inbox: ReadonlyArray<Protocol.ClientMessage> = []
     #inboxAt = 0
     #pumping = false
     #waiting = false
     #halted = false
-    // Messages that go out at the end of the microtask.
-    #outbox: Array<Uint8Array> = []
-    #outboxBytes = 0
-    #flushing = false
-    /** Operations that have reached a level, of which the client is told with what goes out next. */
-    #acknowledged: Array<number> = []
-    #acknowledgedLevel: WriteConcern = "APPLIED"
-    #durable = -1
-    /** Maps whose events are left out until the client opens them again, and whether it has been told to. */
-    readonly #gaps = new Map<string, "untold" | "told">()
-    #catchingUp = false
     readonly #timers = new Set<Fiber.RuntimeFiber<void>>()
 
     constructor(connection: ServerConnection, address: string | undefined) {
       this.#visit = visits.begin(connection, address)
       this.#connection = this.#visit.connection
       this.#seat = admission.enter(address)
+      this.#outbound = new Outbound.Outbound({
+        connection: this.#connection,
+        maySend: () => {
+          if (!this.#closed && this.#hasExpired()) this.#expired()
+          return !this.#closed
+        },
+        onStuck: () => this.#cut(),
+        onGap: () => metrics.slowReader("resynced"),
+        after: (millis, goOn) => this.#after(millis, goOn)
+      }, outbound)
+      this.#reading = new Reading.Reading({
+        subscriber: this,
+        send: this.send,
+        refuse: (id, fault) => this.#refuse(id, fault),
+        outOfPlace: (reason) => this.#outOfPlace(reason),
+        guard: (serve) => this.#guard(serve),
+        closeGap: (map) => this.#outbound.closeGap(map),
+        principal: () => this.#principal,
+        nodeId: () => this.#nodeId
+      }, reading)
       this.#watch = run(this.#watching)
     }
 
@@ -188,45 +169,23 @@ const make = Effect.gen(function*() {
 
     // --- Outbound ---
 
-    readonly send = (message: Protocol.ServerMessage): void => this.#put(Protocol.encode(message))
-
-    readonly push = (event: Uint8Array, map: string): void => {
-      if (this.#closed || this.#gaps.has(map)) return
-      // Only what the medium doesn't take at once counts: one batch of others may be larger than the room.
-      if (this.#outboxBytes > eventFrameBytes) this.#flush()
-      if (this.#connection.bufferedBytes() <= eventsBytesMax) return this.#put(event)
-      this.#gaps.set(map, "untold")
-      this.#flushSoon()
+    readonly send = (message: Protocol.ServerMessage): void => {
+      if (this.#closed) return
+      const encoded = Protocol.encode(message)
+      turns.spend(encoded.length / bytesPerWork)
+      this.#outbound.put(encoded)
     }
 
-    #put(message: Uint8Array): void {
-      if (this.#closed) return
-      // What was reached before is told before.
-      if (this.#acknowledged.length > 0) this.#putAcknowledged()
-      this.#outbox.push(message)
-      this.#outboxBytes += message.length
-      this.#flushSoon()
+    readonly push = (event: Uint8Array, map: string): void => {
+      if (!this.#closed) this.#outbound.push(event, map)
     }
 
     readonly acknowledge = (level: WriteConcern, sequences: ReadonlyArray<number>): void => {
-      if (this.#closed) return
-      if (level !== this.#acknowledgedLevel || this.#acknowledged.length >= acknowledgedMax) this.#putAcknowledged()
-      this.#acknowledgedLevel = level
-      for (const sequence of sequences) this.#acknowledged.push(sequence)
-      this.#flushSoon()
-    }
-
-    #putAcknowledged(): void {
-      const sequences = this.#acknowledged
-      if (sequences.length === 0) return
-      this.#acknowledged = []
-      this.#put(Protocol.encode({ _tag: "OpAck", level: this.#acknowledgedLevel, replicas: 0, sequences }))
+      if (!this.#closed) this.#outbound.acknowledge(level, sequences)
     }
 
     readonly durable = (sequence: number): void => {
-      if (this.#closed) return
-      this.#durable = sequence
-      this.#flushSoon()
+      if (!this.#closed) this.#outbound.durable(sequence)
     }
 
     readonly unsaved = (failure: GridError.StorageUnavailable | GridError.ShuttingDown): void =>
@@ -235,80 +194,22 @@ const make = Effect.gen(function*() {
         failure._tag === "ShuttingDown" ? Protocol.closeCodes.goingAway : Protocol.closeCodes.overloaded
       )
 
-    #flushSoon(): void {
-      if (this.#flushing) return
-      this.#flushing = true
-      // One microtask for all: one for each of a map's followers costs as much as telling them.
-      if (due.push(this) === 1) queueMicrotask(flushDue)
-    }
-
-    flushNow(): void {
-      this.#flushing = false
-      if (!this.#closed) this.#flush()
-    }
-
-    #flush(): void {
-      if (this.#hasExpired()) return this.#expired()
-      this.#sendOut()
-    }
-
-    #sendOut(): void {
-      if (this.#connection.bufferedBytes() > outboundBytesMax) return this.#cut()
-      this.#putAcknowledged()
-      if (this.#durable >= 0) {
-        this.#outbox.push(Protocol.encode({ _tag: "Durable", sequence: this.#durable }))
-        this.#durable = -1
-      }
-      const messages = this.#outbox
-      this.#outbox = []
-      this.#outboxBytes = 0
-      for (const frame of Protocol.frames(messages)) this.#connection.send(frame)
-      this.#catchUp()
-    }
-
-    /** As soon as the client has read what waits for it, it is told of its gaps: as many as there is room for at a time. */
-    #catchUp(): void {
-      if (this.#catchingUp || !this.#hasUntold()) return
-      this.#catchingUp = true
-      this.#whenRead(caughtUpBytes, () => {
-        this.#catchingUp = false
-        for (const [map, state] of this.#gaps) {
-          if (this.#outboxBytes > eventFrameBytes) break
-          if (state === "told") continue
-          this.#gaps.set(map, "told")
-          this.send({ _tag: "SyncAgain", map })
-        }
-      })
-    }
-
-    #hasUntold(): boolean {
-      for (const state of this.#gaps.values()) if (state === "untold") return true
-      return false
-    }
-
-    /** Goes on when at most so much waits for the client, which is cut off if that takes too long. */
-    #whenRead(bytesMax: number, goOn: () => void): void {
-      const spent = this.#after(drainMillisMax, () => this.#cut())
-      this.#connection.whenDrained(bytesMax, () => {
-        this.#timers.delete(spent)
-        spent.unsafeInterruptAsFork(FiberId.none)
-        if (!this.#closed) goOn()
-      })
-    }
-
     /** Ends with the session. */
-    #after(millis: number, goOn: () => void): Fiber.RuntimeFiber<void> {
+    #after(millis: number, goOn: () => void): () => void {
       const timer = run(Effect.map(Effect.sleep(millis), () => {
         this.#timers.delete(timer)
         goOn()
       }))
       this.#timers.add(timer)
-      return timer
+      return () => {
+        this.#timers.delete(timer)
+        timer.unsafeInterruptAsFork(FiberId.none)
+      }
     }
 
     /** Bytes on their way to the client. */
     bufferedBytes(): number {
-      return this.#outboxBytes + this.#connection.bufferedBytes()
+      return this.#outbound.bytes
     }
 
     /** The client doesn't read: no use in sending it a `Fault`. */
@@ -321,38 +222,44 @@ const make = Effect.gen(function*() {
 
     #receive(frame: Uint8Array): void {
       if (this.#closed) return
-      this.#receivedNanos = clock.unsafeCurrentTimeNanos()
       this.#lastHeard = clock.unsafeCurrentTimeMillis()
       const limit = this.#authenticated ? Protocol.frameBytesMax : Protocol.frameBytesBeforeAuthMax
       if (frame.length > limit) {
         const fault = new GridError.RecordTooLarge({ what: "message", bytes: frame.length, limit })
         return this.#fail(fault, Protocol.closeCodes.tooLarge)
       }
-      this.#guard(() => {
-        const messages = Protocol.decodeFromClient(frame)
-        this.#inbox = this.#inboxAt < this.#inbox.length
-          ? [...this.#inbox.slice(this.#inboxAt), ...messages]
-          : messages
-        this.#inboxAt = 0
-      })
+      this.#frames.push({ frame, receivedNanos: clock.unsafeCurrentTimeNanos() })
       this.#pump()
     }
 
-    /** Carries out the messages that came, as far as there is room for their answers. */
+    /** Carries out the messages that came, as far as it is their turn and there is room for their answers. */
     #pump(): void {
-      if (this.#pumping) return
+      if (this.#pumping || this.#waiting) return
       if (this.#hasExpired()) return this.#expired()
       this.#pumping = true
-      while (!this.#closed && !this.#halted && this.#inboxAt < this.#inbox.length) {
-        const message = this.#inbox[this.#inboxAt]!
-        if (this.#mustWait(message)) break
-        this.#inboxAt++
-        this.#guard(() => this.#handle(message))
+      while (!this.#closed && !this.#waiting && (this.#inboxAt < this.#inbox.length || this.#frames.length > 0)) {
+        if (turns.isOver()) this.#wait(() => turns.wait(() => this.#resume()))
+        else if (this.#inboxAt === this.#inbox.length) this.#unpack()
+        else {
+          const message = this.#inbox[this.#inboxAt]!
+          if (this.#mustWait(message)) break
+          this.#inboxAt++
+          turns.spend(workOf(message))
+          this.#guard(() => this.#handle(message))
+        }
       }
       this.#pumping = false
-      if (this.#closed || this.#waiting || this.#inboxAt < this.#inbox.length) return
+    }
+
+    /** Takes the next frame's messages in. */
+    #unpack(): void {
+      const { frame, receivedNanos } = this.#frames.shift()!
+      this.#receivedNanos = receivedNanos
       this.#inbox = []
       this.#inboxAt = 0
+      this.#guard(() => {
+        this.#inbox = Protocol.decodeFromClient(frame)
+      })
     }
 
     #mustWait(message: Protocol.ClientMessage): boolean {
@@ -365,15 +272,8 @@ const make = Effect.gen(function*() {
         this.#wait(() => this.#after(millis, () => this.#resume()))
         return true
       }
-      if (this.#outboxBytes + this.#connection.bufferedBytes() <= repliesBytesMax) return false
-      this.#wait(() =>
-        // What the medium takes at once is gone after the flush; only a slow reader is waited for.
-        queueMicrotask(() =>
-          queueMicrotask(() => {
-            if (!this.#closed) this.#whenRead(repliesBytesMax, () => this.#resume())
-          })
-        )
-      )
+      if (this.#outbound.hasRoom) return false
+      this.#wait(() => this.#outbound.whenRoom(() => this.#resume()))
       return true
     }
 
@@ -422,30 +322,17 @@ const make = Effect.gen(function*() {
         case "AuthKept":
           return devices.kept(this.#nodeId, message.secret)
         case "SyncInit":
-          // What it is told now has everything, and what comes after that is told again.
-          this.#gaps.delete(message.map)
-          return this.#openMap(message)
+          return this.#reading.open(message)
         case "SyncBuckets":
-          return this.#answer(
-            message,
-            (answers) =>
-              this.send({
-                _tag: "SyncBucketsAck",
-                id: message.id,
-                buckets: answers.buckets(message.nodes, message.lane)
-              })
-          )
+          return this.#reading.answer(message, (answers) => ({
+            _tag: "SyncBucketsAck",
+            id: message.id,
+            buckets: answers.buckets(message.nodes, message.lane)
+          }))
         case "SyncFetch":
-          return this.#answer(
-            message,
-            (answers, kind) =>
-              this.#sendPage(message.id, kind, answers.fetch(message.wants, message.after ?? undefined))
-          )
+          return this.#reading.answer(message, (answers) => answers.fetch(message.wants, message.after ?? undefined))
         case "SyncPull":
-          return this.#answer(
-            message,
-            (answers, kind) => this.#sendPage(message.id, kind, answers.pull(message.node, message.after ?? undefined))
-          )
+          return this.#reading.answer(message, (answers) => answers.pull(message.node, message.after ?? undefined))
         case "Call":
           this.#caller ??= calls.open((payload) => this.send({ _tag: "Reply", payload }), () => this.#principal)
           return this.#caller.receive(message.payload)
@@ -510,13 +397,12 @@ const make = Effect.gen(function*() {
           this.#visit.renewed("AuthUserChanged")
           return this.#refuse(id, new GridError.AuthUserChanged({ expected, actual }))
         }
-        const before = new Map(this.#asked().map((map) => [map, this.#accessTo(map).viewKey]))
+        const renewed = this.#reading.beforeRenewal()
         this.#principal = verified.principal
         this.#watchExpiry()
-        this.#accesses.clear()
         this.#visit.renewed("accepted")
         this.send({ _tag: "AuthRenewAck", id, expiresAt: this.#principal?.expiresAt ?? null })
-        this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)
+        renewed()
       })
     }
 
@@ -581,154 +467,21 @@ const make = Effect.gen(function*() {
     /** The end: what was to be sent isn't any more, and what has come isn't looked at. */
     #expired(): void {
       if (this.#closed) return
-      this.#outbox = []
-      this.#outboxBytes = 0
-      this.#durable = -1
+      this.#outbound.clear()
       const fault = new GridError.AuthExpired({ reason: "the token has expired, and no other came" })
       this.#fail(fault, Protocol.closeCodes.authFailed)
     }
 
-    // --- What may be read ---
-
-    #accessTo(map: string): Access {
-      let access = this.#accesses.get(map)
-      if (access !== undefined) return access
-      if (this.#accesses.size >= accessesMax) this.#accesses.clear()
-      access = policies.current().access(this.#principal, map)
-      this.#accesses.set(map, access)
-      return access
-    }
+    // --- Writes ---
 
     readonly accessTo = (map: string): Access | undefined => {
-      const access = this.#accessTo(map)
+      const access = this.#reading.access(map)
       return access.isWriter && access.reads === "everything" ? undefined : access
     }
 
     /** Another policy is in force. */
     judgeAnew(): void {
-      this.#accesses.clear()
-      this.#reopen((map) => {
-        const now = this.#accessTo(map).reads
-        return now === "part" || now !== this.#opened(map)
-      })
-    }
-
-    /** What may be read of a map by what the client was told when it opened it. */
-    #opened(map: string): Extent {
-      return this.#releases.has(map)
-        ? "part"
-        : subscriptions.follows(map, this) === undefined
-        ? "nothing"
-        : "everything"
-    }
-
-    /** The maps that the client wants to follow, be it in vain. */
-    #asked(): ReadonlyArray<string> {
-      return Array.from(new Set([...subscriptions.followed(this), ...this.#releases.keys(), ...this.#denied]))
-    }
-
-    /** Of maps of which something else may be read now nothing more is told, until the client opens them again. */
-    #reopen(isDue: (map: string) => boolean): void {
-      for (const map of this.#asked()) {
-        if (!isDue(map)) continue
-        this.#denied.delete(map)
-        // First, as it says why what is asked meanwhile is refused.
-        this.send({ _tag: "SyncAgain", map })
-        this.#letGo(map)
-        this.#reopening.add(map)
-      }
-    }
-
-    #openMap(message: typeof Protocol.SyncInit.Type): void {
-      const { id, kind, map } = message
-      this.#reopening.delete(map)
-      const access = this.#accessTo(map)
-      if (access.reads === "nothing" || (access.reads === "part" && kind !== "lww")) {
-        if (this.#denied.size < subscriptionsMax) this.#denied.add(map)
-        return this.#refuse(id, new GridError.PermissionDenied({ what: `read map "${map}"` }))
-      }
-      const fault = partitions.kindFault(map, kind)
-      if (fault !== undefined) return this.#refuse(id, fault)
-      this.#letGo(map)
-      this.#denied.delete(map)
-      if (access.reads === "everything") return this.#follow(message, { kind })
-      if (this.#releases.size >= subscriptionsMax) return this.#refuse(id, tooManyMaps)
-      this.#opening.set(map, id)
-      const release = views.open(map, access, (view) => {
-        this.#opening.delete(map)
-        this.#follow(message, { kind, view })
-      })
-      this.#releases.set(map, release)
-    }
-
-    #follow({ cursor, id, kind, map, root }: typeof Protocol.SyncInit.Type, following: Following): void {
-      if (!subscriptions.follow(map, following, this)) return this.#refuse(id, tooManyMaps)
-      const { view } = following
-      const source = view ?? partitions.source(map)
-      const partitionRoots = merkleSync.answers(source).root(root)
-      const changed = partitionRoots === undefined
-        ? []
-        : view === undefined
-        ? this.#changedSince(cursor, map, kind)
-        : undefined
-      this.send({
-        _tag: "SyncRoot",
-        id,
-        root: packRoot(source.tree),
-        partial: view !== undefined || !this.#accessTo(map).isWriter,
-        sequence: view === undefined ? partitions.sequence(map) : 0,
-        partitions: changed === undefined ? partitionRoots ?? null : null,
-        records: tuplesOf(kind, changed ?? [])
-      })
-    }
-
-    #letGo(map: string): void {
-      this.#gaps.delete(map)
-      const id = this.#opening.get(map)
-      if (id !== undefined) this.#refuse(id, new GridError.MapReopened({ map }))
-      this.#opening.delete(map)
-      subscriptions.unfollow(map, this)
-      this.#releases.get(map)?.()
-      this.#releases.delete(map)
-    }
-
-    /** What the device lacks by its cursor: not what it has written itself. */
-    #changedSince(
-      cursor: (typeof Protocol.SyncInit.Type)["cursor"],
-      map: string,
-      kind: MapKind
-    ): ReadonlyArray<KeyedRecord> | undefined {
-      if (cursor?.[0] !== partitions.run) return undefined
-      // Whoever removes an addition does it under the stamp of who added it.
-      return partitions.changedSince(map, cursor[1])?.filter(([, record]) =>
-        record.nodeId !== this.#nodeId || (kind === "or" && record.isTombstone)
-      )
-    }
-
-    /** Answers a step of a map's tree walk. */
-    #answer(
-      { id, map }: { readonly id: number; readonly map: string },
-      respond: (answers: Answers, kind: MapKind) => void
-    ): void {
-      const following = subscriptions.follows(map, this)
-      if (following === undefined) {
-        // It was told to open the map again, and may not have heard of it yet.
-        if (this.#reopening.has(map)) return this.#refuse(id, new GridError.MapReopened({ map }))
-        return this.#outOfPlace("a map is opened by SyncInit before it's walked")
-      }
-      const { kind, view } = following
-      const fault = partitions.kindFault(map, kind)
-      if (fault !== undefined) return this.#refuse(id, fault)
-      respond(merkleSync.answers(view ?? partitions.source(map)), kind)
-    }
-
-    #sendPage(id: number, kind: MapKind, page: ReturnType<Answers["fetch"]>): void {
-      this.send({
-        _tag: "SyncLeaf",
-        id,
-        records: tuplesOf(kind, page.records),
-        after: page.after ?? null
-      })
+      this.#reading.judgeAnew()
     }
 
     #write(batch: typeof Protocol.OpBatch.Type): void {
@@ -797,7 +550,7 @@ const make = Effect.gen(function*() {
       if (this.#closed) return
       this.#visit.failed(fault._tag)
       this.send({ _tag: "Fault", id: null, cause: fault._tag, reason: fault.reason ?? fault.message })
-      this.#sendOut()
+      this.#outbound.send()
       this.#close(code, fault._tag)
     }
 
@@ -810,12 +563,12 @@ const make = Effect.gen(function*() {
     #end(): void {
       if (this.#closed) return
       this.#closed = true
-      this.#outbox = []
+      this.#outbound.clear()
+      this.#frames = []
       this.#inbox = []
       open.delete(this)
       if (sessionOf.get(this.#nodeId) === this) sessionOf.delete(this.#nodeId)
-      subscriptions.leave(this)
-      for (const release of this.#releases.values()) release()
+      this.#reading.end()
       this.#caller?.close()
       this.#seat.leave()
       for (const fiber of [this.#watch, this.#verifying, this.#expiring, ...this.#timers]) {
@@ -837,7 +590,7 @@ const make = Effect.gen(function*() {
 
     leave(): void {
       if (this.#closed) return
-      this.#flush()
+      this.#outbound.flush()
       this.#close(Protocol.closeCodes.goingAway, "server going away")
     }
   }

@@ -157,16 +157,16 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "FLOW-1",
     breaks: "events for who doesn't read pile up until he is cut off",
-    ...server("Session", "load"),
-    find: "  const eventsBytesMax = outboundBytesMax / 4",
-    replace: "  const eventsBytesMax = outboundBytesMax * 4",
+    ...server("Outbound", "load"),
+    find: "    eventsBytesMax: outboundBytesMax / 4,",
+    replace: "    eventsBytesMax: outboundBytesMax * 4,",
     fails: "holds next to nothing for those who read, and little for one who doesn't"
   },
   {
     id: "ACK-1",
     breaks: "what is refused overtakes the acknowledgements of what came before it",
-    ...server("Session", "Session"),
-    find: "      if (this.#acknowledged.length > 0) this.#putAcknowledged()",
+    ...server("Outbound", "Session"),
+    find: "    if (this.#acknowledged.length > 0) this.#putAcknowledged()",
     replace: "",
     fails: "is acknowledged with those around it, but before whatever else is answered"
   },
@@ -1053,7 +1053,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "SYNC-2",
     breaks: "tags are answered under their cells",
-    ...server("Session", "Partitions"),
+    ...server("Reading", "Partitions"),
     find: "  records.map(([cell, record]) => [keyOf(kind, cell), record.row])",
     replace: "  records.map(([cell, record]) => [kind === undefined ? \"\" : cell, record.row])",
     fails: "of tags is reconciled with a replica both ways, in pages"
@@ -1173,56 +1173,56 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "FLOW-1",
     breaks: "a client that is behind is sent events all the same",
-    ...server("Session", "Session"),
-    find: "      if (this.#connection.bufferedBytes() <= eventsBytesMax) return this.#put(event)",
-    replace: "      return this.#put(event)",
+    ...server("Outbound", "Session"),
+    find: "    if (this.#host.connection.bufferedBytes() <= this.#shared.eventsBytesMax) return this.put(event)",
+    replace: "    return this.put(event)",
     fails: "costs no more than its room, however many maps and bytes others write"
   },
   {
     id: "FLOW-1",
     breaks: "events go on after a gap, whose cursor hides what was left out",
-    ...server("Session", "Session"),
-    find: "      if (this.#closed || this.#gaps.has(map)) return",
-    replace: "      if (this.#closed || this.#gaps.get(map) === \"untold\") return",
+    ...server("Outbound", "Session"),
+    find: "    if (this.#gaps.has(map)) return",
+    replace: "    if (this.#gaps.get(map) === \"untold\") return",
     fails: "is spared events while it is behind, and is told once to open each map again of which there were any"
   },
   {
     id: "FLOW-1",
     breaks: "a client is told of a gap that it has closed",
-    ...server("Session", "Session"),
-    find: "          this.#gaps.delete(message.map)",
-    replace: "          this.#gaps.has(message.map)",
+    ...server("Reading", "Session"),
+    find: "    this.#reader.closeGap(map)",
+    replace: "",
     fails: "that opens a map again by itself isn't told to"
   },
   {
     id: "FLOW-1",
     breaks: "a client is told of all its gaps at once",
-    ...server("Session", "Session"),
-    find: "          if (this.#outboxBytes > eventFrameBytes) break",
-    replace: "          if (this.#outboxBytes < 0) break",
+    ...server("Outbound", "Session"),
+    find: "        if (this.#bytes > this.#shared.eventFrameBytes) break",
+    replace: "        if (this.#bytes < 0) break",
     fails: "costs no more than its room, however many maps and bytes others write"
   },
   {
     id: "FLOW-1",
     breaks: "a client that doesn't read keeps what waits for it for ever",
-    ...server("Session", "Session"),
-    find: "      const spent = this.#after(drainMillisMax, () => this.#cut())",
-    replace: "      const spent = this.#after(drainMillisMax, () => {})",
+    ...server("Outbound", "Session"),
+    find: "    const callOff = this.#host.after(this.#shared.drainMillisMax, this.#host.onStuck)",
+    replace: "    const callOff = this.#host.after(this.#shared.drainMillisMax, () => {})",
     fails: "is cut off with 1013 when it doesn't read in time, events or answers, and not a moment before"
   },
   {
     id: "FLOW-1",
     breaks: "acknowledgements wait for a client to read its events",
-    ...server("Session", "Session"),
-    find: "  const repliesBytesMax = outboundBytesMax / 2",
-    replace: "  const repliesBytesMax = outboundBytesMax / 4",
+    ...server("Outbound", "Session"),
+    find: "    repliesBytesMax: outboundBytesMax / 2,",
+    replace: "    repliesBytesMax: outboundBytesMax / 4,",
     fails: "gets acknowledgements and pongs while its events are left out"
   },
   {
     id: "FLOW-1",
     breaks: "a socket that isn't read holds whatever is sent",
     ...server("Gateway", "Gateway"),
-    find: "    bufferedBytes: () => socket.bufferedAmount,",
+    find: "    bufferedBytes: () => raw.writableLength,",
     replace: "    bufferedBytes: () => 0,",
     fails: "cuts off a reader that stops reading, and serves the others meanwhile"
   },
@@ -1503,9 +1503,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "SYNC-3",
     breaks: "a device gets back what it has written itself",
-    ...server("Session", "Changes"),
-    find: "        record.nodeId !== this.#nodeId || (kind === \"or\" && record.isTombstone)",
-    replace: "        record.nodeId !== \"\" || (kind === \"or\" && record.isTombstone)",
+    ...server("Reading", "Changes"),
+    find: "      record.nodeId !== this.#reader.nodeId() || (kind === \"or\" && record.isTombstone)",
+    replace: "      record !== undefined || kind === \"or\"",
     fails: "gets what has changed since, and not what it has written itself"
   },
   {
@@ -1519,9 +1519,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "SYNC-4",
     breaks: "numbers of another run of the server count as its own",
-    ...server("Session", "Changes"),
-    find: "      if (cursor?.[0] !== partitions.run) return undefined",
-    replace: "      if (cursor === null) return undefined",
+    ...server("Reading", "Changes"),
+    find: "    if (cursor?.[0] !== this.#shared.partitions.run) return undefined",
+    replace: "    if (cursor === null) return undefined",
     fails: "gets what has changed since, and not what it has written itself"
   },
   {
@@ -2301,9 +2301,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "PERM-1",
     breaks: "the walk of a partial map is that of the whole",
-    ...server("Session", "Permissions"),
-    find: "      const source = view ?? partitions.source(map)",
-    replace: "      const source = partitions.source(map)",
+    ...server("Reading", "Permissions"),
+    find: "    const source = view ?? this.#shared.partitions.source(map)",
+    replace: "    const source = this.#shared.partitions.source(map)",
     fails: "changes no byte that he is sent"
   },
   {
@@ -2382,16 +2382,16 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "PERM-3",
     breaks: "who may read no longer is told on",
-    ...server("Session", "Permissions"),
-    find: "        this.#letGo(map)",
-    replace: "        ",
+    ...server("Reading", "Permissions"),
+    find: "      if (!isDue(map)) continue",
+    replace: "      if (!isDue(map) || map.length > 0) continue",
     fails: "by another policy stops what is told at once"
   },
   {
     id: "PERM-3",
     breaks: "a new token leaves what may be read as it was",
-    ...server("Session", "Permissions"),
-    find: "        this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)",
+    ...server("Reading", "Permissions"),
+    find: "      this.#reopen((map) => before.get(map) !== this.access(map).viewKey)",
     replace: "",
     fails: "by a new token of other roles"
   },
@@ -2831,32 +2831,32 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "AUTH-2",
     breaks: "what comes after the end is processed where no timer has told of it",
     ...server("Session", "expiry"),
-    find: "      if (this.#pumping) return",
-    replace: "      if (this.#pumping || this.#closed) return; else if (this.#inboxAt < 0)",
+    find: "      if (this.#pumping || this.#waiting) return",
+    replace: "      if (this.#pumping || this.#waiting) return; else if (this.#inboxAt < 0)",
     fails: "what comes from its user"
   },
   {
     id: "AUTH-2",
     breaks: "what goes out after the end is sent where no timer has told of it",
     ...server("Session", "expiry"),
-    find: "    #flush(): void {",
-    replace: "    #flush(): void { if (!this.#closed) return this.#sendOut()",
+    find: "          if (!this.#closed && this.#hasExpired()) this.#expired()",
+    replace: "",
     fails: "what goes to its user"
   },
   {
     id: "AUTH-2",
     breaks: "a renewal has every map opened again",
-    ...server("Session", "expiry"),
-    find: "        this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)",
-    replace: "        this.#reopen((map) => before.has(map))",
+    ...server("Reading", "expiry"),
+    find: "      this.#reopen((map) => before.get(map) !== this.access(map).viewKey)",
+    replace: "      this.#reopen((map) => before.has(map))",
     fails: "leaves subscriptions as they are: no gap, nothing twice"
   },
   {
     id: "AUTH-2",
     breaks: "a renewal leaves what the token before granted",
-    ...server("Session", "expiry"),
-    find: "        this.#reopen((map) => before.get(map) !== this.#accessTo(map).viewKey)",
-    replace: "        this.#reopen(() => false)",
+    ...server("Reading", "expiry"),
+    find: "      this.#reopen((map) => before.get(map) !== this.access(map).viewKey)",
+    replace: "      this.#reopen(() => false)",
     fails: "that grants less takes away what it doesn't grant"
   },
   {
@@ -2911,9 +2911,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "IN-1",
     breaks: "a map that was never opened can be walked",
-    ...server("Session", "hostile/protocol"),
-    find: "        return this.#outOfPlace(\"a map is opened by SyncInit before it's walked\")",
-    replace: "        return respond(merkleSync.answers(partitions.source(map)), \"lww\")",
+    ...server("Reading", "hostile/protocol"),
+    find: "      return this.#reader.outOfPlace(\"a map is opened by SyncInit before it's walked\")",
+    replace: "      return this.#reader.refuse(id, new GridError.MapReopened({ map }))",
     fails: "a part of another map than the one that is open"
   },
   {
@@ -3043,9 +3043,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "PERM-3",
     breaks: "what may be read is compared with what the new policy says of it",
-    ...server("Session", "Permissions"),
-    find: "        return now === \"part\" || now !== this.#opened(map)",
-    replace: "        return now === \"part\"",
+    ...server("Reading", "Permissions"),
+    find: "      return now === \"part\" || now !== this.#opened(map)",
+    replace: "      return now === \"part\"",
     fails: "is noticed by whoever has asked for so many maps"
   },
   {
@@ -3055,5 +3055,21 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "          won.forEach((batch, at) => subscriptions.reveal(",
     replace: "          won.forEach((batch, at) => parts[at]!.access !== undefined && subscriptions.reveal(",
     fails: "between a write and its acknowledgement is heeded"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "who has much to say is heard to the end",
+    ...server("Session", "Turns"),
+    find: "        if (turns.isOver()) this.#wait(() => turns.wait(() => this.#resume()))",
+    replace: "        if (turns === undefined) this.#wait(() => turns.wait(() => this.#resume()))",
+    fails: "makes no other wait for more than a turn, however much it sends at once"
+  },
+  {
+    id: "FLOW-1",
+    breaks: "who has waited longest for his turn comes last",
+    ...server("Turns", "Turns"),
+    find: "    waiting = [...line.slice(at), ...waiting]",
+    replace: "    waiting = [...waiting, ...line.slice(at)]",
+    fails: "go on in the order in which they came"
   }
 ]
