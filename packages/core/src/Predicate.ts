@@ -66,6 +66,7 @@ import {
 import {
   type Comparison,
   listMax,
+  namesOf,
   type Node,
   nodeOf,
   type Operand,
@@ -171,6 +172,12 @@ export const referencesOf = (predicate: Predicate): ReadonlyArray<string> =>
         .filter(isReference).map(({ principal }) => principal)
     )
   )
+
+/** What a value has at a path; `undefined` where it has nothing there. @throws QueryInvalid */
+export const getter = (path: string): (value: unknown) => unknown => {
+  const names = namesOf(path, "$")
+  return (value) => fieldAt(value, names)
+}
 
 /**
  * The fields that have to be equal to something wherever the predicate is true, as {@link path} writes them, and to what: an

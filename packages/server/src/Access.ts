@@ -21,12 +21,29 @@ import { RecordTooLarge } from "@topgun/core/GridError"
 import * as Timestamp from "@topgun/core/Timestamp"
 import * as Value from "@topgun/core/Value"
 
+/** A field that has to be equal to something. */
+export interface Tie {
+  readonly path: string
+  /** What it has to be equal to, as {@link tieOf} writes it. */
+  readonly to: string
+}
+
+/** A value in a form that those it is equal to have too, and no others; `undefined` for what isn't a text, a number or a boolean. */
+export const tieOf = (value: unknown): string | undefined =>
+  typeof value === "string"
+    ? `"${value}`
+    : typeof value === "number" || typeof value === "boolean"
+    ? String(value)
+    : undefined
+
 /** What one rule grants on records. */
 export interface Grant {
   /** Which rule of the policy it is. */
   readonly rule: number
   /** Whether it is about a record of this value; without one it is about all. */
   readonly holds?: (value: unknown) => boolean
+  /** What has to be so, among others, where it holds. */
+  readonly tie?: Tie
   /** Fields that may be read, or written; without them all. */
   readonly fields?: ReadonlySet<string>
 }
@@ -152,6 +169,12 @@ export class Access {
     this.viewKey = this.reads === "part"
       ? JSON.stringify([grants.read.map(({ rule }) => rule), grants.readBy])
       : this.reads
+  }
+
+  /** What is shown has one of these fields equal to what they are tied to; `undefined` where there may be more. */
+  get ties(): ReadonlyArray<Tie> | undefined {
+    const ties = this.#grants.read.flatMap(({ tie }) => tie ?? [])
+    return ties.length === this.#grants.read.length ? ties : undefined
   }
 
   /** Whether there is anything in a map of this kind that may be written. */

@@ -130,6 +130,20 @@ const isNamed = (pattern: string, references: Predicate.References, map: string)
   return true
 }
 
+/** A field that a condition ties to one value. */
+const tieOf = (where: Predicate.Predicate, references: Predicate.References): Access.Tie | undefined => {
+  for (const { operand, path } of Predicate.equalities(where)) {
+    const value = "literal" in operand
+      ? operand.literal
+      : Object.hasOwn(references, operand.principal)
+      ? references[operand.principal]
+      : undefined
+    const to = Access.tieOf(value)
+    if (to !== undefined) return { path, to }
+  }
+  return undefined
+}
+
 const hasRole = (roles: ReadonlyArray<string>, principal: Principal | undefined): boolean =>
   roles.includes("anyone") ||
   (principal !== undefined && (roles.includes("user") || (principal.roles ?? []).some((role) => roles.includes(role))))
@@ -145,8 +159,10 @@ export const compile = ({ blocked = [], rules, status = [] }: Policy): Rulebook 
     references: Predicate.References
   ): Access.Grant => {
     const holds = where === undefined ? undefined : Predicate.compile(where, references)
+    const tie = where === undefined ? undefined : tieOf(where, references)
     return {
       rule,
+      ...(tie === undefined ? {} : { tie }),
       ...(holds === undefined ? {} : { holds: (value) => holds(value) === true }),
       ...(fields === undefined ? {} : { fields: new Set(fields) })
     }

@@ -51,7 +51,7 @@ export interface Shared {
 }
 
 /** The parts of a server that sessions read by. */
-export const shared: Effect.Effect<
+export const share: Effect.Effect<
   Shared,
   never,
   MerkleSync | Partitions | ServerConfig | Subscriptions | Views

@@ -97,7 +97,7 @@ const make = Effect.gen(function*() {
   const writeAcks = yield* WriteAcks
   const run = yield* FiberSet.makeRuntime<never, void>()
 
-  const reading = yield* Reading.shared
+  const reading = yield* Reading.share
   const outbound = Outbound.share({ drainMillisMax, outboundBytesMax })
   const turns = Turns.make()
 

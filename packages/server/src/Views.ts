@@ -3,6 +3,9 @@
  * something be read, in the form in which it may be read. So who is shown a view synchronises with it as with any map, and no byte
  * of what it leaves out has a part in its tree, its events or its answers.
  *
+ * A record is put only before the views that can show it: those that have shown it, and those of whom a field of it is what they
+ * are tied to, as by `owner` to their user's id. So a write costs the same however many users there are.
+ *
  * All whose rules and attributes come to the same share a view, and what it sends is encoded once. A view is made by one pass over
  * the map, partition after partition; who comes meanwhile joins the pass where it is, and is done when it has come round. A
  * thousand devices that come back after a restart so cost one pass over the map, and not a thousand.
@@ -11,11 +14,12 @@ import { LwwMap } from "@topgun/core/LwwMap"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import type { KeyedRecord, Source } from "@topgun/core/MerkleSync"
 import { partitionCount } from "@topgun/core/Partition"
+import * as Predicate from "@topgun/core/Predicate"
 import * as Value from "@topgun/core/Value"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { Access } from "./Access.ts"
+import { type Access, type Tie, tieOf } from "./Access.ts"
 import { Partitions, type Won } from "./Partitions.ts"
 
 /** A partial map, for as long as somebody follows it and some time after. */
@@ -63,6 +67,7 @@ class PartialMap implements View {
     this.map = map
     this.key = access.viewKey
     this.#access = access
+    this.ties = access.ties
     this.#first = first
     this.#cells = new LwwMap({ now })
   }
@@ -72,6 +77,14 @@ class PartialMap implements View {
   }
 
   readonly record = (key: string): LwwRecord | undefined => this.#cells.getConfirmed(key)
+
+  /** What ties all that it shows. */
+  readonly ties: ReadonlyArray<Tie> | undefined;
+
+  /** The keys of what it shows. */
+  *keys(): IterableIterator<string> {
+    for (const [key] of this.#cells.records()) yield key
+  }
 
   get isComplete(): boolean {
     return this.#seen === partitionCount
@@ -106,15 +119,75 @@ const isAlike = (a: LwwRecord, b: LwwRecord | undefined): boolean =>
 
 const valueOf = (record: LwwRecord): unknown => record.isTombstone ? undefined : Value.decodeTrusted(record.valueBytes)
 
+/** Views by what a field has to be equal to. */
+interface TiedViews {
+  readonly field: (value: unknown) => unknown
+  readonly views: Map<string, Set<PartialMap>>
+}
+
 /** The views of one map, and the pass that makes them. */
 class ViewsOfMap {
   readonly views = new Map<string, PartialMap>()
   /** The partition that the pass looks at next. */
   at = 0
   isPassing = false
+  /** Views that may show any record. */
+  readonly #untied = new Set<PartialMap>()
+  /** The others, by the path of the field. */
+  readonly #tied = new Map<string, TiedViews>()
+  /** Which of the others show a record. */
+  readonly #holders = new Map<string, Set<PartialMap>>()
 
   get incomplete(): ReadonlyArray<PartialMap> {
     return Array.from(this.views.values()).filter(({ isComplete }) => !isComplete)
+  }
+
+  add(view: PartialMap): void {
+    this.views.set(view.key, view)
+    if (view.ties === undefined) return void this.#untied.add(view)
+    for (const { path, to } of view.ties) {
+      const tied = this.#tied.get(path) ?? { field: Predicate.getter(path), views: new Map<string, Set<PartialMap>>() }
+      this.#tied.set(path, tied)
+      tied.views.set(to, (tied.views.get(to) ?? new Set()).add(view))
+    }
+  }
+
+  drop(view: PartialMap): void {
+    this.views.delete(view.key)
+    if (view.ties === undefined) return void this.#untied.delete(view)
+    for (const { path, to } of view.ties) {
+      const views = this.#tied.get(path)?.views
+      views?.get(to)?.delete(view)
+      if (views?.get(to)?.size === 0) views.delete(to)
+      if (views?.size === 0) this.#tied.delete(path)
+    }
+    for (const key of view.keys()) this.#letGo(key, view)
+  }
+
+  /** The views that show a record, or that can show one of this value. */
+  concerned(key: string, value: unknown): Iterable<PartialMap> {
+    if (this.#tied.size === 0) return this.#untied
+    const views = new Set([...this.#untied, ...this.#holders.get(key) ?? []])
+    for (const { field, views: tied } of this.#tied.values()) {
+      const to = tieOf(field(value))
+      if (to !== undefined) { for (const view of tied.get(to) ?? []) views.add(view) }
+    }
+    return views
+  }
+
+  /** Puts a record before a view. Answers what is shown of it, where that has changed. */
+  put(view: PartialMap, key: string, record: LwwRecord, value: unknown): LwwRecord | "withdrawn" | undefined {
+    const change = view.put(key, record, value)
+    if (change === undefined || view.ties === undefined) return change
+    if (change === "withdrawn") this.#letGo(key, view)
+    else this.#holders.set(key, (this.#holders.get(key) ?? new Set()).add(view))
+    return change
+  }
+
+  #letGo(key: string, view: PartialMap): void {
+    const holders = this.#holders.get(key)
+    holders?.delete(view)
+    if (holders?.size === 0) this.#holders.delete(key)
   }
 }
 
@@ -138,7 +211,7 @@ export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
       idle.delete(view)
       const ofMap = maps.get(view.map)
       if (ofMap?.views.get(view.key) !== view) return
-      ofMap.views.delete(view.key)
+      ofMap.drop(view)
       if (ofMap.views.size === 0) maps.delete(view.map)
     }
 
@@ -156,8 +229,12 @@ export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
         }
         for (const [key, record] of partitions.records(map, ofMap.at)) {
           const value = valueOf(record)
-          for (const view of open) view.put(key, record, value)
-          looked += open.length
+          looked++
+          for (const view of ofMap.concerned(key, value)) {
+            if (view.isComplete) continue
+            ofMap.put(view, key, record, value)
+            looked++
+          }
         }
         ofMap.at = (ofMap.at + 1) % partitionCount
         for (const view of open) view.sawPartition()
@@ -176,7 +253,7 @@ export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
         let ofMap = maps.get(map)
         if (ofMap === undefined) maps.set(map, ofMap = new ViewsOfMap())
         let view = ofMap.views.get(access.viewKey)
-        if (view === undefined) ofMap.views.set(access.viewKey, view = new PartialMap(map, access, ofMap.at, now))
+        if (view === undefined) ofMap.add(view = new PartialMap(map, access, ofMap.at, now))
         const opened = view
         opened.followers++
         idle.delete(opened)
@@ -205,19 +282,23 @@ export const layer: Layer.Layer<Views, never, Partitions> = Layer.scoped(
         const ofMap = maps.get(map)
         // Of a map that had no kind yet a view may have been asked for, though it was to be one of sets or a counter.
         if (ofMap === undefined || rows.length === 0 || kind !== "lww") return changes
-        const values = rows.map(({ record }) => valueOf(record))
-        for (const view of ofMap.views.values()) {
-          // A batch may change a record more than once: the last time counts.
-          const changed = new Map<string, LwwRecord | "withdrawn">()
-          rows.forEach(({ cell, partition, record }, at) => {
-            if (!view.hasSeen(partition)) return
-            const change = view.put(cell, record, values[at])
-            if (change !== undefined) changed.set(cell, change)
-          })
-          if (!view.isComplete || view.followers === 0 || changed.size === 0) continue
+        /** A batch may change a record more than once: the last time counts. */
+        const changed = new Map<PartialMap, Map<string, LwwRecord | "withdrawn">>()
+        for (const { cell, partition, record } of rows) {
+          const value = valueOf(record)
+          for (const view of ofMap.concerned(cell, value)) {
+            if (!view.hasSeen(partition)) continue
+            const change = ofMap.put(view, cell, record, value)
+            if (change === undefined || !view.isComplete || view.followers === 0) continue
+            const ofView = changed.get(view)
+            if (ofView === undefined) changed.set(view, new Map([[cell, change]]))
+            else ofView.set(cell, change)
+          }
+        }
+        for (const [view, ofView] of changed) {
           const records: Array<KeyedRecord> = []
           const withdrawn: Array<string> = []
-          for (const [cell, change] of changed) {
+          for (const [cell, change] of ofView) {
             if (change === "withdrawn") withdrawn.push(cell)
             else records.push([cell, change])
           }

@@ -1,5 +1,5 @@
 /** What users of a policy get to see on the wire. Tokens say who it is and which roles he has: `alice`, `bob editor,admin`. */
-import { describe, expect, it } from "@effect/vitest"
+import { describe, expect, it, vi } from "@effect/vitest"
 import type { MapKind } from "@topgun/core/Cell"
 import { GridRpcs } from "@topgun/core/GridRpcs"
 import { partitionOf } from "@topgun/core/Partition"
@@ -7,6 +7,7 @@ import * as Protocol from "@topgun/core/Protocol"
 import { makePair } from "@topgun/core/Transport"
 import * as Value from "@topgun/core/Value"
 import * as LwwRecord from "@topgun/core/LwwRecord"
+import { Access } from "@topgun/server/Access"
 import * as Authentication from "@topgun/server/Authentication"
 import * as PermissionPolicy from "@topgun/server/PermissionPolicy"
 import * as TopGunServer from "@topgun/server/TopGunServer"
@@ -161,6 +162,23 @@ describe("Of a map that may be read in part", () => {
       yield* settled
       expect(clients.map(({ untaken }) => untaken("ServerEvent"))).toEqual([1, 1, 0])
       expect(clients[0].frames.at(-1)).toBe(clients[1].frames.at(-1))
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("a write is looked at for those whom it may concern, however many users there are", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      for (let i = 0; i < 200; i++) yield* open(yield* enter(`user${i}`), "notes")
+      const mine = yield* enter("user7")
+      yield* open(mine, "notes")
+      const looks = vi.spyOn(Access.prototype, "show")
+      yield* write(admin, "notes", "1", { owner: "user7" })
+      yield* write(admin, "notes", "1", { owner: "user8" })
+      yield* write(admin, "notes", "2", { other: "user8" })
+      yield* settled
+      expect(looks.mock.calls.length).toBe(3)
+      looks.mockRestore()
+      expect(yield* eventOf(mine)).toEqual([["1", { owner: "user7" }]])
+      expect((yield* mine.take("Withdraw")).keys).toEqual(["1"])
     }).pipe(Effect.provide(layer)))
 
   it.effect("a large one is shown when it's complete, with what was written meanwhile, to all who asked", () =>

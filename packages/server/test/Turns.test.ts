@@ -56,8 +56,8 @@ describe("A client", () => {
       // And all of it is done in the end, in its order.
       yield* busy.send(openMap("m"))
       yield* busy.take("SyncRoot")
-      let sequences: ReadonlyArray<number> = []
-      while (busy.untaken("OpAck") > 0) sequences = [...sequences, ...(yield* busy.take("OpAck")).sequences]
+      const sequences: Array<number> = []
+      while (busy.untaken("OpAck") > 0) sequences.push(...(yield* busy.take("OpAck")).sequences)
       expect(sequences).toEqual(Array.from({ length: messages * 100 }, (_, i) => i))
     }).pipe(Effect.provide(TopGunServer.layerInProcess())))
 })

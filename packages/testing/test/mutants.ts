@@ -2988,8 +2988,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "PERM-3",
     breaks: "a record that goes from a view and comes back in one batch is told to be gone",
     ...server("Views", "permissions.model"),
-    find: "            if (change !== undefined) changed.set(cell, change)",
-    replace: "            if (change !== undefined && changed.get(cell) !== \"withdrawn\") changed.set(cell, change)",
+    find: "            else ofView.set(cell, change)",
+    replace: "            else if (!ofView.has(cell)) ofView.set(cell, change)",
     fails: "of a small map"
   },
   {
@@ -3071,5 +3071,21 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    waiting = [...line.slice(at), ...waiting]",
     replace: "    waiting = [...waiting, ...line.slice(at)]",
     fails: "go on in the order in which they came"
+  },
+  {
+    id: "PERM-3",
+    breaks: "who has shown a record isn't told that it is another's now",
+    ...server("Views", "Permissions"),
+    find: "...this.#holders.get(key) ?? []",
+    replace: "...[] as Array<PartialMap>",
+    fails: "a write is looked at for those whom it may concern"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "each write is put before every user's view",
+    ...server("Access", "Permissions"),
+    find: "    return ties.length === this.#grants.read.length ? ties : undefined",
+    replace: "    return ties.length < 0 ? ties : undefined",
+    fails: "a write is looked at for those whom it may concern"
   }
 ]

@@ -53,7 +53,7 @@ export const pathOf = (names: ReadonlyArray<string>): string => {
   return connectives.includes(text) ? `\\${text}` : text
 }
 
-const namesOf = (text: string, at: string): ReadonlyArray<string> => {
+export const namesOf = (text: string, at: string): ReadonlyArray<string> => {
   if (text.length > pathLengthMax) throw invalid(at, `a path has at most ${pathLengthMax} characters`)
   const names = [""]
   for (let i = 0; i < text.length; i++) {
