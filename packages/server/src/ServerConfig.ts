@@ -1,4 +1,4 @@
-/** What an operator may set, in one place: defaults, limits and what they cost, and how they are read from the environment. */
+/** The server's `Settings`: how they are read from the environment, and what is wrong with them. */
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type * as ConfigProvider from "effect/ConfigProvider"
@@ -10,240 +10,19 @@ import * as HashSet from "effect/HashSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
-import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { ConfigInvalid } from "@topgun/core/GridError"
 import { nearest } from "@topgun/core/Spelling"
 import * as Jwt from "./Jwt.ts"
 import { isLoopback } from "./Loopback.ts"
 import * as SettingFile from "./SettingFile.ts"
+import { defaults, type Settings } from "./Settings.ts"
 import * as Tls from "./Tls.ts"
 
-/** The server's settings, all of them known. */
-export interface Settings {
-  /** The port for HTTP and WebSocket; 0 lets the system choose. @default 8080 */
-  readonly port: number
-  /** The address to listen at. Others than loopback are open to the network. @default "127.0.0.1" */
-  readonly host: string
-  /**
-   * The file of a TLS certificate in PEM, with its issuers' after it: the port speaks HTTPS and secure WebSockets (`wss`) then, and
-   * nothing else. It is looked at every 10 s, and a renewed one is taken over without a restart. @default undefined, with `tlsKey`
-   */
-  readonly tlsCert: string | undefined
-  /** The file of the certificate's private key in PEM, without a passphrase. @default undefined, with `tlsCert` */
-  readonly tlsKey: string | undefined
-  /** Where the database lies. One server at a time. @default ".topgun" */
-  readonly dataDir: string
-  /** `memory` keeps nothing across a restart, and refuses PERSISTED writes. @default "sqlite" */
-  readonly storage: "sqlite" | "memory"
-  /**
-   * Who may connect without a token: with `loopback` anyone, for as long as `host` is a loopback address (the server
-   * doesn't start otherwise); with `none` anyone from anywhere, because nobody is asked; with `token` nobody, and the server
-   * doesn't start without an `Authentication` that verifies tokens. One that there is asks everybody, whatever is set here; and
-   * with a key among these settings it is `token`, and can't be `none`.
-   * @default "loopback"
-   */
-  readonly auth: "loopback" | "none" | "token"
-  /** The secret of tokens signed by HS256: at least 32 bytes that nobody can guess. @default none */
-  readonly jwtSecret: Redacted.Redacted<string> | undefined
-  /** The key of tokens signed by RS256 or ES256, as PEM or the JSON of a JWK. @default none */
-  readonly jwtPublicKey: string | undefined
-  /** Where the issuer of tokens publishes its keys: https, or http on this machine. @default none */
-  readonly jwksUrl: string | undefined
-  /** What a token's `iss` must be, to the letter. @default any */
-  readonly jwtIssuer: string | undefined
-  /** What a token's `aud` must be or contain, to the letter. @default none: tokens that are for somebody are refused */
-  readonly jwtAudience: string | undefined
-  /** Fewer algorithms than go with the key. @default all that do */
-  readonly jwtAlgorithms: ReadonlyArray<Jwt.Algorithm> | undefined
-  /** The claim that is the user's id. @default "sub" */
-  readonly jwtUserClaim: string | undefined
-  /** The claim with the user's roles, an array of texts. @default "roles" */
-  readonly jwtRolesClaim: string | undefined
-  /** Claims that are carried over as the user's attributes. @default none */
-  readonly jwtAttributes: ReadonlyArray<string> | undefined
-  /** How far the issuer's clock may be ahead, up to a minute; nothing is added to a token's life. @default 5 seconds */
-  readonly jwtTolerance: Duration.DurationInput | undefined
-  /**
-   * A file that says who may do what: see `PermissionPolicy`. It is looked at every second, and a changed one is in force at once.
-   * Where tokens are asked for and nothing says so, the server doesn't start. @default undefined
-   */
-  readonly policyFile: string | undefined
-  /**
-   * Origins of web pages, other than the server's own, whose scripts may connect, as in `https://app.example.com`; `*`
-   * for all. Programs that send no origin may always. @default none
-   */
-  readonly allowedOrigins: ReadonlyArray<string>
-  /**
-   * WebSocket connections at a time; one more is answered 503. An idle one costs some 30 kB. Higher values need file
-   * descriptors (`ulimit -n`). @default 10000
-   */
-  readonly connectionsMax: number
-  /**
-   * How many reverse proxies stand in front of the server, one behind the other, each of which adds to `X-Forwarded-For`: a
-   * client's address is the one that the first of them saw. With fewer than there are all clients have the address of a proxy,
-   * and share its limits; with more, each chooses its own. With 0 the header isn't looked at. @default 0
-   */
-  readonly proxies: number
-  /**
-   * Connections of one address at a time, of which an IPv6 network of 64 bits is one; one more is answered 429. Lower values keep
-   * one machine from taking all that there are; too low ones shut out offices that share an address. @default 1000
-   */
-  readonly connectionsPerAddressMax: number
-  /**
-   * Connections of one user at a time; one more is closed with 1013. Each device of a user has one, whatever its tabs. Lower
-   * values keep a user from taking all that there are. @default 100
-   */
-  readonly connectionsPerUserMax: number
-  /**
-   * Connections that haven't said yet who they are, in all; one more is answered 503. Lower values spare memory when strangers
-   * come in numbers, and let fewer devices back at once after a restart. @default 1000
-   */
-  readonly unauthenticatedMax: number
-  /** As `unauthenticatedMax`, of one address; one more is answered 429. @default 100 */
-  readonly unauthenticatedPerAddressMax: number
-  /**
-   * New connections of one address a second, on average: four times as many at once. One more is answered 429, with the time to
-   * come again. Lower values spare a server that somebody connects to in a circle; too low ones keep offices that share an
-   * address waiting after a restart. @default 50
-   */
-  readonly connectsPerSecond: number
-  /**
-   * Tokens of one address that may be refused a minute; then no connection of it is accepted until it has waited (429). Lower
-   * values spare the verifier; too low ones let one wrong client shut out the others of its address. @default 30
-   */
-  readonly failedAuthsPerMinute: number
-  /**
-   * Operations of one user a second, on average, on whichever connections; of one address where users are anonymous. Whoever
-   * writes more isn't read until it is his turn, and nothing is lost. Lower values keep more for others, and let devices that come
-   * back with much wait longer. @default 20000
-   */
-  readonly operationsPerSecond: number
-  /** Operations beyond that at once, of one who has written little before. @default 100000 */
-  readonly operationsBurst: number
-  /**
-   * Time for a new connection to say who it is, and for a request's headers to come, in ms. Lower values free what scanners hold sooner; too low ones refuse
-   * devices on slow networks. @default 5000
-   */
-  readonly authMillisMax: number
-  /**
-   * How long a connection stays when its token has expired, in ms, for a new one to come. Higher values forgive slow clients;
-   * for as long, a minute at most, an expired token still reads and writes. @default 10000
-   */
-  readonly authGraceMillis: number
-  /**
-   * Bytes on their way to one client. From a quarter of it on events are left out, and the client is told to open their maps
-   * again once it has read the rest; beyond all of it the client is cut off. Higher values leave out less, at that much memory
-   * for each client that reads slowly. @default 1048576
-   */
-  readonly outboundBytesMax: number
-  /**
-   * How long a client that is behind may take to read what waits for it, in ms; then it is cut off. Higher values suit slower
-   * networks, and keep for longer what waits for clients that don't read at all. @default 10000
-   */
-  readonly drainMillisMax: number
-  /**
-   * Writes that wait for the database. When there are more, the connections that send writes aren't read until there is
-   * room. Higher values absorb larger bursts, at the memory of that many records. @default 20000
-   */
-  readonly pendingCommitsMax: number
-  /**
-   * What the process may take up in memory, in bytes. Beyond it writes that would make a new record are rejected as `Overloaded`,
-   * while others go on, and new connections are answered 503, until there is room again. Lower values leave more to others on the
-   * machine; too high ones have the operating system kill the server. `undefined` for three quarters of what the machine, or the
-   * container, has. @default undefined
-   */
-  readonly memoryBytesMax: number | undefined
-  /**
-   * Records in all maps, tombstones included, beyond which writes that would make another are rejected as `Overloaded`. Each
-   * costs its bytes and some 100 more. @default 10000000
-   */
-  readonly recordsMax: number
-  /** Maps that clients may create. Each costs some 100 kB once its keys are spread over all partitions. @default 1000 */
-  readonly mapsMax: number
-  /** Maps that one connection may have open. Higher values cost some 100 bytes each. @default 1000 */
-  readonly subscriptionsMax: number
-  /** Calls of one connection that are answered at a time; more are refused. Each costs a fiber. @default 32 */
-  readonly callsMax: number
-  /** How long stopping may take, with unsaved writes being saved. Then what is left is given up. @default 10 seconds */
-  readonly shutdownTimeout: Duration.DurationInput
-  /**
-   * How much of `shutdownTimeout` a server that is told to stop goes on as if it weren't, with `/readyz` answering 503, so that
-   * load balancers send nobody any more. None is needed where nothing asks for `/readyz`. @default 0 seconds
-   */
-  readonly shutdownNotice: Duration.DurationInput
-  /** A directory whose files are served over HTTP; `undefined` for none. @default undefined */
-  readonly staticDir: string | undefined
-  /**
-   * What `/metrics` is shown to, as `Authorization: Bearer …`. Without it the metrics are there only while `host` is a loopback
-   * address. @default undefined
-   */
-  readonly metricsToken: Redacted.Redacted | undefined
-  /**
-   * The base URL of a collector of OpenTelemetry that spans go to, by OTLP/HTTP; `undefined` for none. Needs
-   * `@effect/opentelemetry`. In the environment it may be `OTEL_EXPORTER_OTLP_ENDPOINT` as well. @default undefined
-   */
-  readonly otlpUrl: string | undefined
-  /** What the collector is told that the spans are of; in the environment `OTEL_SERVICE_NAME`, too. @default "topgun" */
-  readonly serviceName: string
-  /** The least severe messages that are logged. @default "info" */
-  readonly logLevel: "trace" | "debug" | "info" | "warning" | "error" | "fatal" | "none"
-  /** `pretty` for people, `logfmt` and `json` for machines. @default "pretty" */
-  readonly logFormat: "pretty" | "logfmt" | "json"
-}
+export { defaults, type Settings }
 
 /** The server's settings. */
 export class ServerConfig extends Context.Tag("@topgun/server/ServerConfig")<ServerConfig, Settings>() {}
-
-export const defaults: Settings = {
-  port: 8080,
-  host: "127.0.0.1",
-  tlsCert: undefined,
-  tlsKey: undefined,
-  dataDir: ".topgun",
-  storage: "sqlite",
-  auth: "loopback",
-  jwtSecret: undefined,
-  jwtPublicKey: undefined,
-  jwksUrl: undefined,
-  jwtIssuer: undefined,
-  jwtAudience: undefined,
-  jwtAlgorithms: undefined,
-  jwtUserClaim: undefined,
-  jwtRolesClaim: undefined,
-  jwtAttributes: undefined,
-  jwtTolerance: undefined,
-  policyFile: undefined,
-  allowedOrigins: [],
-  connectionsMax: 10_000,
-  proxies: 0,
-  connectionsPerAddressMax: 1_000,
-  connectionsPerUserMax: 100,
-  unauthenticatedMax: 1_000,
-  unauthenticatedPerAddressMax: 100,
-  connectsPerSecond: 50,
-  failedAuthsPerMinute: 30,
-  operationsPerSecond: 20_000,
-  operationsBurst: 100_000,
-  authMillisMax: 5_000,
-  authGraceMillis: 10_000,
-  outboundBytesMax: 1024 * 1024,
-  drainMillisMax: 10_000,
-  pendingCommitsMax: 20_000,
-  memoryBytesMax: undefined,
-  recordsMax: 10_000_000,
-  mapsMax: 1_000,
-  subscriptionsMax: 1_000,
-  callsMax: 32,
-  shutdownTimeout: Duration.seconds(10),
-  shutdownNotice: Duration.zero,
-  staticDir: undefined,
-  metricsToken: undefined,
-  otlpUrl: undefined,
-  serviceName: "topgun",
-  logLevel: "info",
-  logFormat: "pretty"
-}
 
 // --- The settings' schemas ---
 
