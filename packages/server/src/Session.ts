@@ -74,8 +74,10 @@ const comeBackMillis = { least: 500, spread: 500, spreadPerSession: 2, spreadMax
 /** What a message takes, in the unit of `Turns`; what is sent in answer to it comes to that. */
 const workOf = (message: Protocol.ClientMessage): number =>
   message._tag === "OpBatch" ? 3 + message.ops.length : message._tag === "SyncInit" ? 50 : 5
-/** Bytes of answers that take a unit of work. */
-const bytesPerWork = 512
+/** Bytes of answers that take a unit of work, and of events, which were made for others too. */
+const bytesPerWork = { answers: 512, events: 4096 }
+/** What it takes to tell one more of an event, however small. */
+const workOfEvent = 0.1
 
 type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.AuthExpired
 
@@ -172,12 +174,14 @@ const make = Effect.gen(function*() {
     readonly send = (message: Protocol.ServerMessage): void => {
       if (this.#closed) return
       const encoded = Protocol.encode(message)
-      turns.spend(encoded.length / bytesPerWork)
+      turns.spend(encoded.length / bytesPerWork.answers)
       this.#outbound.put(encoded)
     }
 
     readonly push = (event: Uint8Array, map: string): void => {
-      if (!this.#closed) this.#outbound.push(event, map)
+      if (this.#closed) return
+      turns.spend(workOfEvent + event.length / bytesPerWork.events)
+      this.#outbound.push(event, map)
     }
 
     readonly acknowledge = (level: WriteConcern, sequences: ReadonlyArray<number>): void => {

@@ -6,8 +6,8 @@
  * Work is counted, not timed: the unit is about what an operation of a batch takes, some 5 µs.
  */
 
-/** Work of one turn: some 10 ms. What is begun is done whole, and goes beyond. */
-export const workMax = 2_000
+/** Work of one turn: some 5 ms. What is begun is done whole, and goes beyond. */
+export const workMax = 1_000
 
 /** The turns of a server. */
 export interface Turns {
