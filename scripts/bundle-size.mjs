@@ -77,7 +77,7 @@ const applications = [
   { name: "Promise form", source: promise, budget: { start: 152, all: 167 } },
   { name: "Promise form with declarations", source: declared, budget: { start: 152, all: 167 } },
   { name: "Effect form", source: effect, budget: { start: 157, all: 163 } },
-  { name: "everything", source: everything, budget: { start: 174, all: 174 } }
+  { name: "everything", source: everything, budget: { start: 178, all: 178 } }
 ]
 
 // -- bundling -----------------------------------------------------------------------------------------------------------------------

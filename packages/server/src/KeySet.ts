@@ -5,7 +5,6 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as jose from "jose"
-import type { KeyObject } from "node:crypto"
 import { AuthRequired, AuthUnavailable } from "@topgun/core/GridError"
 import { isLoopback } from "./Loopback.ts"
 
@@ -23,7 +22,7 @@ const bytesMax = 512 * 1024
 /** The key that a token with this header is to be verified by. */
 export type FindKey = (
   header: jose.JWSHeaderParameters
-) => Effect.Effect<Uint8Array | KeyObject | jose.CryptoKey, AuthRequired | AuthUnavailable>
+) => Effect.Effect<Uint8Array | jose.KeyObject | jose.CryptoKey, AuthRequired | AuthUnavailable>
 
 /** The URL of a key set, or why keys can't be taken from there: who can change them on their way makes tokens. */
 export const parseUrl = (text: string): Either.Either<URL, string> => {

@@ -13,8 +13,8 @@ export interface Files {
 
 /** What they hold. */
 export interface Pair {
-  readonly cert: Buffer
-  readonly key: Buffer
+  readonly cert: string
+  readonly key: string
 }
 
 /** The oldest version that is spoken (RFC 8996 forbids those before). */
@@ -28,16 +28,16 @@ const attempt = <A>(what: string, run: () => A): Either.Either<A, string> =>
 
 /** The pair of the files; everything that is wrong with it where it can't be used. Reads synchronously: rarely, and little. */
 export const read = ({ cert, key }: Files, now: number): Either.Either<Pair, ReadonlyArray<string>> => {
-  const certBytes = attempt(`tlsCert "${cert}" can't be read`, () => readFileSync(cert))
-  const keyBytes = attempt(`tlsKey "${key}" can't be read`, () => readFileSync(key))
+  const certText = attempt(`tlsCert "${cert}" can't be read`, () => readFileSync(cert, "latin1"))
+  const keyText = attempt(`tlsKey "${key}" can't be read`, () => readFileSync(key, "latin1"))
   const certificate = Either.flatMap(
-    certBytes,
-    (bytes) => attempt(`tlsCert "${cert}" has no certificate in PEM`, () => new X509Certificate(bytes))
+    certText,
+    (text) => attempt(`tlsCert "${cert}" has no certificate in PEM`, () => new X509Certificate(text))
   )
   const privateKey = Either.flatMap(
-    keyBytes,
-    (bytes) =>
-      attempt(`tlsKey "${key}" has no private key in PEM, or one with a passphrase`, () => createPrivateKey(bytes))
+    keyText,
+    (text) =>
+      attempt(`tlsKey "${key}" has no private key in PEM, or one with a passphrase`, () => createPrivateKey(text))
   )
   const faults: Array<string> = []
   if (Either.isLeft(certificate)) faults.push(certificate.left)
@@ -50,8 +50,8 @@ export const read = ({ cert, key }: Files, now: number): Either.Either<Pair, Rea
       faults.push(`tlsKey "${key}" is not the key of tlsCert "${cert}"`)
     }
   }
-  if (Either.isLeft(certBytes) || Either.isLeft(keyBytes) || faults.length > 0) return Either.left(faults)
-  const pair = { cert: certBytes.right, key: keyBytes.right }
+  if (Either.isLeft(certText) || Either.isLeft(keyText) || faults.length > 0) return Either.left(faults)
+  const pair = { cert: certText.right, key: keyText.right }
   // What OpenSSL thinks of it: a key too weak for its rules, issuers that don't parse.
   return Either.mapBoth(attempt("tlsCert and tlsKey can't be used", () => createSecureContext(pair)), {
     onLeft: (fault) => [fault],
