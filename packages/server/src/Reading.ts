@@ -24,7 +24,7 @@ export interface Reader {
   readonly refuse: (id: number, fault: { readonly _tag: string; readonly message: string }) => void
   /** The client breaks the protocol. */
   readonly outOfPlace: (reason: string) => void
-  /** Does something that a client's message led to later than in its turn. */
+  /** Does what a client's message has led to, later than in its turn: a fault ends the connection, and no more. */
   readonly guard: (serve: () => void) => void
   /** Nothing of the map is left out any more. */
   readonly closeGap: (map: string) => void
@@ -107,7 +107,7 @@ export class Reading {
     })
   }
 
-  /** Whose session it is is told by another token from now on. Answers what does the rest when it is. */
+  /** Another token is about to count. Answers what is to be called when it does: what it shows otherwise is opened anew. */
   beforeRenewal(): () => void {
     const before = new Map(this.#asked().map((map) => [map, this.access(map).viewKey]))
     return () => {
