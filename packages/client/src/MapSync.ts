@@ -63,7 +63,8 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
   const refused = new Map<string, string>()
   return {
     isSynced: (map: string): boolean => synced.has(map),
-    areAllSynced: (): boolean => replica.followed().every((map) => synced.has(map)),
+    /** Whether all maps are in step that the server opens to this device: of the others there is nothing to wait for. */
+    areAllSynced: (): boolean => replica.followed().every((map) => synced.has(map) || refused.has(map)),
     /** Why the server refuses to open a map on the present connection. */
     refusalOf: (map: string): string | undefined => refused.get(map),
     /** A map to be opened next. */

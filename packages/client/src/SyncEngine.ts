@@ -664,7 +664,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     /** Begins anew at once, whatever the state: also the way out of ERROR. */
     resetConnection: inTurn(Effect.zipRight(disconnect, connect)),
     /**
-     * Waits until the server has all that was written here before the call, and this device all that the server has. Is
+     * Waits until the server has all that was written here before the call, and this device all that the server opens to it. Is
      * interrupted when the client closes.
      */
     synced: Effect.suspend(() => {

@@ -195,7 +195,7 @@ describe("A map that may be read in part", () => {
 
   it.scoped("follows its policy: what may be read no longer goes from the device, and comes when it may be read again", () =>
     Effect.gen(function*() {
-      const { enter, policies, quiet } = yield* makeWorld
+      const { clock, enter, policies, quiet } = yield* makeWorld
       const faults: Array<unknown> = []
       const root = yield* enter("root")
       const device = Storage.memory()
@@ -212,6 +212,13 @@ describe("A map that may be read in part", () => {
       yield* quiet(root, alice)
       expect(entriesOf(alice.notes)).toEqual({})
       expect(faults).toMatchObject([{ _tag: "MapRefused" }])
+      // Nothing is left to wait for.
+      let isSynced = false
+      yield* Effect.forkScoped(Effect.map(alice.synced, () => {
+        isSynced = true
+      }))
+      yield* clock.advance(1_000)
+      expect(isSynced).toBe(true)
       const stored = yield* Effect.promise(() => device.scan("records", undefined, 10))
       expect(stored.map(({ value }) => Buffer.from(value).toString("latin1")).join("")).not.toContain("owner")
       yield* policies.replace({ rules })
