@@ -192,7 +192,7 @@ export interface Client {
   batch(build: (batch: Batch) => void, options?: UntimedOptions): Write
   /** Resolves when storage is open and what this device remembers is loaded. Never waits for the network. */
   ready(options?: Waiting): Promise<void>
-  /** Resolves when the server has all that was written here so far, and this device all that the server has. */
+  /** Resolves when the server has all that was written here so far, and this device all that the server opens to it. */
   synced(options?: Waiting): Promise<void>
   readonly status: Live<SyncStatus>
   readonly rejectedWrites: Live<ReadonlyArray<RejectedWrite>> & {

@@ -57,7 +57,7 @@ export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<Top
    * then; what it was used for is refused.
    */
   readonly logout: (options?: LogoutOptions) => Effect.Effect<void, LogoutFailure>
-  /** Waits until the server has all that was written here so far, and this device all that the server has. */
+  /** Waits until the server has all that was written here so far, and this device all that the server opens to it. */
   readonly synced: Effect.Effect<void>
   readonly serverStatus: Effect.Effect<ServerStatus, ConnectionLost | PermissionDenied>
 }>() {}

@@ -51,8 +51,8 @@ describe("A client", () => {
       yield* settled
       yield* settled
       expect(other.untaken("Pong")).toBe(1)
-      const acknowledged = () => busy.untaken("OpAck")
-      expect(acknowledged()).toBeLessThan(messages / 2)
+      // An `OpAck` has 500 operations or some more, where as many were carried out in one go.
+      expect(busy.untaken("OpAck")).toBeLessThan(messages * 100 / 600)
       // And all of it is done in the end, in its order.
       yield* busy.send(openMap("m"))
       yield* busy.take("SyncRoot")
