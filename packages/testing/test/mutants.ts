@@ -2288,7 +2288,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Access", "Permissions"),
     find: "    if (record.isTombstone) return undefined",
     replace: "    if (record.isTombstone) return record",
-    fails: "changes no byte that he is sent"
+    fails: "a user gets the records that he may read, as they change, come and go, and no others"
   },
   {
     id: "PERM-1",
