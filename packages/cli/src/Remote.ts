@@ -133,6 +133,8 @@ export const withMap = <A, E>(
   withClient(
     server,
     (client) =>
-      Effect.flatMap(client.map<unknown>(map), (grid) =>
-        Effect.raceFirst(Effect.flatMap(client.synced, () => use(client, grid)), refused(grid)))
+      Effect.flatMap(client.map<unknown>(map), (grid) => {
+        const inStep = whereLive(grid.status, ({ isSynced }) => isSynced ? true : undefined)
+        return Effect.raceFirst(Effect.flatMap(inStep, () => use(client, grid)), refused(grid))
+      })
   )
