@@ -137,7 +137,11 @@ export class Reading {
       this.#opening.delete(map)
       this.#reader.guard(() => this.#follow(message, { kind, view }))
     })
-    this.#releases.set(map, release)
+    // A view that was complete at once may have been refused at once.
+    const isWanted = this.#opening.has(map) ||
+      this.#shared.subscriptions.follows(map, this.#reader.subscriber) !== undefined
+    if (isWanted) this.#releases.set(map, release)
+    else release()
   }
 
   /** Answers a step of a map's tree walk. */

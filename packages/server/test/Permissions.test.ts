@@ -235,6 +235,18 @@ describe("Of a map that may be read in part", () => {
       expect(yield* alice.take("SyncRoot")).toMatchObject({ id: 3, partial: true })
     }).pipe(Effect.provide(layer)))
 
+  it.effect("one too many is refused, and not kept for who was refused it", () =>
+    Effect.gen(function*() {
+      const policies = yield* PermissionPolicy.PermissionPolicy
+      const alice = yield* enter("alice")
+      yield* open(alice, "news")
+      yield* alice.send(openMap("notes", 2))
+      expect(yield* alice.take("Fault")).toMatchObject({ id: 2, cause: "Overloaded" })
+      yield* policies.replace(policy)
+      yield* settled
+      expect(alice.untaken("SyncAgain")).toBe(0)
+    }).pipe(Effect.provide(layerOf(policy, { subscriptionsMax: 1 }))))
+
   it.effect("fields that may not be read aren't sent, and a change of them isn't told", () =>
     Effect.gen(function*() {
       const admin = yield* enter("bob admin")
