@@ -62,6 +62,7 @@ const durable = TopGunServer.layerPartsInProcess.pipe(
         kind: "test",
         generation: "generation",
         nodeId: "server0000000000",
+        notes: new Map(),
         load: () => Effect.void,
         commit: () => Effect.void
       })

@@ -30,7 +30,7 @@ import * as Value from "@topgun/core/Value"
 import type { Access } from "./Access.ts"
 import { Capacity } from "./Capacity.ts"
 import { Changes } from "./Changes.ts"
-import type { Batch, Row } from "./Persistence.ts"
+import type { Batch, Row, Totals } from "./Persistence.ts"
 import { Persistence } from "./Persistence.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 
@@ -141,6 +141,10 @@ class Foreseen {
 
 interface MapSource extends Source {
   readonly kind: Cell.MapKind
+  /** What it comes to: see `Totals`. */
+  records: number
+  hi: number
+  lo: number
   /** Its cells by partition, as the partitions' stores have them: found without a look into a store for each record. */
   readonly cells: Array<LwwMap | undefined>
 }
@@ -149,6 +153,11 @@ interface MapSource extends Source {
 const changedRecordsMax = 2_000
 /** Bytes of their rows, at most. */
 const changedBytesMax = 256 * 1024
+
+const noTotals: Totals = { records: 0, hi: 0, lo: 0 }
+const emptyRoot = { hi: 0, lo: 0 }
+
+const damageOf = (map: string, what: string): Error => new Error(`map "${map}": ${what}`)
 
 const nothing: Source = { tree: new MerkleForest(), record: () => undefined }
 
@@ -174,6 +183,9 @@ const make = Effect.gen(function*() {
     const map = {
       kind,
       cells,
+      records: 0,
+      hi: 0,
+      lo: 0,
       tree: new MerkleForest(),
       record: (cell: string, partition: number) => cells[partition]?.getConfirmed(cell)
     }
@@ -241,14 +253,24 @@ const make = Effect.gen(function*() {
   /** Of all maps. */
   let recordCount = 0
 
+  /** Changes the cells of one of a map's partitions, and counts what comes of it. */
+  const change = <A>(map: MapSource, partition: number, cells: LwwMap, merge: () => A): A => {
+    const records = cells.recordCount
+    const before = map.tree.tree(partition)?.root() ?? emptyRoot
+    const changed = merge()
+    const after = map.tree.tree(partition)?.root() ?? emptyRoot
+    recordCount += cells.recordCount - records
+    map.records += cells.recordCount - records
+    map.hi = (map.hi + after.hi - before.hi) | 0
+    map.lo = (map.lo + after.lo - before.lo) | 0
+    return changed
+  }
+
   /** Whether a record won. */
   const merge = (name: string, kind: Cell.MapKind, { cell, partition, record }: Row): boolean => {
     const map = maps.get(name) ?? makeMap(name, kind)
     const cells = map.cells[partition] ??= storeOf(partition).map(name, kind).cells
-    const before = cells.recordCount
-    const won = cells.merge(cell, record) !== undefined
-    recordCount += cells.recordCount - before
-    return won
+    return change(map, partition, cells, () => cells.merge(cell, record) !== undefined)
   }
 
   /** Judges, one after the other, which of so many operations would make a record that there is no room for. */
@@ -282,7 +304,8 @@ const make = Effect.gen(function*() {
       won.push(row)
     }
     const amended = access === undefined ? [] : rows.filter(({ isAmended }) => isAmended)
-    return { map, kind, rows: won, sequence: changes.sequence(map), amended }
+    const { hi, lo, records } = maps.get(map) ?? noTotals
+    return { map, kind, rows: won, age: 0, totals: { records, hi, lo }, sequence: changes.sequence(map), amended }
   }
 
   const applyEach = (part: Part): Applied => {
@@ -354,16 +377,30 @@ const make = Effect.gen(function*() {
 
   return Partitions.of({
     load: Effect.suspend(() => {
-      let count = 0
-      const load = persistence.load((name, kind, cell, _partition, row) => {
-        const key = Cell.keyOf(kind, cell)
-        const record = Cell.decodeInPlace(kind, name, key, row)
-        hlc.unsafeRaise(record)
-        // By the key itself: a wrong partition in a row would put it where nobody looks for it.
-        merge(name, kind, { cell, partition: router.partitionOf(key), record })
-        count++
+      let loaded = 0
+      const load = persistence.load({
+        record: (name, kind, cell, partition, row) => {
+          const key = Cell.keyOf(kind, cell)
+          const record = Cell.decodeInPlace(kind, name, key, row)
+          if (partition !== router.partitionOf(key)) {
+            throw damageOf(name, `key ${JSON.stringify(key)} is in another's partition`)
+          }
+          hlc.unsafeRaise(record)
+          merge(name, kind, { cell, partition, record })
+          loaded++
+        },
+        complete: (name, kind, stored) => {
+          const { hi, lo, records } = maps.get(name) ?? makeMap(name, kind)
+          if (stored === undefined || (stored.records === records && stored.hi === hi && stored.lo === lo)) return
+          throw damageOf(
+            name,
+            stored.records === records
+              ? `one of its ${records} records isn't what was stored`
+              : `it has ${records} records, and ${stored.records} were stored`
+          )
+        }
       })
-      return Effect.map(load, () => count)
+      return Effect.map(load, () => loaded)
     }),
     apply: (parts, atomic) => {
       if (atomic) return applyAll(parts)

@@ -268,6 +268,7 @@ const makeFlaky = (settings: Partial<ServerConfig.Settings> = {}) => {
     kind: "test",
     generation: "generation000000",
     nodeId: "server0000000000",
+    notes: new Map(),
     load: () => Effect.void,
     commit: (batches) =>
       Effect.zipRight(

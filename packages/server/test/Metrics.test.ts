@@ -152,6 +152,7 @@ describe("Metrics", () => {
       kind: "slow",
       generation: "g",
       nodeId: "server0000000000",
+      notes: new Map(),
       load: () => Effect.void,
       commit: () =>
         Effect.async<void, StorageUnavailable>((resume) => {

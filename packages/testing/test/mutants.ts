@@ -1021,7 +1021,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CRDT-1",
     breaks: "the database takes an older record for a newer one",
-    ...server("Persistence", "Persistence"),
+    ...server("SqliteStore", "Persistence"),
     find: " WHERE excluded.row > records.row`",
     replace: "`",
     fails: "keeps the newer record, in whatever order the two are committed"
@@ -1030,8 +1030,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CRDT-2",
     breaks: "a tag is loaded to where nobody looks for it",
     ...server("Partitions", "Durability"),
-    find: "partition: router.partitionOf(key), record })",
-    replace: "partition: router.partitionOf(cell), record })",
+    find: "          merge(name, kind, { cell, partition, record })",
+    replace: "          merge(name, kind, { cell, partition: router.partitionOf(cell), record })",
     fails: "holds after a restart the tags, removals and totals of maps of every kind, and their kinds"
   },
   {

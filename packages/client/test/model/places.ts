@@ -62,23 +62,42 @@ interface StoredRow {
   readonly cell: string
   readonly partition: number
   readonly row: Uint8Array
+  readonly age: number | undefined
+}
+
+/** What there was in a database at a time. */
+interface Backup {
+  readonly rows: ReadonlyMap<string, StoredRow>
+  readonly maps: ReadonlyMap<string, { readonly kind: MapKind; readonly totals: Persistence.Totals }>
+  readonly notes: Persistence.Notes
 }
 
 /** A server's database: it outlives the servers that are opened on it. */
 export class Database {
   readonly #rows: Map<string, StoredRow>
+  readonly #maps: Map<string, { readonly kind: MapKind; readonly totals: Persistence.Totals }>
+  readonly #notes: Map<string, Map<string, Uint8Array>>
   readonly #generation: string
   latencyMillis = 0
   isFailing = false
 
-  constructor(rows: ReadonlyMap<string, StoredRow> = new Map(), generation = 0) {
+  constructor(
+    { maps, notes, rows }: Backup = { rows: new Map(), maps: new Map(), notes: new Map() },
+    generation = 0
+  ) {
     this.#rows = new Map(rows)
+    this.#maps = new Map(maps)
+    this.#notes = new Map(Array.from(notes, ([space, ofSpace]) => [space, new Map(ofSpace)]))
     this.#generation = `generation${generation}`
   }
 
   /** What is there now, to be gone on with one day. */
-  backup(): ReadonlyMap<string, StoredRow> {
-    return new Map(this.#rows)
+  backup(): Backup {
+    return {
+      rows: new Map(this.#rows),
+      maps: new Map(this.#maps),
+      notes: new Map(Array.from(this.#notes, ([space, notes]) => [space, new Map(notes)]))
+    }
   }
 
   /** Rows of a key's cells. */
@@ -101,26 +120,40 @@ export class Database {
       kind: "simulated",
       generation: this.#generation,
       nodeId: "server0000000000",
-      load: (onRow) =>
+      notes: new Map(Array.from(this.#notes, ([space, notes]) => [space, new Map(notes)])),
+      load: ({ complete, record }) =>
         Effect.sync(() => {
-          for (const { cell, kind, map, partition, row } of this.#rows.values()) {
-            onRow(map, kind, cell, partition, row.slice())
+          for (const { age, cell, kind, map, partition, row } of this.#rows.values()) {
+            record(map, kind, cell, partition, row.slice(), age)
           }
+          for (const [map, { kind, totals }] of this.#maps) complete(map, kind, totals)
         }),
-      commit: (batches) =>
+      commit: (batches, notes) =>
         Effect.zipRight(
           Effect.suspend(() =>
             this.latencyMillis === 0 ? Effect.void : Effect.raceFirst(Effect.sleep(this.latencyMillis), frozen.await)
           ),
           Effect.suspend(() => {
             if (isFrozen || this.isFailing) return new StorageUnavailable({ reason: "the database is gone" })
-            for (const { kind, map, rows } of batches) {
+            for (const { age, forgotten, kind, map, rows, totals } of batches) {
+              this.#maps.set(map, { kind, totals })
               for (const { cell, partition, record } of rows) {
                 const id = JSON.stringify([map, cell])
                 const known = this.#rows.get(id)
                 if (known !== undefined && Value.compareBytes(known.row, record.row) >= 0) continue
-                this.#rows.set(id, { map, kind, cell, partition, row: record.row.slice() })
+                const row = record.row.slice()
+                this.#rows.set(id, { map, kind, cell, partition, row, age: record.isTombstone ? age : undefined })
               }
+              for (const { cell, record } of forgotten ?? []) {
+                const id = JSON.stringify([map, cell])
+                if (Value.compareBytes(this.#rows.get(id)!.row, record.row) === 0) this.#rows.delete(id)
+              }
+            }
+            for (const { key, space, value } of notes) {
+              const ofSpace = this.#notes.get(space) ?? new Map<string, Uint8Array>()
+              this.#notes.set(space, ofSpace)
+              if (value === undefined) ofSpace.delete(key)
+              else ofSpace.set(key, value)
             }
             return Effect.void
           })
