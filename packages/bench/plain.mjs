@@ -47,7 +47,8 @@ const topgun = {
       protocol: Protocol.version,
       nodeId: makeNodeId(),
       secret: null,
-      token: null
+      token: null,
+      confirmed: null
     }))
     check(Protocol.decodeFromServer(await next())[0]._tag === "AuthAck", "the client is let in")
     send(Protocol.encode({ _tag: "SyncInit", id: 1, map: room, kind: "lww", root: new Uint8Array(8), cursor: null }))

@@ -61,7 +61,7 @@ const describe = (crdt: Crdt, changes: ReadonlyArray<RecordChange>, origin: Orig
         value: crdt.cells.get(key),
         previous: valueOf(previous),
         origin
-      }))
+      })).filter(({ previous, value }) => value !== undefined || previous !== undefined)
     }
     case "or": {
       const byKey = new Map<string, Map<string, LwwRecord | undefined>>()

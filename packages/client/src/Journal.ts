@@ -61,6 +61,8 @@ export const nodeIdKey = "nodeId"
 /** The name of the row in `meta` that tells this storage from its copies. */
 export const secretKey = "secret"
 
+/** The name of the row in `meta` that says of which store, and up to which age of it, this device has everything. */
+export const confirmedKey = "confirmed"
 /** The name of the row in `meta` that says when this device was in step with its server last. */
 export const syncedAtKey = "syncedAt"
 

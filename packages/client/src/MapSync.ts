@@ -11,7 +11,7 @@
 import * as Cell from "@topgun/core/Cell"
 import type { Crdt } from "@topgun/core/CrdtStore"
 import { MalformedMessage, MapRefused, ResyncRequired } from "@topgun/core/GridError"
-import { type KeyedRecord, type MerkleSync, packRoot, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
+import { type KeyedRecord, keysAt, type MerkleSync, packRoot, type Page, type SyncPeer } from "@topgun/core/MerkleSync"
 import { MerkleForest } from "@topgun/core/MerkleTree"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import type * as Protocol from "@topgun/core/Protocol"
@@ -84,6 +84,8 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
       const incomplete = new Set<string>()
       /** Maps that this user may read, or write, in part. */
       const partial = new Set<string>()
+      /** The latest stamp of a deletion that the server has forgotten in each map, as it has said last. */
+      const watermarks = new Map<string, number>()
       /** Maps of which the server has left out events since they were opened. */
       const gaps = new Set<string>()
 
@@ -117,7 +119,8 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
       ): Effect.Effect<Uint8Array | undefined, NoAnswer> => {
         const cursor = mark?.run === run ? [run, mark.sequence] as const : null
         const question = ask("SyncRoot", (id) => ({ _tag: "SyncInit", id, map, kind: crdt.kind, root: mine, cursor }))
-        return Effect.flatMap(question, ({ partial: isPartial, partitions, records, root, sequence }) => {
+        return Effect.flatMap(question, ({ partial: isPartial, partitions, records, root, sequence, watermark }) => {
+          watermarks.set(map, watermark)
           if (isPartial) partial.add(map)
           else partial.delete(map)
           hear(map, sequence)
@@ -193,7 +196,17 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
               if (partitions !== undefined && partial.has(map)) before = new Map(cells.confirmed())
             })
         })
-        if (!partial.has(map)) return replica.outbox.offer(map, kind, offers)
+        if (!partial.has(map)) {
+          const watermark = watermarks.get(map)!
+          const isForgotten = (cell: string): boolean => {
+            const record = cells.getConfirmed(cell)
+            return watermark > 0 && record !== undefined && record.isTombstone && record.millis <= watermark
+          }
+          const forgotten = new Set(offers.filter(isForgotten))
+          // The server had these deletions, and everybody has them whom they concern.
+          replica.prune(map, Array.from(forgotten))
+          return replica.outbox.offer(map, kind, offers.filter((cell) => !forgotten.has(cell)))
+        }
         const lacking = new Set(offers)
         replica.dropLost(map, new Map(Array.from(before).filter(([cell]) => lacking.has(cell))), has)
       })
@@ -250,6 +263,17 @@ export const make = (replica: Replica["Type"], sync: MerkleSync["Type"], { onCha
           hear(map, sequence)
           return true
         },
+
+        /** Forgets deletions that the server has forgotten. False when the map isn't open here. */
+        prune: ({ cells, map }: typeof Protocol.GcPrune.Type): boolean => {
+          const crdt = replica.map(map)
+          if (crdt === undefined) return false
+          replica.prune(map, keysAt(crdt.cells.tree, cells))
+          return true
+        },
+
+        /** Whether all that the server has told could be taken in. */
+        isComplete: (): boolean => incomplete.size === 0,
 
         /** Drops records that are no more in a partial map. False when the map isn't one. */
         withdraw: ({ keys, map }: typeof Protocol.Withdraw.Type): boolean =>

@@ -12,6 +12,7 @@ import * as Value from "@topgun/core/Value"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import {
+  confirmedKey,
   type Mark,
   nodeIdKey,
   type Reservation,
@@ -98,6 +99,9 @@ export interface KnownMap {
   readonly isFollowed: boolean
 }
 
+/** The generation of a store, and the age of it up to which this device has everything. */
+export type Confirmation = readonly [generation: string, age: number]
+
 /** The row that remembers a map. */
 export const mapRow = (name: string, { isFollowed, kind }: KnownMap): StorageWrite => ({
   space: spaces.maps,
@@ -119,15 +123,17 @@ export const metaRows = (meta: {
   readonly secret?: string | null
   readonly syncedAt?: number | undefined
   readonly user?: string | undefined
+  readonly confirmed?: Confirmation | null
 }): ReadonlyArray<StorageWrite> => {
-  const { nodeId, reserved, secret, syncedAt, user } = meta
+  const { confirmed, nodeId, reserved, secret, syncedAt, user } = meta
   const rows: ReadonlyArray<readonly [key: string, value: unknown]> = [
     [formatKey, format],
     [nodeIdKey, nodeId],
     [reservationKey, reserved && [reserved.millis, reserved.sequence]],
     [secretKey, secret ?? undefined],
     [syncedAtKey, syncedAt],
-    [userKey, user]
+    [userKey, user],
+    [confirmedKey, confirmed ?? undefined]
   ]
   return rows.flatMap(([key, value]) =>
     value === undefined ? [] : [{ space: spaces.meta, key, value: Value.encode(value) }]
@@ -156,6 +162,11 @@ const reservationOf = (stored: unknown): Reservation | undefined => {
   const [millis, sequence] = Array.isArray(stored) ? stored : []
   const isSound = Number.isSafeInteger(millis) && millis >= 0 && millis <= millisMax && Outbox.isSequence(sequence)
   return isSound ? { millis, sequence } : undefined
+}
+
+const confirmationOf = (stored: unknown): Confirmation | null => {
+  const [generation, age] = Array.isArray(stored) ? stored : []
+  return typeof generation === "string" && Number.isSafeInteger(age) && age >= 0 ? [generation, age] : null
 }
 
 const textOf = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
@@ -216,7 +227,9 @@ export const read = Effect.fnUntraced(function*(storage: OpenStorage, { rows }: 
     /** What tells this storage from its copies. */
     secret: textOf(meta.get(secretKey)) ?? null,
     syncedAt: typeof syncedAt === "number" ? syncedAt : undefined,
-    user: textOf(meta.get(userKey))
+    user: textOf(meta.get(userKey)),
+    /** Of which store, and up to which age of it, this device has told that it has everything; null before. */
+    confirmed: confirmationOf(meta.get(confirmedKey))
   }
 })
 

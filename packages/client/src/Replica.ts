@@ -8,6 +8,7 @@ import * as Backpressure from "@topgun/core/Backpressure"
 import type * as Cell from "@topgun/core/Cell"
 import { type Crdt, type CrdtOf, CrdtStore } from "@topgun/core/CrdtStore"
 import { type Declaration, type KindOf, kindOf } from "@topgun/core/Grid"
+import type { Expiring } from "@topgun/core/ExpiryHeap"
 import { ClientClosed, StorageEvicted, type StorageFailure, UnsentWrites } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
 import type { Change as RecordChange, LwwMap } from "@topgun/core/LwwMap"
@@ -96,7 +97,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   }
   guardian.isThere()
   const { operations: stored, reserved } = known
-  let { marks, secret, syncedAt, user } = known
+  let { confirmed, marks, secret, syncedAt, user } = known
   hlc.unsafeAdopt(known.nodeId, reserved.millis)
 
   const openMap = <Kind extends Cell.MapKind>(name: string, kind: Kind): CrdtOf<Kind> => {
@@ -119,7 +120,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const ahead: Array<readonly [map: string, cell: string]> = []
   /** The cells that storage may have a base of, by map: those that were ever ahead. Of the others none has to be deleted. */
   const withBase = new Map<string, Set<string>>()
-  const stillToExpire: Array<Expiry.Expiring> = []
+  const stillToExpire: Array<Expiring> = []
   for (const [name, { kind }] of known.maps) {
     const { cells } = openMap(name, kind)
     const bases = new Set<string>()
@@ -210,7 +211,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   }
 
   /** Another record may have come meanwhile, with its own time or none. */
-  const isCurrent = ({ at, cell, map }: Expiry.Expiring): boolean => cellsOf(map).getRecord(cell)?.expiresAt === at
+  const isCurrent = ({ at, cell, map }: Expiring): boolean => cellsOf(map).getRecord(cell)?.expiresAt === at
   const expire = yield* Expiry.make(now, isCurrent, (due) => {
     const changes = new Map<string, Array<RecordChange>>()
     for (const { cell, map } of due) {
@@ -243,6 +244,26 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     if (change !== undefined) emit(name, [change], origin)
   }
 
+  // --- What the server doesn't have ---
+
+  /**
+   * Drops what the server doesn't have of a map, but for what is on its way there: all confirmed records of `before` that
+   * are still the same and not among the cells that it `has`.
+   */
+  const dropLost = (name: string, before: ReadonlyMap<string, LwwRecord.LwwRecord>, has: ReadonlySet<string>): void => {
+    const cells = cellsOf(name)
+    const changes: Array<RecordChange> = []
+    for (const [cell, record] of before) {
+      const confirmed = cells.getConfirmed(cell)
+      if (has.has(cell) || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue
+      cells.unconfirm(cell)
+      const change = cells.revert(cell, outbox.pendingRecord(name, cell))
+      journal.stageCell(name, cell, "remote")
+      if (change !== undefined) changes.push(change)
+    }
+    if (changes.length > 0) emit(name, changes, "remote")
+  }
+
   // --- The outbox ---
 
   const outbox = yield* Outbox.make({
@@ -264,6 +285,10 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         const { cell, map } = operation
         const cells = cellsOf(map)
         if (!operation.offered) apply(map, cells.revert(cell, remaining?.record), cell, "local")
+        // It may have been deleted by who isn't known any more.
+        else if (failure._tag === "WriteRejected" && failure.cause === "BeyondHorizon") {
+          dropLost(map, new Map([[cell, operation.record]]), new Set())
+        }
         rejected.add(operation, cells.getRecord(cell), failure)
         onFault(failure)
       },
@@ -311,12 +336,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         journal.stageRow(Remembered.mapRow(name, here))
       }
       for (const [name, map] of next.maps) known.maps.set(name, map)
-      ;({ marks, secret, syncedAt, user } = next)
+      ;({ confirmed, marks, secret, syncedAt, user } = next)
       return rejected.reload
     }
   })
   stageAll = () => {
-    const meta = { nodeId: hlc.nodeId(), reserved: journal.reserved(), secret, syncedAt, user }
+    const meta = { nodeId: hlc.nodeId(), reserved: journal.reserved(), secret, syncedAt, user, confirmed }
     Remembered.metaRows(meta).forEach(journal.stageRow)
     for (const [name, map] of known.maps) journal.stageRow(Remembered.mapRow(name, map))
     for (const operation of outbox.entries()) journal.stageOperation(operation)
@@ -398,6 +423,18 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         return Effect.map(journal.flush, () => {
           secret = given
         })
+      }),
+    /** Of which store, and up to which age of it, this device has told that it has everything; null before. */
+    confirmed: () => confirmed,
+    /** Makes sure that all that came is stored. Answers whether it is: then this device has everything up to that age of the store. */
+    confirm: (generation: string, age: number): Effect.Effect<boolean> =>
+      Effect.match(journal.flush, {
+        onFailure: () => false,
+        onSuccess: () => {
+          confirmed = [generation, age]
+          journal.stageRow({ space: Journal.spaces.meta, key: Journal.confirmedKey, value: Value.encode(confirmed) })
+          return true
+        }
       }),
     /** When this device was in step with its server last, in ms. */
     syncedAt: () => syncedAt,
@@ -579,22 +616,14 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       inUse.millis = hlc.unsafeLatest().millis
     }),
 
-    /**
-     * Drops what the server doesn't have of a map, but for what is on its way there: all confirmed records of `before` that
-     * are still the same and not among the cells that it `has`.
-     */
-    dropLost: (name: string, before: ReadonlyMap<string, LwwRecord.LwwRecord>, has: ReadonlySet<string>): void => {
+    dropLost,
+
+    /** Forgets tombstones that the server has forgotten, but for those of cells that are on their way there. */
+    prune: (name: string, forgotten: ReadonlyArray<string>): void => {
       const cells = cellsOf(name)
-      const changes: Array<RecordChange> = []
-      for (const [cell, record] of before) {
-        const confirmed = cells.getConfirmed(cell)
-        if (has.has(cell) || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue
-        cells.unconfirm(cell)
-        const change = cells.revert(cell, outbox.pendingRecord(name, cell))
-        journal.stageCell(name, cell, "remote")
-        if (change !== undefined) changes.push(change)
+      for (const cell of forgotten) {
+        if (!outbox.isPending(name, cell) && cells.collect(cell)) journal.stageCell(name, cell, "remote")
       }
-      if (changes.length > 0) emit(name, changes, "remote")
     },
 
     /** Another tab has opened a map, and wants it in step with the server's or not. */

@@ -183,6 +183,10 @@ const make = Effect.fnUntraced(function*(options: Options) {
     state.set(next)
   }
 
+  /** Whether the server has all operations before `bound`, and this device all that the server opens to it. */
+  const isInStep = (bound: number): boolean =>
+    state.current === "CONNECTED" && outbox.isDrained(bound) && mapSync.areAllSynced()
+
   // --- One connection ---
 
   const session = Effect.gen(function*() {
@@ -203,6 +207,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
     let isLetIn = false
     /** The last operation that was sent: their numbers only grow on a connection. */
     let lastSent = -1
+    /** An age of the grid to be confirmed, and up to which operation the server is to have everything before. */
+    let unconfirmed: { readonly age: number; readonly bound: number } | undefined
     let expiresAt: number | null = null
     const expired = new Signal()
     let isExpired = false
@@ -287,6 +293,12 @@ const make = Effect.fnUntraced(function*(options: Options) {
           else if (!isWhole) mistimed("a record of now is from beyond its bound")
           return
         }
+        case "Checkpoint":
+          unconfirmed = { age: message.age, bound: outbox.nextSequence() }
+          return progress.notify()
+        case "GcPrune":
+          if (!maps!.prune(message)) unasked(`forgets deletions in map "${message.map}", which isn't open here`)
+          return
         case "SyncAgain":
           if (!maps!.again(message)) unasked(`has left out records of map "${message.map}", which isn't open here`)
           return mapOpened.notify()
@@ -493,7 +505,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
         protocol: Protocol.version,
         nodeId: replica.nodeId(),
         secret: replica.secret(),
-        token
+        token,
+        confirmed: replica.confirmed()
       })
       const hello = yield* Deferred.await(authenticated).pipe(
         Effect.timeoutFail({
@@ -525,8 +538,19 @@ const make = Effect.fnUntraced(function*(options: Options) {
       }
       move("authenticated")
 
+      unconfirmed = { age: hello.age, bound: outbox.nextSequence() }
+      yield* Effect.forkScoped(confirmations(hello.generation))
       return yield* Effect.raceFirst(renewals, synchronise)
     })
+
+    /** Tells the server what is stored here, so that deletions needn't be remembered for this device. */
+    const confirmations = (generation: string) =>
+      Effect.gen(function*() {
+        yield* progress.until(() => unconfirmed !== undefined && isInStep(unconfirmed.bound) && maps!.isComplete())
+        const { age } = unconfirmed!
+        unconfirmed = undefined
+        if (yield* replica.confirm(generation, age)) send({ _tag: "Confirmed", age })
+      }).pipe(Effect.forever)
 
     const synchronise = Effect.gen(function*() {
       const unanswered = outbox.resend()
@@ -669,9 +693,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
      */
     synced: Effect.suspend(() => {
       const bound = outbox.nextSequence()
-      const isSynced = () => state.current === "CONNECTED" && outbox.isDrained(bound) && mapSync.areAllSynced()
       return Effect.flatMap(
-        progress.until(() => closed || isSynced()),
+        progress.until(() => closed || isInStep(bound)),
         () => closed ? Effect.interrupt : Effect.void
       )
     }),

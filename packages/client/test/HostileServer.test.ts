@@ -256,6 +256,7 @@ describe("a client survives a server that", () => {
                 id: message.id,
                 root: new Uint8Array(8),
                 partial: false,
+                watermark: 0,
                 sequence: 0,
                 partitions: answersOf().root(message.root) ?? null,
                 records: []

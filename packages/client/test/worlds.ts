@@ -111,6 +111,7 @@ export const welcome = (serverMillis: number): Protocol.ServerMessage => ({
   run: "1",
   serverMillis,
   generation: "1",
+  age: 0,
   durable: true,
   userId: null,
   expiresAt: null
@@ -122,6 +123,7 @@ export const inStep = ({ id, root }: typeof Protocol.SyncInit.Type): Protocol.Se
   id,
   root,
   partial: false,
+  watermark: 0,
   sequence: 0,
   partitions: null,
   records: []

@@ -164,6 +164,19 @@ export class ResyncRequired extends Schema.TaggedError<ResyncRequired>()("Resync
   }
 }
 
+/**
+ * The write is from a time whose deletions the map has forgotten, and its key isn't there: it may have been deleted since. Nothing
+ * of it was merged; written again it is a new one.
+ */
+export class BeyondHorizon extends Schema.TaggedError<BeyondHorizon>()("BeyondHorizon", { map: Schema.String }) {
+  readonly code = "TG_BEYOND_HORIZON"
+  readonly retryable = false
+  override get message(): string {
+    return `The write to map "${this.map}" is older than the deletions that are remembered, and its key may have been deleted ` +
+      "since: retry it to write it anew, or discard it"
+  }
+}
+
 /** The token is another user's than the one whose data this is. Nothing was sent, and nothing is lost. */
 export class AuthUserChanged extends Schema.TaggedError<AuthUserChanged>()("AuthUserChanged", {
   expected: Schema.String,

@@ -371,14 +371,16 @@ export class LwwMap {
   prune(beforeMillis: number): Array<[key: string, record: Row]> {
     const pruned: Array<[key: string, record: Row]> = []
     for (const [key, slot] of this.#keys.slots) {
-      if (this.#field(slot, BASE) !== SAME) continue
       const record = this.#recordAt(this.#field(slot, ROW))
-      if (!record.isTombstone || record.millis >= beforeMillis) continue
-      this.tree.remove(this.#field(slot, PARTITION), slot)
-      this.#forget(slot)
-      pruned.push([key, record])
+      if (record.millis < beforeMillis && this.#collect(slot)) pruned.push([key, record])
     }
     return pruned
+  }
+
+  /** Forgets the tombstone of a key, unless the key is ahead of what the server has confirmed. Answers whether there was one. */
+  collect(key: string): boolean {
+    const slot = this.#keys.slots.get(key)
+    return slot !== undefined && this.#collect(slot)
   }
 
   /** The digest of the confirmed state, 16 hex digits: the Merkle root. */
@@ -469,6 +471,15 @@ export class LwwMap {
     this.#revision++
     this.#onAdded?.(key)
     return slot
+  }
+
+  #collect(slot: number): boolean {
+    const address = this.#field(slot, ROW)
+    if (this.#field(slot, BASE) !== SAME) return false
+    if (!LwwRecord.isTombstoneAt(this.#rows.bytesOf(address), startOf(address))) return false
+    this.tree.remove(this.#field(slot, PARTITION), slot)
+    this.#forget(slot)
+    return true
   }
 
   /** Forgets a key that has one row. */

@@ -358,6 +358,27 @@ const packRoots = (forest: MerkleForest): Uint8Array => {
   return writer.done()
 }
 
+/** Where cells are in a map's trees, as `SyncFetch` asks for keys: at most {@link fetchMax} of them. */
+export const packPlaces = (
+  cells: ReadonlyArray<{ readonly partition: number; readonly cell: string }>
+): Uint8Array =>
+  packWants(cells.map(({ cell, partition }) => {
+    const hash = { hi: 0, lo: 0 }
+    hashKey(cell, hash)
+    return { partition, hi: hash.hi, lo: hash.lo }
+  }))
+
+/** The keys that a replica has at places. */
+export const keysAt = (forest: MerkleForest, places: Uint8Array): ReadonlyArray<string> => {
+  const found: Array<string> = []
+  for (let at = 0; at + wantBytes <= places.length; at += wantBytes) {
+    const tree = forest.tree(places[at]! << 8 | places[at + 1]!)
+    const { hi, lo } = readHash(places, at + 2)
+    for (const slot of tree?.find(hi, lo) ?? []) found.push(tree!.keys.keys[slot]!)
+  }
+  return found
+}
+
 // --- The answering side ---
 
 const makeAnswers = (source: Source): Answers => {

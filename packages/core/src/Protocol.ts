@@ -29,6 +29,7 @@
  * | `Auth` | `AuthAck` or `Fault` | first, and the only one before it is answered; see *Devices* |
  * | `AuthRenew` | `AuthRenewAck` or `Fault` | a new token of the same user, one at a time; nothing else is interrupted |
  * | `AuthKept` | | the device has stored its secret |
+ * | `Confirmed` | | the device has stored everything up to an age of the grid; see *Deletions* |
  * | `SyncInit` | `SyncRoot` or `Fault` | opens a map: its events follow from here on; compares roots; see *Cursors* |
  * | `SyncBuckets` | `SyncBucketsAck` | nodes of the tree walk and what is below them, as `MerkleSync` packs them |
  * | `SyncFetch` | `SyncLeaf` | records of keys, by partition and hash, from a cursor |
@@ -43,6 +44,8 @@
  * | `ServerEvent` | records of an opened map that others wrote |
  * | `Durable` | the device's operations of this connection up to a sequence number survive a crash of the server |
  * | `Withdraw` | records of an opened map that the client may read no longer, or that aren't there for it any more |
+ * | `Checkpoint` | how old the grid is: the client says `Confirmed` once it has stored what came before |
+ * | `GcPrune` | deletions in an opened map that are forgotten |
  * | `SyncAgain` | what was told of an opened map has a gap, or what may be read of it has changed: the client opens it again |
  * | `AuthExpired` | the token has expired: without another the server closes when `graceMillis` have passed |
  * | `GoingAway` | the server stops: it closes soon, and the client is to come back after `retryMillis` |
@@ -70,8 +73,16 @@
  * read whole and may not write whole, which is `partial` too: what a server has lost only those can restore who may write it. `Fault` `PermissionDenied` in
  * answer to `SyncInit`: nothing of the map may be read; what the client has confirmed of it is dropped.
  *
- * **Reset.** `Fault` `ResyncRequired` in answer to `SyncInit`: the client has been away for longer than deletions are remembered.
- * It pulls the whole map, drops what the server doesn't have, keeps what it hasn't sent, and opens the map again.
+ * **Deletions** are records too, tombstones, until everybody is known to have them. The grid has an age, the time in ms for which it has
+ * been served, that no clock can set. `AuthAck` and `Checkpoint` tell it; a client whose maps are in step, and which has stored all that it
+ * was sent before that, answers by `Confirmed`. What everybody has confirmed, or has been away from for longer than deletions are remembered,
+ * is forgotten on the server, and then by `GcPrune` on the clients that follow the map: the place of each tombstone as in `SyncFetch`. `SyncRoot`
+ * tells the map's `watermark`: no tombstone with a later stamp is forgotten. A tombstone up to it that only the client has was forgotten
+ * while it was away; a put up to it whose key isn't there is refused as `BeyondHorizon`, since it may have been deleted.
+ *
+ * **Reset.** `Fault` `ResyncRequired` in answer to `SyncInit`: the device lacks deletions that are forgotten. It pulls the whole map, as one
+ * that has nothing, drops what the server doesn't have, keeps what it hasn't sent, and opens the map again. A device whose last `Confirmed` was
+ * of another store or of a later age than the server's, as that was put back to what it was once, isn't told so: what it has is offered.
  *
  * **Slow readers.** While a client leaves much unread, the server sends no events of a map in which something changes. As soon
  * as it has read what waits for it, it gets one `SyncAgain` for each such map, of which there is nothing more until it is opened
@@ -204,6 +215,13 @@ const Cursor = field(
     (Array.isArray(cursor) && cursor.length === 2 && isText(cursor[0]) && cursor[0].length <= 64 &&
       isSequence(cursor[1]))
 )
+/** A store's generation, and the age up to which a client has it. */
+const Confirmation = field(
+  "Confirmation",
+  (value): value is readonly [generation: string, age: number] | null =>
+    value === null ||
+    (Array.isArray(value) && value.length === 2 && isText(value[0]) && value[0].length <= 64 && isSequence(value[1]))
+)
 const Lane = field("Lane", (value): value is 0 | 1 => Object.is(value, 0) || value === 1)
 const Texts = field(
   "Texts",
@@ -247,7 +265,9 @@ export const Auth = Schema.TaggedStruct("Auth", {
   nodeId: NodeIdText,
   /** The secret that the device has stored; null where it has none. */
   secret: TextOrNull,
-  token: TextOrNull
+  token: TextOrNull,
+  /** Of which store, and up to which age of it, everything is stored here; null where nothing was confirmed yet. */
+  confirmed: Confirmation
 })
 /** Opens a map, and compares the roots of both sides. */
 export const SyncInit = Schema.TaggedStruct("SyncInit", {
@@ -291,6 +311,8 @@ export const OpBatch = Schema.TaggedStruct("OpBatch", {
   atomic: Atomic,
   ops: Operations
 })
+/** Everything of the server's up to this age of the grid is stored on the device. */
+export const Confirmed = Schema.TaggedStruct("Confirmed", { age: Sequence })
 /** Asks whether the other side is there. */
 export const Ping = Schema.TaggedStruct("Ping", { id: Sequence })
 /** A message of @effect/rpc to the server. */
@@ -310,6 +332,7 @@ export const ClientMessage = Schema.Union(
   Auth,
   AuthRenew,
   AuthKept,
+  Confirmed,
   SyncInit,
   SyncBuckets,
   SyncFetch,
@@ -335,6 +358,8 @@ export const AuthAck = Schema.TaggedStruct("AuthAck", {
   serverMillis: Millis,
   /** Which store the server serves: another one after a restore from a backup. */
   generation: Text,
+  /** How old the grid is, in ms. */
+  age: Sequence,
   /** Whether anything is durable there; if not, operations end with their `OpAck`. */
   durable: Flag,
   /** Whom the token is of; null where nobody is asked for one. */
@@ -359,6 +384,8 @@ export const SyncRoot = Schema.TaggedStruct("SyncRoot", {
   partial: Flag,
   /** The number of the last change that is in it. */
   sequence: Sequence,
+  /** The latest stamp, in ms, of a deletion that is forgotten in the map; 0 while none is. */
+  watermark: Sequence,
   /** The partitions' roots, where the tree is to be walked. */
   partitions: BytesOrNull,
   /** What has changed since the client's cursor. */
@@ -375,6 +402,10 @@ export const ServerEvent = Schema.TaggedStruct("ServerEvent", {
   sequence: Sequence,
   records: Records
 })
+/** How old the grid is, in ms: what came before this is up to here. */
+export const Checkpoint = Schema.TaggedStruct("Checkpoint", { age: Sequence })
+/** Tombstones that are forgotten, by their keys' partitions and hashes, as in {@link SyncFetch}. */
+export const GcPrune = Schema.TaggedStruct("GcPrune", { map: MapName, cells: Wants })
 /** Records of a partial map that aren't in it any more. */
 export const Withdraw = Schema.TaggedStruct("Withdraw", { map: MapName, keys: Texts })
 /** What was told of the map isn't all: the client opens it again. */
@@ -420,6 +451,8 @@ export const ServerMessage = Schema.Union(
   SyncBucketsAck,
   SyncLeaf,
   ServerEvent,
+  Checkpoint,
+  GcPrune,
   Withdraw,
   SyncAgain,
   OpAck,
@@ -476,8 +509,8 @@ export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
       return withRows(packr.pack({ _tag, map, sequence, records: PLACEHOLDER }), Rows.records, records)
     }
     case "SyncRoot": {
-      const { _tag, id, partial, partitions, records, root, sequence } = message
-      const head = { _tag, id, root, partial, sequence, partitions, records: PLACEHOLDER }
+      const { _tag, id, partial, partitions, records, root, sequence, watermark } = message
+      const head = { _tag, id, root, partial, sequence, watermark, partitions, records: PLACEHOLDER }
       return withRows(packr.pack(head), Rows.records, records)
     }
     case "SyncLeaf": {
@@ -575,7 +608,7 @@ const makeDecode = <A>(structs: { readonly [tag: string]: { readonly fields: Sch
 
 /** The messages of a frame from a client. @throws MalformedMessage */
 export const decodeFromClient: (bytes: Uint8Array) => ReadonlyArray<ClientMessage> = makeDecode(
-  { Auth, AuthRenew, AuthKept, SyncInit, SyncBuckets, SyncFetch, SyncPull, Traced, OpBatch, Ping, Call }
+  { Auth, AuthRenew, AuthKept, Confirmed, SyncInit, SyncBuckets, SyncFetch, SyncPull, Traced, OpBatch, Ping, Call }
 )
 /** The messages of a frame from a server. @throws MalformedMessage */
 export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessage> = makeDecode(
@@ -587,6 +620,8 @@ export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessag
     SyncBucketsAck,
     SyncLeaf,
     ServerEvent,
+    Checkpoint,
+    GcPrune,
     Withdraw,
     SyncAgain,
     OpAck,

@@ -39,12 +39,20 @@ const orNull = <A>(some: fc.Arbitrary<A>): fc.Arbitrary<A | null> => fc.option(s
 const tagged = <Tag extends string, Fields>(_tag: Tag, fields: { [Key in keyof Fields]: fc.Arbitrary<Fields[Key]> }) =>
   fc.record({ _tag: fc.constant(_tag), ...fields } as never) as fc.Arbitrary<{ readonly _tag: Tag } & Fields>
 
+const places = fc.nat(9).chain((n) => fc.uint8Array({ minLength: n * 10, maxLength: n * 10 }))
+
 /** Fields of a client's messages that may be null. */
-const nullable = new Set(["token", "secret", "cursor", "after"])
+const nullable = new Set(["token", "secret", "cursor", "after", "confirmed"])
 const cursor = orNull(fc.tuple(fc.string({ maxLength: 64 }), sequence))
 
 const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitrary<Protocol.ClientMessage> } = {
-  Auth: tagged("Auth", { protocol: sequence, nodeId, secret: orNull(text), token: orNull(text) }),
+  Auth: tagged("Auth", {
+    protocol: sequence,
+    nodeId,
+    secret: orNull(text),
+    token: orNull(text),
+    confirmed: orNull(fc.tuple(text, sequence))
+  }),
   SyncInit: tagged("SyncInit", { id: sequence, map: mapName, kind: fc.constantFrom(...kinds), root: hash, cursor }),
   SyncBuckets: tagged("SyncBuckets", {
     id: sequence,
@@ -55,7 +63,7 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
   SyncFetch: tagged("SyncFetch", {
     id: sequence,
     map: mapName,
-    wants: fc.nat(9).chain((n) => fc.uint8Array({ minLength: n * 10, maxLength: n * 10 })),
+    wants: places,
     after: orNull(text)
   }),
   SyncPull: tagged("SyncPull", { id: sequence, map: mapName, node, after: orNull(text) }),
@@ -68,6 +76,7 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
   }),
   AuthRenew: tagged("AuthRenew", { id: sequence, token: text }),
   AuthKept: tagged("AuthKept", { secret: text }),
+  Confirmed: tagged("Confirmed", { age: sequence }),
   Traced: tagged("Traced", {
     parent: fc.stringMatching(/^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/)
   }),
@@ -82,6 +91,7 @@ const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitra
     run: text,
     serverMillis: fc.nat(),
     generation: text,
+    age: sequence,
     durable: fc.boolean(),
     userId: orNull(text),
     expiresAt: orNull(fc.nat())
@@ -92,6 +102,7 @@ const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitra
     id: sequence,
     root: hash,
     partial: fc.boolean(),
+    watermark: sequence,
     sequence,
     partitions: orNull(someBytes),
     records: someRecords
@@ -99,6 +110,8 @@ const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitra
   SyncBucketsAck: tagged("SyncBucketsAck", { id: sequence, buckets: someBytes }),
   SyncLeaf: tagged("SyncLeaf", { id: sequence, records: someRecords, after: orNull(text) }),
   ServerEvent: tagged("ServerEvent", { map: mapName, sequence, records: someRecords }),
+  Checkpoint: tagged("Checkpoint", { age: sequence }),
+  GcPrune: tagged("GcPrune", { map: mapName, cells: places }),
   Withdraw: tagged("Withdraw", { map: mapName, keys: fc.array(text) }),
   SyncAgain: tagged("SyncAgain", { map: mapName }),
   GoingAway: tagged("GoingAway", { retryMillis: sequence }),

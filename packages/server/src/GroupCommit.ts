@@ -19,6 +19,8 @@ import type * as Scope from "effect/Scope"
 import type { MapKind } from "@topgun/core/Cell"
 import { ShuttingDown, StorageUnavailable } from "@topgun/core/GridError"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
+import { digestRow } from "@topgun/core/MerkleTree"
+import { compareBytes } from "@topgun/core/Value"
 import { ServerConfig } from "./ServerConfig.ts"
 
 /** A record to be kept. */
@@ -158,151 +160,197 @@ export const endOfTurn = Effect.async<void>((resume) => {
   return Effect.sync(() => clearImmediate(handle))
 })
 
-/** The log over a driver. When its scope closes, what waits is committed within the time for shutting down. */
-export const make: (driver: Driver) => Effect.Effect<Log, never, ServerConfig | Scope.Scope> = Effect.fnUntraced(
-  function*(driver) {
-    const { pendingCommitsMax, shutdownTimeout } = yield* ServerConfig
-    const clock = yield* Effect.clock
-    const observers: Array<OnCommit> = []
-    let line: Array<Waiting> = []
-    let rows = 0
-    let committing = false
-    let closed = false
-    const roomWanted: Array<() => void> = []
-    const wake = Effect.unsafeMakeLatch(false)
-    /** Opened by those who won't wait until a failed commit's next try is due. */
-    const hurry = Effect.unsafeMakeLatch(false)
+// --- Notes ---
 
-    const takeGroup = (): ReadonlyArray<Waiting> => {
-      let taken = 0
-      let groupRows = 0
-      while (taken < line.length) {
-        const { size } = line[taken]!
-        if (taken > 0 && groupRows + size > groupRowsMax) break
-        groupRows += size
-        taken++
-      }
-      const group = line.slice(0, taken)
-      line = line.slice(taken)
-      return group
-    }
+/** Bytes of a note's digest, before what it says: records have their map's totals to show that they are as stored, notes only this. */
+const sealBytes = 8
 
-    const settleAll = (waiting: ReadonlyArray<Waiting>, failure: Parameters<Settle>[0]) => {
-      for (const each of waiting) {
-        const settle = each.settle
-        each.settle = undefined
-        settle?.(failure)
-      }
-    }
+const sealOf = (space: string, key: string, value: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(Buffer.concat([Buffer.from(JSON.stringify([space, key]), "utf8"), value]))
+  const digest = { hi: 0, lo: 0 }
+  digestRow(0, 0, new DataView(bytes.buffer), 0, bytes.length, digest)
+  const seal = new DataView(new ArrayBuffer(sealBytes))
+  seal.setInt32(0, digest.hi)
+  seal.setInt32(4, digest.lo)
+  return new Uint8Array(seal.buffer)
+}
 
-    const commitGroup: Effect.Effect<void, StorageUnavailable> = Effect.uninterruptibleMask((restore) =>
-      Effect.suspend(() => {
-        const group = takeGroup()
-        const batches = group.flatMap((waiting) => waiting.batches)
-        const notes = group.flatMap((waiting) => waiting.notes)
-        const size = group.reduce((sum, waiting) => sum + waiting.size, 0)
-        committing = true
-        const begunAt = clock.unsafeCurrentTimeNanos()
-        const tell = (isCommitted: boolean) => {
-          if (size === 0) return
-          const seconds = Number(clock.unsafeCurrentTimeNanos() - begunAt) / 1e9
-          for (const observer of observers) observer(size, seconds, isCommitted)
+const sealed = ({ key, space, value }: Note): Note => ({
+  space,
+  key,
+  value: value === undefined ? undefined : new Uint8Array(Buffer.concat([sealOf(space, key, value), value]))
+})
+
+/** What stored notes say. */
+const unsealed = (kind: string, stored: Notes): Effect.Effect<Notes, StorageUnavailable> =>
+  Effect.suspend(() => {
+    const notes = new Map<string, Map<string, Uint8Array>>()
+    for (const [space, ofSpace] of stored) {
+      const read = new Map<string, Uint8Array>()
+      notes.set(space, read)
+      for (const [key, bytes] of ofSpace) {
+        const value = bytes.slice(sealBytes)
+        if (compareBytes(sealOf(space, key, value), bytes.subarray(0, sealBytes)) !== 0) {
+          return new StorageUnavailable({
+            reason:
+              `the ${kind} database is damaged (the note "${key}" of "${space}" isn't what was stored): restore it from a backup`
+          })
         }
-        return Effect.matchCauseEffect(size === 0 ? Effect.void : restore(driver.commit(batches, notes)), {
-          onFailure: (cause) => {
-            committing = false
-            line = [...group, ...line]
-            // Shutting down: those in line wait for the last attempt.
-            if (Cause.isInterruptedOnly(cause)) return Effect.failCause(cause)
-            tell(false)
-            const fault = Cause.squash(cause)
-            const failure = fault instanceof StorageUnavailable
-              ? fault
-              : new StorageUnavailable({ reason: `the ${driver.kind} database`, cause: fault })
-            settleAll(line, failure)
-            return Effect.fail(failure)
-          },
-          onSuccess: () => {
-            committing = false
-            tell(true)
-            rows -= size
-            settleAll(group, undefined)
-            if (rows <= pendingCommitsMax / 2) { for (const resume of roomWanted.splice(0)) resume() }
-            return Effect.void
-          }
-        })
-      })
-    )
+        read.set(key, value)
+      }
+    }
+    return Effect.succeed(notes)
+  })
 
-    const commitAll = Effect.whileLoop({ while: () => line.length > 0, body: () => commitGroup, step: () => {} })
+// --- The line ---
 
-    // Runs after the worker below was interrupted: finalizers run in reverse order.
-    yield* Effect.addFinalizer(() =>
-      commitAll.pipe(
-        Effect.interruptible,
-        Effect.timeout(shutdownTimeout),
-        Effect.catchAll((failure) => Effect.logError("Writes that clients will send again were not saved", failure)),
-        Effect.ensuring(Effect.sync(() => {
-          closed = true
-          settleAll(line.splice(0), new ShuttingDown())
-        }))
-      )
-    )
-    let delay: number = retryMillis.first
-    yield* Effect.forever(
-      wake.await.pipe(
-        Effect.zipRight(endOfTurn),
-        Effect.zipRight(Effect.suspend(() => {
-          if (line.length === 0) {
-            wake.unsafeClose()
-            return Effect.void
+/** The log over a driver. When its scope closes, what waits is committed within the time for shutting down. */
+export const make: (driver: Driver) => Effect.Effect<Log, StorageUnavailable, ServerConfig | Scope.Scope> = Effect
+  .fnUntraced(
+    function*(driver) {
+      const { pendingCommitsMax, shutdownTimeout } = yield* ServerConfig
+      const clock = yield* Effect.clock
+      const stored = yield* unsealed(driver.kind, driver.notes)
+      const observers: Array<OnCommit> = []
+      let line: Array<Waiting> = []
+      let rows = 0
+      let committing = false
+      let closed = false
+      const roomWanted: Array<() => void> = []
+      const wake = Effect.unsafeMakeLatch(false)
+      /** Opened by those who won't wait until a failed commit's next try is due. */
+      const hurry = Effect.unsafeMakeLatch(false)
+
+      const takeGroup = (): ReadonlyArray<Waiting> => {
+        let taken = 0
+        let groupRows = 0
+        while (taken < line.length) {
+          const { size } = line[taken]!
+          if (taken > 0 && groupRows + size > groupRowsMax) break
+          groupRows += size
+          taken++
+        }
+        const group = line.slice(0, taken)
+        line = line.slice(taken)
+        return group
+      }
+
+      const settleAll = (waiting: ReadonlyArray<Waiting>, failure: Parameters<Settle>[0]) => {
+        for (const each of waiting) {
+          const settle = each.settle
+          each.settle = undefined
+          settle?.(failure)
+        }
+      }
+
+      const commitGroup: Effect.Effect<void, StorageUnavailable> = Effect.uninterruptibleMask((restore) =>
+        Effect.suspend(() => {
+          const group = takeGroup()
+          const batches = group.flatMap((waiting) => waiting.batches)
+          const notes = group.flatMap((waiting) => waiting.notes)
+          const size = group.reduce((sum, waiting) => sum + waiting.size, 0)
+          committing = true
+          const begunAt = clock.unsafeCurrentTimeNanos()
+          const tell = (isCommitted: boolean) => {
+            if (size === 0) return
+            const seconds = Number(clock.unsafeCurrentTimeNanos() - begunAt) / 1e9
+            for (const observer of observers) observer(size, seconds, isCommitted)
           }
-          hurry.unsafeClose()
-          return Effect.matchEffect(commitGroup, {
-            onSuccess: () => {
-              delay = retryMillis.first
-              return Effect.void
+          return Effect.matchCauseEffect(size === 0 ? Effect.void : restore(driver.commit(batches, notes)), {
+            onFailure: (cause) => {
+              committing = false
+              line = [...group, ...line]
+              // Shutting down: those in line wait for the last attempt.
+              if (Cause.isInterruptedOnly(cause)) return Effect.failCause(cause)
+              tell(false)
+              const fault = Cause.squash(cause)
+              const failure = fault instanceof StorageUnavailable
+                ? fault
+                : new StorageUnavailable({ reason: `the ${driver.kind} database`, cause: fault })
+              settleAll(line, failure)
+              return Effect.fail(failure)
             },
-            onFailure: (failure) => {
-              const pause = delay
-              delay = Math.min(delay * 2, retryMillis.last)
-              return Effect.zipRight(
-                Effect.logError(`${failure.message}. ${rows} records wait; next try in ${pause} ms`),
-                Effect.raceFirst(Effect.sleep(pause), hurry.await)
-              )
+            onSuccess: () => {
+              committing = false
+              tell(true)
+              rows -= size
+              settleAll(group, undefined)
+              if (rows <= pendingCommitsMax / 2) { for (const resume of roomWanted.splice(0)) resume() }
+              return Effect.void
             }
           })
-        }))
+        })
       )
-    ).pipe(Effect.forkScoped)
 
-    const append = (batches: ReadonlyArray<Batch>, settle: Settle, notes: ReadonlyArray<Note> = []): void => {
-      if (closed) return settle(new ShuttingDown())
-      const size = rowsOf(batches) + notes.length
-      if (size === 0 && line.length === 0 && !committing) return settle(undefined)
-      rows += size
-      line.push({ batches: size === 0 ? [] : batches, notes, size, settle })
-      wake.unsafeOpen()
+      const commitAll = Effect.whileLoop({ while: () => line.length > 0, body: () => commitGroup, step: () => {} })
+
+      // Runs after the worker below was interrupted: finalizers run in reverse order.
+      yield* Effect.addFinalizer(() =>
+        commitAll.pipe(
+          Effect.interruptible,
+          Effect.timeout(shutdownTimeout),
+          Effect.catchAll((failure) => Effect.logError("Writes that clients will send again were not saved", failure)),
+          Effect.ensuring(Effect.sync(() => {
+            closed = true
+            settleAll(line.splice(0), new ShuttingDown())
+          }))
+        )
+      )
+      let delay: number = retryMillis.first
+      yield* Effect.forever(
+        wake.await.pipe(
+          Effect.zipRight(endOfTurn),
+          Effect.zipRight(Effect.suspend(() => {
+            if (line.length === 0) {
+              wake.unsafeClose()
+              return Effect.void
+            }
+            hurry.unsafeClose()
+            return Effect.matchEffect(commitGroup, {
+              onSuccess: () => {
+                delay = retryMillis.first
+                return Effect.void
+              },
+              onFailure: (failure) => {
+                const pause = delay
+                delay = Math.min(delay * 2, retryMillis.last)
+                return Effect.zipRight(
+                  Effect.logError(`${failure.message}. ${rows} records wait; next try in ${pause} ms`),
+                  Effect.raceFirst(Effect.sleep(pause), hurry.await)
+                )
+              }
+            })
+          }))
+        )
+      ).pipe(Effect.forkScoped)
+
+      const append = (batches: ReadonlyArray<Batch>, settle: Settle, notes: ReadonlyArray<Note> = []): void => {
+        if (closed) return settle(new ShuttingDown())
+        const size = rowsOf(batches) + notes.length
+        if (size === 0 && line.length === 0 && !committing) return settle(undefined)
+        rows += size
+        line.push({ batches: size === 0 ? [] : batches, notes: notes.map(sealed), size, settle })
+        wake.unsafeOpen()
+      }
+
+      return {
+        kind: driver.kind,
+        durable: true,
+        generation: driver.generation,
+        nodeId: driver.nodeId,
+        notes: stored,
+        load: driver.load,
+        append,
+        isFull: () => rows >= pendingCommitsMax,
+        waiting: () => rows,
+        observe: (onCommit) => void observers.push(onCommit),
+        onRoom: (resume) => {
+          roomWanted.push(resume)
+        },
+        flush: Effect.async<void>((resume) => {
+          append([], () => resume(Effect.void))
+          hurry.unsafeOpen()
+        })
+      } satisfies Log
     }
-
-    return {
-      kind: driver.kind,
-      durable: true,
-      generation: driver.generation,
-      nodeId: driver.nodeId,
-      notes: driver.notes,
-      load: driver.load,
-      append,
-      isFull: () => rows >= pendingCommitsMax,
-      waiting: () => rows,
-      observe: (onCommit) => void observers.push(onCommit),
-      onRoom: (resume) => {
-        roomWanted.push(resume)
-      },
-      flush: Effect.async<void>((resume) => {
-        append([], () => resume(Effect.void))
-        hurry.unsafeOpen()
-      })
-    } satisfies Log
-  }
-)
+  )

@@ -90,6 +90,11 @@ export class Outbound {
     return this.#bytes + this.#host.connection.bufferedBytes()
   }
 
+  /** Whether the client hasn't been told of something that it follows. */
+  get hasGaps(): boolean {
+    return this.#gaps.size > 0
+  }
+
   /** Whether there is room for what the client asks for. */
   get hasRoom(): boolean {
     return this.bytes <= this.#shared.repliesBytesMax

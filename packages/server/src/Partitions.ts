@@ -6,7 +6,9 @@ import * as Layer from "effect/Layer"
 import * as Cell from "@topgun/core/Cell"
 import type { Store } from "@topgun/core/CrdtStore"
 import { CrdtStore, sizeOf } from "@topgun/core/CrdtStore"
+import { ExpiryHeap } from "@topgun/core/ExpiryHeap"
 import {
+  BeyondHorizon,
   type ClockSkewTooLarge,
   MalformedMessage,
   MapKindMismatch,
@@ -19,7 +21,7 @@ import {
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import type { LwwMap } from "@topgun/core/LwwMap"
-import { compare as compareRecords, type LwwRecord } from "@topgun/core/LwwRecord"
+import { compare as compareRecords, type LwwRecord, remove as tombstoneOf } from "@topgun/core/LwwRecord"
 import { makeNodeId } from "@topgun/core/Hlc"
 import type { KeyedRecord, Source } from "@topgun/core/MerkleSync"
 import { MerkleForest } from "@topgun/core/MerkleTree"
@@ -33,6 +35,7 @@ import { Changes } from "./Changes.ts"
 import type { Batch, Row, Totals } from "./Persistence.ts"
 import { Persistence } from "./Persistence.ts"
 import { ServerConfig } from "./ServerConfig.ts"
+import { type Buried, Tombstones } from "./Tombstones.ts"
 
 /** An operation that was refused: nothing of it was merged. */
 export interface Rejection {
@@ -68,6 +71,13 @@ export interface Applied {
   readonly rejected: ReadonlyArray<Rejection>
 }
 
+/** Tombstones of one map that were forgotten together. */
+export interface Forgetting {
+  readonly batch: Batch
+  /** The latest of their stamps, in ms, at least 1. */
+  readonly latestMillis: number
+}
+
 /** The size of a map. */
 export interface MapSize {
   readonly name: string
@@ -97,12 +107,26 @@ export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partiti
   readonly records: (map: string, partition: number) => Iterable<KeyedRecord>
   /** A map's records that have changed since, as they are now; `undefined` where that isn't known, or they are many. */
   readonly changedSince: (map: string, sequence: number) => ReadonlyArray<KeyedRecord> | undefined
+  /** When the next value expires, or something that it was replaced by since, in ms. */
+  readonly nextExpiry: () => number | undefined
+  /** Has `onEarlier` called whenever that is earlier than it was. */
+  readonly observeExpiry: (onEarlier: () => void) => void
+  /**
+   * Makes tombstones of values that have expired, `max` at most: each with its value's own stamp, by which it beats that value and
+   * nothing else, whoever makes it and when.
+   */
+  readonly expire: (max: number) => ReadonlyArray<Won>
+  /** Whether a tombstone is still what it was when it came. */
+  readonly isBuried: (map: string, buried: Buried) => boolean
+  /** Forgets those of a map's tombstones that still are what they were when they came. */
+  readonly forget: (map: string, buried: ReadonlyArray<Buried>) => Forgetting | undefined
   readonly sizes: () => ReadonlyArray<MapSize>
   /** How many maps there are, and how many records in them, tombstones included. */
   readonly counts: () => { readonly maps: number; readonly records: number }
 }>() {}
 
 type Refusal =
+  | BeyondHorizon
   | ClockSkewTooLarge
   | MalformedMessage
   | MapKindMismatch
@@ -170,6 +194,7 @@ const make = Effect.gen(function*() {
   const hlc = yield* Hlc
   const persistence = yield* Persistence
   const router = yield* PartitionRouter
+  const tombstones = yield* Tombstones
 
   const run = yield* makeNodeId
   const changes = new Changes()
@@ -237,6 +262,10 @@ const make = Effect.gen(function*() {
     const received = hlc.unsafeReceive(record)
     if (Either.isLeft(received)) return received.left
     const cell = Cell.cellOf(kind, key, record)
+    // In the same step as the merge: whatever was forgotten until now counts.
+    const { watermark } = tombstones.forgotten(map)
+    const isOld = watermark > 0 && record.millis <= watermark && !record.isTombstone && kind !== "counter"
+    if (isOld && maps.get(map)?.record(cell, partition) === undefined) return new BeyondHorizon({ map })
     if (access === undefined) return { cell, partition, record, isAmended: false }
     try {
       const stored = foreseen.record(map, cell) ?? maps.get(map)?.record(cell, partition)
@@ -270,8 +299,66 @@ const make = Effect.gen(function*() {
   const merge = (name: string, kind: Cell.MapKind, { cell, partition, record }: Row): boolean => {
     const map = maps.get(name) ?? makeMap(name, kind)
     const cells = map.cells[partition] ??= storeOf(partition).map(name, kind).cells
-    return change(map, partition, cells, () => cells.merge(cell, record) !== undefined)
+    const won = change(map, partition, cells, () => cells.merge(cell, record) !== undefined)
+    if (won && record.expiresAt > 0) expires(name, cell, record.expiresAt)
+    return won
   }
+
+  // --- Expiry ---
+
+  const expiring = new ExpiryHeap(({ at, cell, map }) => {
+    const { kind, record } = maps.get(map)!
+    return record(cell, router.partitionOf(Cell.keyOf(kind, cell)))?.expiresAt === at
+  })
+  let onEarlierExpiry = (): void => {}
+  const expires = (map: string, cell: string, at: number): void => {
+    const { next } = expiring
+    expiring.add({ at, map, cell })
+    if (next === undefined || at < next) onEarlierExpiry()
+  }
+
+  const expire = (max: number): ReadonlyArray<Won> => {
+    const byMap = new Map<string, Array<Checked>>()
+    for (const { cell, map } of expiring.take(now(), max)) {
+      const { kind, record } = maps.get(map)!
+      const partition = router.partitionOf(Cell.keyOf(kind, cell))
+      const row = { cell, partition, record: tombstoneOf(record(cell, partition)!.stamp), isAmended: false }
+      const rows = byMap.get(map)
+      if (rows === undefined) byMap.set(map, [row])
+      else rows.push(row)
+    }
+    return Array.from(byMap, ([map, rows]) => mergeAll({ map, kind: maps.get(map)!.kind, ops: [] }, rows))
+  }
+
+  // --- Forgetting ---
+
+  const buriedAt = (map: MapSource, { cell, counter, millis }: Buried): Row | undefined => {
+    const partition = router.partitionOf(Cell.keyOf(map.kind, cell))
+    const record = map.record(cell, partition)
+    const isSame = record !== undefined && record.isTombstone && record.millis === millis && record.counter === counter
+    return isSame ? { cell, partition, record } : undefined
+  }
+
+  const forget = (name: string, buried: ReadonlyArray<Buried>): Forgetting | undefined => {
+    const map = maps.get(name)
+    if (map === undefined) return undefined
+    const forgotten: Array<Row> = []
+    // A watermark of 0 says that nothing is forgotten.
+    let latestMillis = 1
+    for (const each of buried) {
+      const row = buriedAt(map, each)
+      if (row === undefined) continue
+      const cells = map.cells[row.partition]!
+      change(map, row.partition, cells, () => cells.collect(row.cell))
+      forgotten.push(row)
+      latestMillis = Math.max(latestMillis, each.millis)
+    }
+    const { hi, kind, lo, records } = map
+    const batch = { map: name, kind, rows: [], age: tombstones.age(), forgotten, totals: { records, hi, lo } }
+    return { batch, latestMillis }
+  }
+
+  // --- Operations ---
 
   /** Judges, one after the other, which of so many operations would make a record that there is no room for. */
   const roomFor = (operations: number): (map: string, row: Row) => Overloaded | undefined => {
@@ -298,14 +385,16 @@ const make = Effect.gen(function*() {
   /** Merges what was checked; answers what won. */
   const mergeAll = ({ access, kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
     const won: Array<Row> = []
+    const age = tombstones.age()
     for (const row of rows) {
       if (!merge(map, kind, row)) continue
       changes.add(map, row.cell)
+      if (row.record.isTombstone) tombstones.graveyard.bury(map, row.cell, row.record, age)
       won.push(row)
     }
     const amended = access === undefined ? [] : rows.filter(({ isAmended }) => isAmended)
     const { hi, lo, records } = maps.get(map) ?? noTotals
-    return { map, kind, rows: won, age: 0, totals: { records, hi, lo }, sequence: changes.sequence(map), amended }
+    return { map, kind, rows: won, age, totals: { records, hi, lo }, sequence: changes.sequence(map), amended }
   }
 
   const applyEach = (part: Part): Applied => {
@@ -379,7 +468,7 @@ const make = Effect.gen(function*() {
     load: Effect.suspend(() => {
       let loaded = 0
       const load = persistence.load({
-        record: (name, kind, cell, partition, row) => {
+        record: (name, kind, cell, partition, row, storedAge) => {
           const key = Cell.keyOf(kind, cell)
           const record = Cell.decodeInPlace(kind, name, key, row)
           if (partition !== router.partitionOf(key)) {
@@ -387,6 +476,12 @@ const make = Effect.gen(function*() {
           }
           hlc.unsafeRaise(record)
           merge(name, kind, { cell, partition, record })
+          if (record.isTombstone) {
+            // Those of a store that didn't keep their ages yet are as young as it is.
+            const age = storedAge ?? tombstones.age()
+            tombstones.reach(age)
+            tombstones.graveyard.bury(name, cell, record, age)
+          }
           loaded++
         },
         complete: (name, kind, stored) => {
@@ -432,6 +527,16 @@ const make = Effect.gen(function*() {
       }
       return records
     },
+    nextExpiry: () => expiring.next,
+    observeExpiry: (onEarlier) => {
+      onEarlierExpiry = onEarlier
+    },
+    expire,
+    isBuried: (name, buried) => {
+      const map = maps.get(name)
+      return map !== undefined && buriedAt(map, buried) !== undefined
+    },
+    forget,
     counts: () => {
       let records = 0
       for (const { tree } of maps.values()) records += tree.size
@@ -455,5 +560,5 @@ const make = Effect.gen(function*() {
 export const layer: Layer.Layer<
   Partitions,
   never,
-  Capacity | CrdtStore | Hlc | PartitionRouter | Persistence | ServerConfig
+  Capacity | CrdtStore | Hlc | PartitionRouter | Persistence | ServerConfig | Tombstones
 > = Layer.effect(Partitions, make)

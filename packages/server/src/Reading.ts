@@ -13,6 +13,7 @@ import { Partitions } from "./Partitions.ts"
 import { PermissionPolicy, type Policies } from "./PermissionPolicy.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 import { type Following, type Subscriber, Subscriptions } from "./Subscriptions.ts"
+import { Tombstones } from "./Tombstones.ts"
 import { Views } from "./Views.ts"
 
 /** What a session's reading asks of it. */
@@ -30,6 +31,8 @@ export interface Reader {
   readonly closeGap: (map: string) => void
   readonly principal: () => Principal | undefined
   readonly nodeId: () => string
+  /** Whether the device has all deletions up to this age of the grid, or brings what it is asked for all the same. */
+  readonly hasConfirmed: (age: number) => boolean
 }
 
 /** What one session remembers of what it may do, at most: maps are named by the client. */
@@ -47,6 +50,7 @@ export interface Shared {
   readonly policies: Policies
   readonly subscriptions: Subscriptions["Type"]
   readonly subscriptionsMax: number
+  readonly tombstones: Tombstones["Type"]
   readonly views: Views["Type"]
 }
 
@@ -54,7 +58,7 @@ export interface Shared {
 export const share: Effect.Effect<
   Shared,
   never,
-  MerkleSync | Partitions | ServerConfig | Subscriptions | Views
+  MerkleSync | Partitions | ServerConfig | Subscriptions | Tombstones | Views
 > = Effect.gen(function*() {
   const { answers } = yield* MerkleSync
   const { subscriptionsMax } = yield* ServerConfig
@@ -64,6 +68,7 @@ export const share: Effect.Effect<
     policies: yield* PermissionPolicy,
     subscriptions: yield* Subscriptions,
     subscriptionsMax,
+    tombstones: yield* Tombstones,
     views: yield* Views
   }
 })
@@ -78,6 +83,8 @@ export class Reading {
   readonly #denied = new Set<string>()
   /** Maps that the client was told to open again. */
   readonly #reopening = new Set<string>()
+  /** Maps that were opened with nothing in them: no deletion is missing there. */
+  readonly #fresh = new Set<string>()
   /** The questions by which maps are opened whose views aren't complete yet. */
   readonly #opening = new Map<string, number>()
   /** Lets go of the views that the session follows or waits for, by map. */
@@ -130,7 +137,12 @@ export class Reading {
       return this.#reader.refuse(id, new GridError.PermissionDenied({ what: `read map "${map}"` }))
     }
     if (fault !== undefined) return this.#reader.refuse(id, fault)
-    if (access.reads === "everything") return this.#follow(message, { kind })
+    if (access.reads === "everything") {
+      if (access.isWriter && !this.#hasDeletions(message)) {
+        return this.#reader.refuse(id, new GridError.ResyncRequired({ map }))
+      }
+      return this.#follow(message, { kind })
+    }
     if (this.#releases.size >= this.#shared.subscriptionsMax) return this.#reader.refuse(id, tooManyMaps)
     this.#opening.set(map, id)
     const release = this.#shared.views.open(map, access, (view) => {
@@ -170,6 +182,13 @@ export class Reading {
   end(): void {
     this.#shared.subscriptions.leave(this.#reader.subscriber)
     for (const release of this.#releases.values()) release()
+  }
+
+  /** Whether a map that is opened has all deletions that are forgotten here. Of a partial one nothing is brought back. */
+  #hasDeletions({ map, root }: typeof Protocol.SyncInit.Type): boolean {
+    if (root.every((byte) => byte === 0) && this.#fresh.size < this.#shared.subscriptionsMax) this.#fresh.add(map)
+    const { age } = this.#shared.tombstones.forgotten(map)
+    return age === 0 || this.#fresh.has(map) || this.#reader.hasConfirmed(age)
   }
 
   /** What may be read of a map by what the client was told when it opened it. */
@@ -220,6 +239,7 @@ export class Reading {
     }
     const { view } = following
     const source = view ?? this.#shared.partitions.source(map)
+    const isPartial = view !== undefined || !this.access(map).isWriter
     const partitionRoots = this.#shared.answers(source).root(root)
     const changed = partitionRoots === undefined
       ? []
@@ -230,7 +250,8 @@ export class Reading {
       _tag: "SyncRoot",
       id,
       root: packRoot(source.tree),
-      partial: view !== undefined || !this.access(map).isWriter,
+      partial: isPartial,
+      watermark: isPartial ? 0 : this.#shared.tombstones.forgotten(map).watermark,
       sequence: view === undefined ? this.#shared.partitions.sequence(map) : 0,
       partitions: changed === undefined ? partitionRoots ?? null : null,
       records: tuplesOf(kind, changed ?? [])

@@ -63,8 +63,8 @@ const count = (name: string, min: number, max: number) =>
 const choice = <const A extends ReadonlyArray<string>>(name: string, options: A) =>
   field(name, Schema.Literal(...options), `one of ${options.join(", ")}`)
 
-const unitMillis: Record<string, number> = { ms: 1, s: 1_000, m: 60_000 }
-const durationGrammar = /^(\d{1,9})(ms|s|m)$/
+const unitMillis: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+const durationGrammar = /^(\d{1,9})(ms|s|m|h|d)$/
 const duration = (name: string, max: Duration.DurationInput) =>
   field(
     name,
@@ -165,6 +165,9 @@ const fields: { readonly [K in keyof Settings]-?: Field<Settings[K]> } = {
   pendingCommitsMax: count("TOPGUN_PENDING_COMMITS_MAX", 1, 10_000_000),
   memoryBytesMax: field("TOPGUN_MAX_MEMORY", BytesText, "bytes, 16 MiB or more, such as 512MiB or 2GiB"),
   recordsMax: count("TOPGUN_RECORDS_MAX", 1, 1_000_000_000),
+  tombstoneAge: duration("TOPGUN_TOMBSTONE_AGE", "1000 days"),
+  tombstoneHorizon: duration("TOPGUN_TOMBSTONE_HORIZON", "10000 days"),
+  tombstonesMax: count("TOPGUN_TOMBSTONES_MAX", 1_000, 1_000_000_000),
   mapsMax: count("TOPGUN_MAPS_MAX", 1, 100_000),
   subscriptionsMax: count("TOPGUN_SUBSCRIPTIONS_MAX", 1, 100_000),
   callsMax: count("TOPGUN_CALLS_MAX", 1, 10_000),
@@ -242,6 +245,9 @@ export const tlsFiles = ({ tlsCert, tlsKey }: Settings): Tls.Files | undefined =
 
 const keyVariables = "TOPGUN_JWT_SECRET, TOPGUN_JWT_PUBLIC_KEY or TOPGUN_JWKS_URL"
 
+/** Twice as much as a writer's clock may be ahead: later stamps than those of what is forgotten by then are in nobody's hands. */
+const tombstoneAgeMin = Duration.minutes(2)
+
 /** What settings must be to one another. `of`: those that it takes to tell. */
 const relations: ReadonlyArray<{
   readonly of: ReadonlyArray<keyof Settings>
@@ -274,6 +280,24 @@ const relations: ReadonlyArray<{
         ? []
         : ["tlsCert and tlsKey belong together: set both of TOPGUN_TLS_CERT and TOPGUN_TLS_KEY, or none"]
     }
+  },
+  {
+    of: ["tombstoneAge"],
+    faults: ({ tombstoneAge }) =>
+      Duration.lessThan(tombstoneAge, tombstoneAgeMin)
+        ? [
+          `tombstoneAge is less than ${
+            Duration.format(tombstoneAgeMin)
+          }, within which clocks may differ: remember deletions for longer`
+        ]
+        : []
+  },
+  {
+    of: ["tombstoneAge", "tombstoneHorizon"],
+    faults: ({ tombstoneAge, tombstoneHorizon }) =>
+      Duration.greaterThan(tombstoneAge, tombstoneHorizon)
+        ? ["tombstoneAge is longer than tombstoneHorizon: no device is waited for longer than the latter"]
+        : []
   },
   {
     of: ["shutdownNotice", "shutdownTimeout"],

@@ -26,6 +26,7 @@ import type { Caller } from "./Calls.ts"
 import { Calls } from "./Calls.ts"
 import { Admission, type Seat } from "./Admission.ts"
 import { Authentication, type Principal } from "./Authentication.ts"
+import { Confirmations } from "./Confirmations.ts"
 import { Devices } from "./Devices.ts"
 import { Partitions } from "./Partitions.ts"
 import { PermissionPolicy } from "./PermissionPolicy.ts"
@@ -35,6 +36,7 @@ import { ServerConfig } from "./ServerConfig.ts"
 import * as Outbound from "./Outbound.ts"
 import * as Reading from "./Reading.ts"
 import type { Subscriptions } from "./Subscriptions.ts"
+import { Tombstones } from "./Tombstones.ts"
 import * as Turns from "./Turns.ts"
 import type { Origin } from "./Traces.ts"
 import { Metrics } from "./Metrics.ts"
@@ -52,6 +54,8 @@ export class Sessions extends Context.Tag("@topgun/server/Session")<Sessions, {
   readonly accept: (connection: ServerConnection, address?: string) => void
   /** Sessions that are open, authenticated or not. */
   readonly count: () => number
+  /** Tells those devices for which `isDue` holds how old the grid is, to hear whether they have all that came before. */
+  readonly checkpoint: (age: number, isDue: (nodeId: string) => boolean) => void
   /**
    * Tells every client when to come back, stops reading, waits until writes in hand are saved and acknowledged, and closes every
    * session with 1001, also when it is interrupted.
@@ -87,12 +91,14 @@ const make = Effect.gen(function*() {
   const admission = yield* Admission
   const calls = yield* Calls
   const clock = yield* Effect.clock
+  const confirmations = yield* Confirmations
   const devices = yield* Devices
   const hlc = yield* Hlc
   const metrics = yield* Metrics
   const partitions = yield* Partitions
   const persistence = yield* Persistence
   const phase = yield* Phase
+  const tombstones = yield* Tombstones
   const policies = yield* PermissionPolicy
   const views = yield* Views
   const visits = yield* Visits
@@ -117,6 +123,13 @@ const make = Effect.gen(function*() {
     #verifying: Fiber.RuntimeFiber<void> | undefined
     #principal: Principal | undefined
     #nodeId = ""
+    /**
+     * What it has was confirmed by another store than this one is, or by this one before it was put back to what it was once: what it has
+     * and this one hasn't isn't deleted, it's lost.
+     */
+    #isOfAnother = false
+    /** The age of the grid that the client was told last. */
+    #toldAge = 0
     #expiring: Fiber.RuntimeFiber<void> | undefined
     #closed = false
     #lastHeard = clock.unsafeCurrentTimeMillis()
@@ -160,7 +173,8 @@ const make = Effect.gen(function*() {
         guard: (serve) => this.#guard(serve),
         closeGap: (map) => this.#outbound.closeGap(map),
         principal: () => this.#principal,
-        nodeId: () => this.#nodeId
+        nodeId: () => this.#nodeId,
+        hasConfirmed: (age) => this.#isOfAnother || confirmations.of(this.#nodeId) >= age
       }, reading)
       this.#watch = run(this.#watching)
     }
@@ -325,6 +339,9 @@ const make = Effect.gen(function*() {
           return this.#renew(message)
         case "AuthKept":
           return devices.kept(this.#nodeId, message.secret)
+        case "Confirmed":
+          if (message.age > this.#toldAge) return this.#outOfPlace("an age of the grid that it wasn't told")
+          return confirmations.confirm(this.#nodeId, message.age)
         case "SyncInit":
           return this.#reading.open(message)
         case "SyncBuckets":
@@ -343,7 +360,7 @@ const make = Effect.gen(function*() {
       }
     }
 
-    #authenticate({ nodeId, protocol, secret, token }: typeof Protocol.Auth.Type): void {
+    #authenticate({ confirmed, nodeId, protocol, secret, token }: typeof Protocol.Auth.Type): void {
       if (this.#authenticated) return this.#outOfPlace("Auth comes once")
       if (!Protocol.supportedVersions.includes(protocol)) {
         return this.#fail(
@@ -372,6 +389,9 @@ const make = Effect.gen(function*() {
         this.#connection.isKnown?.()
         this.#principal = verified.principal
         this.#watchExpiry()
+        this.#toldAge = tombstones.age()
+        this.#isOfAnother = confirmed !== null &&
+          (confirmed[0] !== persistence.generation || confirmed[1] > this.#toldAge)
         this.#visit.letIn(nodeId, this.#principal?.userId)
         this.send({
           _tag: "AuthAck",
@@ -380,6 +400,7 @@ const make = Effect.gen(function*() {
           run: partitions.run,
           serverMillis: hlc.wallMillis(),
           generation: persistence.generation,
+          age: this.#toldAge,
           durable: persistence.durable,
           userId: this.#principal?.userId ?? null,
           expiresAt: this.#principal?.expiresAt ?? null
@@ -580,6 +601,13 @@ const make = Effect.gen(function*() {
       }
     }
 
+    /** Tells how old the grid is, unless something is left out of what came before. */
+    checkpoint(age: number, isDue: (nodeId: string) => boolean): void {
+      if (!this.#authenticated || this.#outbound.hasGaps || !isDue(this.#nodeId)) return
+      this.#toldAge = age
+      this.send({ _tag: "Checkpoint", age })
+    }
+
     /** Takes nothing more from the client, which is told when to come back; acknowledgements still go out. */
     halt(retryMillis: number): void {
       if (this.#authenticated) this.send({ _tag: "GoingAway", retryMillis })
@@ -638,6 +666,9 @@ const make = Effect.gen(function*() {
       session.listen()
     },
     count: () => open.size,
+    checkpoint: (age, isDue) => {
+      for (const session of open) session.checkpoint(age, isDue)
+    },
     stop
   })
 })
@@ -647,6 +678,7 @@ export const layer: Layer.Layer<
   never,
   | Admission
   | Calls
+  | Confirmations
   | Devices
   | Hlc
   | MerkleSync
@@ -656,6 +688,7 @@ export const layer: Layer.Layer<
   | Phase
   | ServerConfig
   | Subscriptions
+  | Tombstones
   | Views
   | Visits
   | WriteAcks

@@ -143,6 +143,22 @@ export interface Settings {
    * costs its bytes and some 100 more. @default 10000000
    */
   readonly recordsMax: number
+  /**
+   * How long a deletion is remembered at least, however soon all devices know of it: a day of serving, not of the calendar. A backup that is
+   * younger brings no deleted record back. Lower values remember less, at some 150 bytes a deletion. @default 1 day
+   */
+  readonly tombstoneAge: Duration.DurationInput
+  /**
+   * How long deletions are remembered for a device that is away. One that was away for longer takes over the maps anew in which something
+   * was deleted, and its unsent writes to keys that aren't there any more are rejected. Higher values remember more. @default 30 days
+   */
+  readonly tombstoneHorizon: Duration.DurationInput
+  /**
+   * Deletions that are remembered. When there are more, the devices that have been away for longest are treated as if they had been
+   * away for longer than `tombstoneHorizon`, and `tombstoneAge` doesn't hold; what was deleted in the last two minutes is remembered
+   * all the same. Higher values cost some 150 bytes each. @default 1000000
+   */
+  readonly tombstonesMax: number
   /** Maps that clients may create. Each costs some 100 kB once its keys are spread over all partitions. @default 1000 */
   readonly mapsMax: number
   /** Maps that one connection may have open. Higher values cost some 100 bytes each. @default 1000 */
@@ -214,6 +230,9 @@ export const defaults: Settings = {
   pendingCommitsMax: 20_000,
   memoryBytesMax: undefined,
   recordsMax: 10_000_000,
+  tombstoneAge: Duration.days(1),
+  tombstoneHorizon: Duration.days(30),
+  tombstonesMax: 1_000_000,
   mapsMax: 1_000,
   subscriptionsMax: 1_000,
   callsMax: 32,

@@ -7,11 +7,13 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Cell from "@topgun/core/Cell"
+import { packPlaces } from "@topgun/core/MerkleSync"
 import type { OpTuple, RecordTuple } from "@topgun/core/Protocol"
 import * as Protocol from "@topgun/core/Protocol"
 import { partitionOf } from "@topgun/core/Partition"
 import * as Value from "@topgun/core/Value"
 import type { Won } from "./Partitions.ts"
+import type { Row } from "./Persistence.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 import { type View, type ViewChange, Views } from "./Views.ts"
 
@@ -44,7 +46,9 @@ export class Subscriptions extends Context.Tag("@topgun/server/Subscriptions")<S
   /** Ends all of a subscriber's subscriptions. */
   readonly leave: (subscriber: Subscriber) => void
   /** Tells all who follow the batch's map, except `writer`. */
-  readonly publish: (batch: Won, writer: Subscriber) => void
+  readonly publish: (batch: Won, writer?: Subscriber) => void
+  /** Tells all who follow a map as a whole that it has forgotten tombstones. */
+  readonly prune: (map: string, forgotten: ReadonlyArray<Row>) => void
   /**
    * Tells a writer, whose operations were acknowledged, what he is shown of their records where that is something else than he has
    * written.
@@ -125,7 +129,9 @@ export const layer: Layer.Layer<Subscriptions, never, ServerConfig | Views> = La
       publish: (batch, writer) => {
         const changes = views.update(batch)
         const all = followers.get(batch.map)
-        if (batch.rows.length === 0 || all === undefined || (all.size === 1 && all.has(writer))) return
+        if (
+          batch.rows.length === 0 || all === undefined || (all.size === 1 && writer !== undefined && all.has(writer))
+        ) return
         let whole: ReadonlyArray<Uint8Array> | undefined
         const partial = new Map<View, ReadonlyArray<Uint8Array>>()
         for (const [subscriber, { kind, view }] of all) {
@@ -138,6 +144,17 @@ export const layer: Layer.Layer<Subscriptions, never, ServerConfig | Views> = La
             if (events === undefined && change !== undefined) partial.set(view, events = changesOf(batch.map, change))
           }
           for (const event of events ?? []) subscriber.push(event, batch.map)
+        }
+      },
+      prune: (map, forgotten) => {
+        const all = followers.get(map)
+        if (all === undefined) return
+        let event: Uint8Array | undefined
+        for (const [subscriber, { view }] of all) {
+          // A view has no tombstones.
+          if (view !== undefined) continue
+          event ??= Protocol.encode({ _tag: "GcPrune", map, cells: packPlaces(forgotten) })
+          subscriber.push(event, map)
         }
       },
       reveal: (batch, ops, writer) => {

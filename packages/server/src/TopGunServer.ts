@@ -18,7 +18,9 @@ import * as Admission from "./Admission.ts"
 import { Authentication, layerConfigured } from "./Authentication.ts"
 import * as Calls from "./Calls.ts"
 import * as Capacity from "./Capacity.ts"
+import * as Confirmations from "./Confirmations.ts"
 import * as Devices from "./Devices.ts"
+import * as Expiry from "./Expiry.ts"
 import * as Gateway from "./Gateway.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Partitions from "./Partitions.ts"
@@ -30,6 +32,8 @@ import * as ServerConfig from "./ServerConfig.ts"
 import * as Sessions from "./Session.ts"
 import * as Status from "./Status.ts"
 import * as Subscriptions from "./Subscriptions.ts"
+import * as TombstoneGc from "./TombstoneGc.ts"
+import * as Tombstones from "./Tombstones.ts"
 import * as Traces from "./Traces.ts"
 import * as Visits from "./Visits.ts"
 import * as Views from "./Views.ts"
@@ -61,7 +65,7 @@ const layerCalls = RpcServer.layer(GridRpcs, { disableTracing: true, disableFata
   Layer.provide(Status.layerCalls)
 )
 
-const layerMachine = layerCalls.pipe(
+const layerMachine = Layer.mergeAll(layerCalls, TombstoneGc.layer, Expiry.layer).pipe(
   Layer.provideMerge(Status.layer),
   Layer.provideMerge(Sessions.layer),
   Layer.provideMerge(Calls.layer),
@@ -73,7 +77,9 @@ const layerMachine = layerCalls.pipe(
   Layer.provide(Views.layer),
   Layer.provide(Devices.layer),
   Layer.provideMerge(Admission.layer),
+  Layer.provide(Confirmations.layer),
   Layer.provideMerge(Partitions.layer),
+  Layer.provide(Tombstones.layer),
   Layer.provideMerge(Capacity.layer),
   Layer.provideMerge(Phase.layer)
 )

@@ -11,6 +11,7 @@ import * as Phase from "@topgun/server/Phase"
 import * as Persistence from "@topgun/server/Persistence"
 import * as Prometheus from "@topgun/server/Prometheus"
 import * as ServerConfig from "@topgun/server/ServerConfig"
+import * as Tombstones from "@topgun/server/Tombstones"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Context from "effect/Context"
@@ -315,6 +316,6 @@ const over = (driver: Persistence.Driver) =>
 /** Metrics without a server. */
 const alone = Metrics.layer.pipe(
   Layer.provide([Partitions.layer, Phase.layer]),
-  Layer.provide(Capacity.layer),
+  Layer.provide([Capacity.layer, Tombstones.layer]),
   Layer.provide([grid, Persistence.layerMemory, ServerConfig.layer()])
 )

@@ -472,6 +472,7 @@ describe("Somebody to whom nothing is granted", () => {
     Auth: { says: authAnew(), hears: "closes" },
     AuthRenew: { says: { _tag: "AuthRenew", id, token: "mallory" }, hears: [{ _tag: "AuthRenewAck" }] },
     AuthKept: { says: { _tag: "AuthKept", secret: "x" }, hears: [] },
+    Confirmed: { says: { _tag: "Confirmed", age: 0 }, hears: [] },
     SyncInit: { says: openMap("vault", id) as typeof Protocol.SyncInit.Type, hears: [denied] },
     SyncBuckets: {
       says: { _tag: "SyncBuckets", id, map: "vault", lane: 0, nodes: Uint8Array.of(0, 1) },

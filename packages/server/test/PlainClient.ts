@@ -82,7 +82,8 @@ export const auth: typeof Protocol.Auth.Type = {
   protocol: Protocol.version,
   nodeId,
   secret: null,
-  token: null
+  token: null,
+  confirmed: null
 }
 
 let devices = 0

@@ -86,6 +86,9 @@ describe("ServerConfig", () => {
         TOPGUN_PENDING_COMMITS_MAX: "100",
         TOPGUN_MAX_MEMORY: "512MiB",
         TOPGUN_RECORDS_MAX: "1000",
+        TOPGUN_TOMBSTONE_AGE: "2h",
+        TOPGUN_TOMBSTONE_HORIZON: "7d",
+        TOPGUN_TOMBSTONES_MAX: "5000",
         TOPGUN_MAPS_MAX: "3",
         TOPGUN_SUBSCRIPTIONS_MAX: "4",
         TOPGUN_CALLS_MAX: "5"
@@ -133,6 +136,9 @@ describe("ServerConfig", () => {
         pendingCommitsMax: 100,
         memoryBytesMax: 536_870_912,
         recordsMax: 1_000,
+        tombstoneAge: Duration.hours(2),
+        tombstoneHorizon: Duration.days(7),
+        tombstonesMax: 5_000,
         mapsMax: 3,
         subscriptionsMax: 4,
         callsMax: 5
@@ -166,6 +172,17 @@ describe("ServerConfig", () => {
       for (const text of ["", "1MiB", "512MB", "-1GiB", "1e9", "9999999TiB"]) {
         expect(yield* faultsOf({ TOPGUN_MAX_MEMORY: text })).toEqual([expect.stringContaining("16 MiB or more")])
       }
+    }))
+
+  it.effect("remembers deletions for longer than clocks differ, and no shorter than it waits for devices", () =>
+    Effect.gen(function*() {
+      expect(yield* faultsOf({ TOPGUN_TOMBSTONE_AGE: "119s" })).toEqual([
+        expect.stringContaining("tombstoneAge is less")
+      ])
+      expect(yield* faultsOf({ TOPGUN_TOMBSTONE_AGE: "2d", TOPGUN_TOMBSTONE_HORIZON: "1d" })).toEqual([
+        expect.stringContaining("longer than tombstoneHorizon")
+      ])
+      expect((yield* settingsOf({ TOPGUN_TOMBSTONE_AGE: "2m" })).tombstoneAge).toEqual(Duration.minutes(2))
     }))
 
   it.effect("leaves a server that stops time for saving after its notice", () =>

@@ -54,7 +54,7 @@ describe("Session", () => {
     it.effect("is refused for a protocol version that the server doesn't speak, with those that it does", () =>
       Effect.gen(function*() {
         const client = yield* inProcess
-        yield* client.send({ _tag: "Auth", protocol: 99, nodeId, secret: null, token: null })
+        yield* client.send({ _tag: "Auth", protocol: 99, nodeId, secret: null, token: null, confirmed: null })
         const fault = yield* client.take("Fault")
         expect(fault.cause).toBe("ProtocolVersionUnsupported")
         expect(fault.reason).toContain("99")
@@ -64,7 +64,7 @@ describe("Session", () => {
     it.effect("is refused with a token, which this server couldn't verify", () =>
       Effect.gen(function*() {
         const client = yield* inProcess
-        yield* client.send({ _tag: "Auth", protocol: 1, nodeId, secret: null, token: "secret" })
+        yield* client.send({ _tag: "Auth", protocol: 1, nodeId, secret: null, token: "secret", confirmed: null })
         const fault = yield* client.take("Fault")
         expect(fault.cause).toBe("AuthRequired")
         expect(fault.reason).toContain("no token verifier configured")

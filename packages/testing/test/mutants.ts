@@ -708,9 +708,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "TTL-1",
     breaks: "listeners are told of the expiry of a value that another one has replaced",
-    ...client("Expiry", "Expiry"),
-    find: "      const due = heap.take(now()).filter(isCurrent)",
-    replace: "      const due = heap.take(now())",
+    ...coreByClient("ExpiryHeap", "Expiry"),
+    find: "      if (this.#isCurrent(first)) due.push(first)",
+    replace: "      due.push(first)",
     fails: "lives on when another write takes its place, with that one's lifetime or none"
   },
   {

@@ -58,6 +58,7 @@ const fromClient: ReadonlyArray<Protocol.ClientMessage> = [
   { ...authAnew(), token: "mallory" },
   renew,
   { _tag: "AuthKept", secret: "s" },
+  { _tag: "Confirmed", age: 0 },
   open,
   buckets,
   fetch,
@@ -78,15 +79,27 @@ const fromServer: ReadonlyArray<Protocol.ServerMessage> = [
     run: "r",
     serverMillis: 1,
     generation: "g",
+    age: 0,
     durable: true,
     userId: "alice",
     expiresAt: null
   },
   { _tag: "AuthRenewAck", id: 1, expiresAt: null },
   { _tag: "AuthExpired", graceMillis: 0 },
-  { _tag: "SyncRoot", id: 1, root: hash, partial: false, sequence: 1, partitions: null, records: [["k", put(1)]] },
+  {
+    _tag: "SyncRoot",
+    id: 1,
+    root: hash,
+    partial: false,
+    watermark: 0,
+    sequence: 1,
+    partitions: null,
+    records: [["k", put(1)]]
+  },
   { _tag: "SyncBucketsAck", id: 1, buckets: hash },
   { _tag: "SyncLeaf", id: 1, records: [["k", put(1)]], after: null },
+  { _tag: "Checkpoint", age: 1 },
+  { _tag: "GcPrune", map: "ward", cells: new Uint8Array(10) },
   { _tag: "ServerEvent", map: "ward", sequence: 1, records: [["k", put("forged", 9_000)]] },
   { _tag: "Withdraw", map: "ward", keys: ["k"] },
   { _tag: "SyncAgain", map: "ward" },
@@ -310,7 +323,11 @@ const wrongFields: ReadonlyArray<Row> = [
     wrong: { nodes: new Uint8Array(Protocol.nodesBytesMax + 1) }
   },
   { name: "a third lane", message: buckets, wrong: { lane: 2 } },
-  { name: "a trace that is none", message: fromClient[7]!, wrong: { parent: "00-1-2-01" } },
+  {
+    name: "a trace that is none",
+    message: fromClient.find(({ _tag }) => _tag === "Traced")!,
+    wrong: { parent: "00-1-2-01" }
+  },
   { name: "a type in small letters", message: ping, wrong: { _tag: "ping" } },
   { name: "the type of a cluster", message: ping, wrong: { _tag: "CLUSTER_HELLO" } },
   { name: "the type of a collector", message: ping, wrong: { _tag: "GC_PRUNE" } }
@@ -395,7 +412,7 @@ const tokens: ReadonlyArray<Row> = ([
   ],
   ["a renewal by a token that has expired", [{ ...renew, token: "mallory 0" }], refused("Fault AuthExpired")],
   ["word of a secret that it was never given", [{ _tag: "AuthKept", secret: "__proto__" }], nothing],
-  ["a trace of nothing", [fromClient[7]!], nothing]
+  ["a trace of nothing", [fromClient.find(({ _tag }) => _tag === "Traced")!], nothing]
 ] as ReadonlyArray<readonly [string, ReadonlyArray<Protocol.ClientMessage>, Answer]>).map((
   [name, messages, answer]
 ) => ({
