@@ -254,8 +254,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     const cells = cellsOf(name)
     const changes: Array<RecordChange> = []
     for (const [cell, record] of before) {
-      const confirmed = cells.getConfirmed(cell)
-      if (has.has(cell) || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue
+      const present = cells.getConfirmed(cell)
+      if (has.has(cell) || present === undefined || LwwRecord.compare(present, record) !== 0) continue
       cells.unconfirm(cell)
       const change = cells.revert(cell, outbox.pendingRecord(name, cell))
       journal.stageCell(name, cell, "remote")

@@ -70,9 +70,11 @@ describe("A value with a lifetime", () => {
       const { client, clock } = yield* connected()
       const map = yield* client.map<string>("m")
       const sets = yield* client.orMap<string>("s")
-      const bob = yield* startClient("bob", { autoConnect: false })
+      const bob = yield* startClient("bob")
       const late = yield* bob.map<string>("m")
       const lateSets = yield* bob.orMap<string>("s")
+      yield* clock.runUntil(() => bob.status.current.state === "CONNECTED")
+      yield* client.disconnect
       const told: Array<unknown> = []
       for (const [who, own] of [["alice", map], ["bob", late]] as const) {
         own.subscribe((changes) => told.push(...changes.map(({ previous, value }) => [who, previous, value])))
@@ -81,8 +83,8 @@ describe("A value with a lifetime", () => {
       yield* map.set("k", "first", { ttlMs: 1_000 })
       yield* sets.add("k", "first", { ttlMs: 1_000 })
       yield* clock.advance("5 seconds")
-      yield* bob.connect
-      yield* clock.runUntil(() => bob.status.current.state === "CONNECTED")
+      yield* client.connect
+      yield* clock.runUntil(() => client.status.current.state === "CONNECTED")
       yield* clock.advance("5 seconds")
       yield* map.set("k", "second")
       yield* clock.advance("1 second")

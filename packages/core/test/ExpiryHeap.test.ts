@@ -12,7 +12,7 @@ describe("ExpiryHeap", () => {
     ([steps]) => {
       const isCurrent = ({ at }: Expiring) => at % 3 !== 0
       const heap = new ExpiryHeap(isCurrent)
-      let model: Array<Expiring> = []
+      const model: Array<Expiring> = []
       for (const step of steps) {
         if ("at" in step) {
           heap.add({ at: step.at, map: "m", cell: "k" })

@@ -277,6 +277,28 @@ describe("LwwMap", () => {
     assert.deepStrictEqual(Array.from(map.records(), ([each]) => each), ["young", "value", "pending"])
   })
 
+  it("collects the tombstone of a key, and nothing else", () => {
+    const map = newMap()
+    map.remove("gone", at(1))
+    map.set("value", Value.encode(1), at(1))
+    map.write("pending", LwwRecord.remove(at(1)))
+    map.remove("written again", at(1))
+    map.write("written again", put(2, 1))
+    const before = map.digest
+    assert.deepStrictEqual(["value", "pending", "written again", "none"].map((key) => map.collect(key)), [
+      false,
+      false,
+      false,
+      false
+    ])
+    assert.strictEqual(map.digest, before)
+    assert.isTrue(map.collect("gone"))
+    assert.isFalse(map.collect("gone"))
+    assert.isUndefined(map.getRecord("gone"))
+    assert.deepStrictEqual(Array.from(map.records(), ([each]) => each), ["value", "pending", "written again"])
+    assert.notStrictEqual(map.digest, before)
+  })
+
   it("keeps names of Object.prototype as plain keys", () => {
     const map = newMap()
     const names = ["__proto__", "constructor", "toString", "hasOwnProperty", ""]

@@ -150,7 +150,8 @@ export const make = (options: Options = {}): Context.Tag.Service<VirtualClock> =
   const sleepers = new Sleepers()
   /** Time that has passed, in ms; what sleepers go by. */
   let elapsed = 0
-  let wallOffset = options.startMillis ?? startMillisDefault
+  const startMillis = options.startMillis ?? startMillisDefault
+  let wallOffset = startMillis
   let order = 0
   /** Counts whatever the clock sees happen. */
   let stirs = 0
@@ -175,7 +176,8 @@ export const make = (options: Options = {}): Context.Tag.Service<VirtualClock> =
   }
 
   const unsafeCurrentTimeMillis = () => wallOffset + elapsed
-  const unsafeCurrentTimeNanos = () => BigInt(unsafeCurrentTimeMillis()) * 1_000_000n
+  // As Effect's own: from the beginning on it is the machine's monotonic clock, which nobody sets.
+  const unsafeCurrentTimeNanos = () => BigInt(startMillis + elapsed) * 1_000_000n
 
   const sleep = (duration: Duration.Duration): Effect.Effect<void> =>
     Effect.async<void>((resume) => {

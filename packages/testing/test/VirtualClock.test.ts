@@ -145,6 +145,8 @@ describe("VirtualClock", () => {
         yield* clock.advance("1 second")
         assert.isTrue(woken)
         assert.strictEqual(yield* Clock.currentTimeMillis, Date.UTC(2025, 11, 31, 23, 1))
+        // The clock that nobody sets.
+        assert.strictEqual(yield* Clock.currentTimeNanos, BigInt(Date.UTC(2026, 0, 1, 0, 1)) * 1_000_000n)
       })
     ))
 

@@ -33,6 +33,12 @@ const coreByServer = (file: string, test: string) => ({
   test: `packages/server/test/${test}.test.ts`
 })
 
+/** A fault of the server that a test of the client finds. */
+const serverByClient = (file: string, test: string) => ({
+  file: `packages/server/src/${file}.ts`,
+  test: `packages/client/test/${test}.test.ts`
+})
+
 /** A fault that a test in a real browser finds. */
 const inBrowser = (file: string, test: string) => ({
   file: `packages/${file}.ts`,
@@ -1554,18 +1560,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "SYNC-5",
     breaks: "a reset takes along what is on its way",
     ...client("Replica", "resync"),
-    find: "        const change = cells.revert(cell, outbox.pendingRecord(name, cell))",
-    replace: "        const change = cells.revert(cell)",
+    find: "      const change = cells.revert(cell, outbox.pendingRecord(name, cell))",
+    replace: "      const change = cells.revert(cell)",
     fails: "shows no reader an empty map meanwhile"
   },
   {
     id: "SYNC-5",
     breaks: "a reset drops nothing",
     ...client("Replica", "resync"),
-    find:
-      "        if (has.has(cell) || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue",
-    replace:
-      "        if (has.size >= 0 || confirmed === undefined || LwwRecord.compare(confirmed, record) !== 0) continue",
+    find: "      if (has.has(cell) || present === undefined || LwwRecord.compare(present, record) !== 0) continue",
+    replace: "      if (has.size >= 0 || present === undefined || LwwRecord.compare(present, record) !== 0) continue",
     fails: "takes its maps over anew, and keeps what it hasn't sent"
   },
   {
@@ -3087,5 +3091,151 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    return ties.length === this.#grants.read.length ? ties : undefined",
     replace: "    return ties.length < 0 ? ties : undefined",
     fails: "a write is looked at for those whom it may concern"
+  },
+  {
+    id: "GC-1",
+    breaks: "a write from before what is forgotten is merged",
+    ...server("Partitions", "TombstoneGc"),
+    find: "    if (isOld && maps.get(map)?.record(cell, partition) === undefined) return new BeyondHorizon({ map })",
+    replace: "    if (isOld && map === undefined) return new BeyondHorizon({ map })",
+    fails: "can't be written back, by whoever it is and whenever he came, unless it is written anew"
+  },
+  {
+    id: "GC-1",
+    breaks: "the watermark is where the last deletions were forgotten, not where the latest were",
+    ...server("Tombstones", "Tombstones"),
+    find: "watermark: Math.max(known.watermark, latestMillis)",
+    replace: "watermark: latestMillis",
+    fails: "never goes back"
+  },
+  {
+    id: "GC-1",
+    breaks: "a device that lacks deletions brings its maps as they are",
+    ...serverByClient("Reading", "returning"),
+    find: "      if (access.isWriter && !this.#hasDeletions(message)) {",
+    replace: "      if (access.isWriter && message === undefined) {",
+    fails: "away for longer than the horizon, brings nothing back by the copies that it has"
+  },
+  {
+    id: "GC-1",
+    breaks: "what was forgotten is forgotten by a restart",
+    ...server("TombstoneGc", "TombstoneGc"),
+    find: "[tombstones.forget(map, age, latestMillis)])",
+    replace: "(tombstones.forget(map, age, latestMillis), []))",
+    fails: "is so after a restart, and so is who has confirmed what, and how old everything is"
+  },
+  {
+    id: "GC-1",
+    breaks: "a device keeps its copy of what the server refuses to have back",
+    ...client("Replica", "returning"),
+    find: "        else if (failure._tag === \"WriteRejected\" && failure.cause === \"BeyondHorizon\") {",
+    replace: "        else if (failure._tag === \"WriteRejected\" && failure.cause === \"never\") {",
+    fails: "that says it comes from another store, brings nothing back by the copies that it has"
+  },
+  {
+    id: "GC-1",
+    breaks: "a device brings deletions back that are forgotten",
+    ...client("MapSync", "forgetting"),
+    find: "return watermark > 0 && record !== undefined && record.isTombstone && record.millis <= watermark",
+    replace: "return watermark < 0 && record !== undefined && record.isTombstone && record.millis <= watermark",
+    fails: "goes from a device that wasn't there when the others were told, as soon as it is in step"
+  },
+  {
+    id: "GC-2",
+    breaks: "a deletion is forgotten before everybody has it",
+    ...server("TombstoneGc", "TombstoneGc"),
+    find: "const bound = Math.max(pressure, Math.min(confirmations.lowest(), age - ageMillis))",
+    replace: "const bound = Math.max(pressure, age - ageMillis)",
+    fails: "is remembered for a device that hasn't confirmed it, until that has been away for as long as the horizon"
+  },
+  {
+    id: "GC-2",
+    breaks: "a device that never comes back is waited for",
+    ...server("TombstoneGc", "TombstoneGc"),
+    find: "    forgetDevices(age - horizonMillis)",
+    replace: "",
+    fails: "is remembered for a device that hasn't confirmed it, until that has been away for as long as the horizon"
+  },
+  {
+    id: "GC-2",
+    breaks: "deletions are remembered without an end while a device is away",
+    ...server("TombstoneGc", "TombstoneGc"),
+    find: "    if (graveyard.size <= tombstonesMax) return 0",
+    replace: "    if (graveyard.size > 0) return 0",
+    fails: "are remembered up to so many, with a device that is away to remember them for"
+  },
+  {
+    id: "GC-2",
+    breaks: "a device confirms what it hasn't stored",
+    ...client("Replica", "forgetting"),
+    find: "        onFailure: () => false,",
+    replace: "        onFailure: () => true,",
+    fails: "what it has, once it is stored, and again whenever it is asked to"
+  },
+  {
+    id: "GC-2",
+    breaks: "a device confirms what it hasn't got yet",
+    ...client("SyncEngine", "forgetting"),
+    find: "unconfirmed !== undefined && isInStep(unconfirmed.bound) && maps!.isComplete()",
+    replace: "unconfirmed !== undefined && maps!.isComplete()",
+    fails: "nothing while a map of its isn't in step, or a write of its isn't answered"
+  },
+  {
+    id: "GC-3",
+    breaks: "the clock on the wall makes deletions old",
+    ...server("Tombstones", "TombstoneGc"),
+    find: "    const age = () => before + Number((clock.unsafeCurrentTimeNanos() - startedAt) / 1_000_000n)",
+    replace:
+      "    const age = () => before + Math.max(0, clock.unsafeCurrentTimeMillis() - Number(startedAt / 1_000_000n))",
+    fails: "is no older for what any clock on a wall says"
+  },
+  {
+    id: "GC-3",
+    breaks: "a device confirms what it wasn't told of",
+    ...server("Session", "TombstoneGc"),
+    find:
+      "          if (message.age > this.#toldAge) return this.#outOfPlace(\"an age of the grid that it wasn't told\")",
+    replace: "",
+    fails: "is so by the server's word alone: a device that confirms what it wasn't told is cut off"
+  },
+  {
+    id: "GC-3",
+    breaks: "a server has a device forget what it hasn't sent",
+    ...core("LwwMap", "LwwMap"),
+    find: "    if (this.#field(slot, BASE) !== SAME) return false",
+    replace: "",
+    fails: "collects the tombstone of a key, and nothing else"
+  },
+  {
+    id: "GC-3",
+    breaks: "a server has a device forget values",
+    ...core("LwwMap", "LwwMap"),
+    find: "    if (!LwwRecord.isTombstoneAt(this.#rows.bytesOf(address), startOf(address))) return false",
+    replace: "",
+    fails: "collects the tombstone of a key, and nothing else"
+  },
+  {
+    id: "TTL-1",
+    breaks: "what is over gets a tombstone of a later stamp, which beats what was written meanwhile",
+    ...server("Partitions", "TombstoneGc"),
+    find: "record: tombstoneOf(record(cell, partition)!.stamp)",
+    replace: "record: tombstoneOf({ ...record(cell, partition)!.stamp, millis: record(cell, partition)!.expiresAt })",
+    fails: "becomes a tombstone of its own stamp, told to all who follow; whatever is newer survives, whenever it comes"
+  },
+  {
+    id: "TTL-1",
+    breaks: "nobody is told of what is over",
+    ...server("Expiry", "TombstoneGc"),
+    find: "    for (const batch of won) subscriptions.publish(batch)",
+    replace: "",
+    fails: "becomes a tombstone of its own stamp, told to all who follow; whatever is newer survives, whenever it comes"
+  },
+  {
+    id: "CONV-2",
+    breaks: "what a store has lost that was put back is dropped by who still has it",
+    ...server("Session", "TombstoneGc"),
+    find: "(confirmed[0] !== persistence.generation || confirmed[1] > this.#toldAge)",
+    replace: "confirmed[0] === undefined",
+    fails: "is no reason to drop what a store had that was put back to what it was once"
   }
 ]

@@ -172,8 +172,8 @@ export class Database {
 const quiet = Layer.provide(Logger.minimumLogLevel(LogLevel.None))
 
 /** A server over a database, or over its own memory where there is none. */
-export const layerServer = (driver: Persistence.Driver | undefined) =>
-  driver === undefined ? TopGunServer.layerInProcess().pipe(quiet) : TopGunServer.layerPartsInProcess.pipe(
+export const layerServer = (driver: Persistence.Driver | undefined, settings: Partial<ServerConfig.Settings> = {}) =>
+  driver === undefined ? TopGunServer.layerInProcess(settings).pipe(quiet) : TopGunServer.layerPartsInProcess.pipe(
     Layer.provide(Layer.mergeAll(
       CrdtStore.layer,
       Hlc.layer(),
@@ -181,6 +181,6 @@ export const layerServer = (driver: Persistence.Driver | undefined) =>
       PartitionRouter.layerSingleNode,
       Layer.scoped(Persistence.Persistence, Persistence.make(driver))
     )),
-    Layer.provide(ServerConfig.layer({})),
+    Layer.provide(ServerConfig.layer(settings)),
     quiet
   )
