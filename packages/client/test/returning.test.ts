@@ -219,7 +219,7 @@ describe("A device that comes back", () => {
           const isUnsentRefused = hasWrites && !isAnew && kind.name !== "in time"
           expect(refused.filter(([, value]) => value === "unsent")).toEqual(isUnsentRefused ? [["dead", "unsent"]] : [])
           if (kind.isReset) expect(rejected).toHaveLength(isUnsentRefused ? 1 : 0)
-          const [retried] = rejected.filter(({ value }) => value === "unsent")
+          const retried = rejected.find(({ value }) => value === "unsent")
           if (retried === undefined) return
           yield* second.rejectedWrites.retry(retried.id)
           yield* clock.runUntil(() => isSettled(second) && isSettled(keeper) && keeps.records.get("dead") === "unsent")

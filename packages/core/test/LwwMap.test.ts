@@ -285,7 +285,7 @@ describe("LwwMap", () => {
     map.remove("written again", at(1))
     map.write("written again", put(2, 1))
     const before = map.digest
-    assert.deepStrictEqual(["value", "pending", "written again", "none"].map((key) => map.collect(key)), [
+    assert.deepStrictEqual(["value", "pending", "written again", "none"].map((each) => map.collect(each)), [
       false,
       false,
       false,

@@ -190,7 +190,7 @@ describe("What is forgotten", () => {
   it.live("can't be written back, by whoever it is and whenever he came, unless it is written anew", () =>
     Effect.gen(function*() {
       const device = yield* forgotten
-      const refused = Effect.fnUntraced(function*(...entries: Parameters<typeof batch>[3][number][]) {
+      const refused = Effect.fnUntraced(function*(...entries: Array<readonly [string, Uint8Array]>) {
         yield* device.send(batch("m", "APPLIED", sequence, entries))
         sequence += entries.length
         const causes: Array<string> = []
