@@ -295,13 +295,30 @@ const make = Effect.gen(function*() {
     return changed
   }
 
+  const mapFor = (name: string, kind: Cell.MapKind): MapSource => maps.get(name) ?? makeMap(name, kind)
+
+  const cellsFor = (map: MapSource, name: string, partition: number): LwwMap =>
+    map.cells[partition] ??= storeOf(partition).map(name, map.kind).cells
+
   /** Whether a record won. */
   const merge = (name: string, kind: Cell.MapKind, { cell, partition, record }: Row): boolean => {
-    const map = maps.get(name) ?? makeMap(name, kind)
-    const cells = map.cells[partition] ??= storeOf(partition).map(name, kind).cells
+    const map = mapFor(name, kind)
+    const cells = cellsFor(map, name, partition)
     const won = change(map, partition, cells, () => cells.merge(cell, record) !== undefined)
     if (won && record.expiresAt > 0) expires(name, cell, record.expiresAt)
     return won
+  }
+
+  /** What a map comes to, counted anew. */
+  const recount = (map: MapSource): Totals => {
+    let [hi, lo, records] = [0, 0, 0]
+    map.cells.forEach((cells, partition) => {
+      const root = map.tree.tree(partition)?.root() ?? emptyRoot
+      records += cells?.recordCount ?? 0
+      hi = (hi + root.hi) | 0
+      lo = (lo + root.lo) | 0
+    })
+    return { records, hi, lo }
   }
 
   // --- Expiry ---
@@ -475,7 +492,8 @@ const make = Effect.gen(function*() {
             throw damageOf(name, `key ${JSON.stringify(key)} is in another's partition`)
           }
           hlc.unsafeRaise(record)
-          merge(name, kind, { cell, partition, record })
+          cellsFor(mapFor(name, kind), name, partition).merge(cell, record)
+          if (record.expiresAt > 0) expires(name, cell, record.expiresAt)
           if (record.isTombstone) {
             // Those of a store that didn't keep their ages yet are as young as it is.
             const age = storedAge ?? tombstones.age()
@@ -485,7 +503,9 @@ const make = Effect.gen(function*() {
           loaded++
         },
         complete: (name, kind, stored) => {
-          const { hi, lo, records } = maps.get(name) ?? makeMap(name, kind)
+          const map = mapFor(name, kind)
+          const { hi, lo, records } = Object.assign(map, recount(map))
+          recordCount += records
           if (stored === undefined || (stored.records === records && stored.hi === hi && stored.lo === lo)) return
           throw damageOf(
             name,

@@ -1036,8 +1036,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CRDT-2",
     breaks: "a tag is loaded to where nobody looks for it",
     ...server("Partitions", "Durability"),
-    find: "          merge(name, kind, { cell, partition, record })",
-    replace: "          merge(name, kind, { cell, partition: router.partitionOf(cell), record })",
+    find: "          cellsFor(mapFor(name, kind), name, partition).merge(cell, record)",
+    replace: "          cellsFor(mapFor(name, kind), name, router.partitionOf(cell)).merge(cell, record)",
     fails: "holds after a restart the tags, removals and totals of maps of every kind, and their kinds"
   },
   {
