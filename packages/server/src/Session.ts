@@ -478,6 +478,10 @@ const make = Effect.gen(function*() {
 
     // --- Writes ---
 
+    readonly principal = (): Principal | undefined => this.#principal
+
+    readonly nodeId = (): string => this.#nodeId
+
     readonly accessTo = (map: string): Access | undefined => {
       const access = this.#reading.access(map)
       return access.isWriter && access.reads === "everything" ? undefined : access

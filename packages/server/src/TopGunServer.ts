@@ -16,6 +16,7 @@ import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import type { ServerConnection } from "@topgun/core/Transport"
 import * as Admission from "./Admission.ts"
 import { Authentication, layerConfigured } from "./Authentication.ts"
+import * as Answers from "./Answers.ts"
 import * as Calls from "./Calls.ts"
 import * as Capacity from "./Capacity.ts"
 import * as Devices from "./Devices.ts"
@@ -66,6 +67,7 @@ const layerMachine = layerCalls.pipe(
   Layer.provideMerge(Sessions.layer),
   Layer.provideMerge(Calls.layer),
   Layer.provide(WriteAcks.layer),
+  Layer.provide(Answers.layer),
   Layer.provide(Traces.layer),
   Layer.provideMerge(Visits.layer),
   Layer.provideMerge(Metrics.layer),
