@@ -244,6 +244,15 @@ export class ResolverFailed extends Schema.TaggedError<ResolverFailed>()("Resolv
   }
 }
 
+/** An interceptor of the server's refuses an operation or a connection. Nothing was changed. */
+export class Refused extends Schema.TaggedError<Refused>()("Refused", { reason: Schema.String }) {
+  readonly code = "TG_REFUSED"
+  readonly retryable = false
+  override get message(): string {
+    return this.reason
+  }
+}
+
 /** The server's interceptor failed, or took too long, on this operation or connection. Nothing was changed. */
 export class InterceptorFailed extends Schema.TaggedError<InterceptorFailed>()("InterceptorFailed", {
   reason: Schema.String

@@ -37,6 +37,8 @@ import * as Reading from "./Reading.ts"
 import type { Subscriptions } from "./Subscriptions.ts"
 import * as Turns from "./Turns.ts"
 import type { Origin } from "./Traces.ts"
+import { Interception } from "./Interception.ts"
+import type { Visitor } from "./Interceptors.ts"
 import { Metrics } from "./Metrics.ts"
 import { Views } from "./Views.ts"
 import { type Visit, Visits } from "./Visits.ts"
@@ -89,6 +91,7 @@ const make = Effect.gen(function*() {
   const clock = yield* Effect.clock
   const devices = yield* Devices
   const hlc = yield* Hlc
+  const { before, connect, disconnect } = yield* Interception
   const metrics = yield* Metrics
   const partitions = yield* Partitions
   const persistence = yield* Persistence
@@ -117,6 +120,9 @@ const make = Effect.gen(function*() {
     #verifying: Fiber.RuntimeFiber<void> | undefined
     #principal: Principal | undefined
     #nodeId = ""
+    readonly #address: string | undefined
+    /** As whom the device was let in, where somebody is to be told that it leaves. */
+    #visitor: Visitor | undefined
     #expiring: Fiber.RuntimeFiber<void> | undefined
     #closed = false
     #lastHeard = clock.unsafeCurrentTimeMillis()
@@ -139,6 +145,7 @@ const make = Effect.gen(function*() {
     readonly #timers = new Set<Fiber.RuntimeFiber<void>>()
 
     constructor(connection: ServerConnection, address: string | undefined) {
+      this.#address = address
       this.#visit = visits.begin(connection, address)
       this.#connection = this.#visit.connection
       this.#seat = admission.enter(address)
@@ -351,7 +358,13 @@ const make = Effect.gen(function*() {
           Protocol.closeCodes.versionUnsupported
         )
       }
-      this.#verify(token, (verified) => {
+      const letIn = connect === undefined
+        ? Effect.suspend(() => verify(token))
+        : Effect.tap(
+          Effect.suspend(() => verify(token)),
+          (principal) => this.#connect({ principal, nodeId, address: this.#address }, connect)
+        )
+      this.#verify(letIn, (verified) => {
         if (verified._tag === "Failure") {
           return this.#fail(
             verified.fault,
@@ -389,7 +402,7 @@ const make = Effect.gen(function*() {
 
     /** A token in the place of the one before: whatever comes of it, nothing else on the connection is touched. */
     #renew({ id, token }: typeof Protocol.AuthRenew.Type): void {
-      this.#verify(token, (verified) => {
+      this.#verify(Effect.suspend(() => verify(token)), (verified) => {
         if (verified._tag === "Failure") {
           this.#visit.renewed(verified.fault._tag)
           return this.#refuse(id, verified.fault)
@@ -410,8 +423,22 @@ const make = Effect.gen(function*() {
       })
     }
 
+    /** Once it has let the device in, it is told when that leaves. */
+    #connect(visitor: Visitor, ask: NonNullable<typeof connect>): Effect.Effect<void, AuthFault> {
+      return ask(visitor, () => {
+        this.#visitor = visitor
+        if (this.#closed) this.#disconnect()
+      })
+    }
+
+    #disconnect(): void {
+      const visitor = this.#visitor
+      this.#visitor = undefined
+      if (visitor !== undefined) disconnect?.(visitor)
+    }
+
     #verify(
-      token: string | null,
+      verifying: Effect.Effect<Principal | undefined, AuthFault>,
       then: (
         verified:
           | { readonly _tag: "Success"; readonly principal: Principal | undefined }
@@ -420,7 +447,7 @@ const make = Effect.gen(function*() {
     ): void {
       if (this.#verifying !== undefined) return this.#outOfPlace("one token at a time")
       let done = false
-      const verifying = run(Effect.map(Effect.exit(Effect.suspend(() => verify(token))), (exit) => {
+      const fiber = run(Effect.map(Effect.exit(verifying), (exit) => {
         done = true
         this.#verifying = undefined
         if (this.#closed) return
@@ -441,7 +468,7 @@ const make = Effect.gen(function*() {
         }
         this.#guard(() => then({ _tag: "Success", principal: exit.value }))
       }))
-      if (!done) this.#verifying = verifying
+      if (!done) this.#verifying = fiber
     }
 
     #watchExpiry(): void {
@@ -500,7 +527,7 @@ const make = Effect.gen(function*() {
         }
         this.#lastSequence = sequence
       }
-      if (batch.atomic === "no") return writeAcks.write([batch], this)
+      if (batch.atomic === "no") return this.#carryOut([batch])
       // A part without any would cost memory that nothing bounds.
       if (batch.ops.length === 0) return this.#outOfPlace("a message of an atomic batch has an operation")
       const parts = [...this.#parts, batch]
@@ -512,7 +539,29 @@ const make = Effect.gen(function*() {
         )
       }
       this.#parts = batch.atomic === "end" ? [] : parts
-      if (batch.atomic === "end") writeAcks.write(parts, this)
+      if (batch.atomic === "end") this.#carryOut(parts)
+    }
+
+    /** Reads nothing more before interceptors have had their say. */
+    #carryOut(batches: ReadonlyArray<typeof Protocol.OpBatch.Type>): void {
+      if (before === undefined) return writeAcks.write(batches, this)
+      const from = { principal: this.#principal, nodeId: this.#nodeId }
+      this.#wait(() => {
+        let done = false
+        const asking: Fiber.RuntimeFiber<void> = run(
+          Effect.map(before(batches, from, (op) => writeAcks.isAnswered(op, this)), (intercepted) => {
+            if (done) this.#timers.delete(asking)
+            done = true
+            if (this.#closed) return
+            if (this.#hasExpired()) return this.#expired()
+            this.#guard(() => writeAcks.write(batches, this, intercepted))
+            this.#resume()
+          })
+        )
+        if (done) return
+        done = true
+        this.#timers.add(asking)
+      })
     }
 
     readonly takeOrigin = (): Origin => {
@@ -579,6 +628,7 @@ const make = Effect.gen(function*() {
       this.#reading.end()
       this.#caller?.close()
       this.#seat.leave()
+      this.#disconnect()
       for (const fiber of [this.#watch, this.#verifying, this.#expiring, ...this.#timers]) {
         fiber?.unsafeInterruptAsFork(FiberId.none)
       }
@@ -653,6 +703,7 @@ export const layer: Layer.Layer<
   | Calls
   | Devices
   | Hlc
+  | Interception
   | MerkleSync
   | Metrics
   | Partitions

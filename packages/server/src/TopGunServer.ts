@@ -21,6 +21,7 @@ import * as Calls from "./Calls.ts"
 import * as Capacity from "./Capacity.ts"
 import * as Devices from "./Devices.ts"
 import * as Gateway from "./Gateway.ts"
+import * as Interception from "./Interception.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Partitions from "./Partitions.ts"
 import * as PermissionPolicy from "./PermissionPolicy.ts"
@@ -68,6 +69,7 @@ const layerMachine = layerCalls.pipe(
   Layer.provideMerge(Calls.layer),
   Layer.provide(WriteAcks.layer),
   Layer.provide(Answers.layer),
+  Layer.provide(Interception.layer),
   Layer.provide(Traces.layer),
   Layer.provideMerge(Visits.layer),
   Layer.provideMerge(Metrics.layer),

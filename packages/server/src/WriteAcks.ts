@@ -30,6 +30,7 @@ import { type Applied, type Intercepted, type Part, Partitions, type Rejection, 
 import { type Note, Persistence } from "./Persistence.ts"
 import type { Subscriber } from "./Subscriptions.ts"
 import { Subscriptions } from "./Subscriptions.ts"
+import { Interception } from "./Interception.ts"
 import { Metrics, type Reached } from "./Metrics.ts"
 import { type Origin, Traces } from "./Traces.ts"
 
@@ -77,12 +78,13 @@ const refusalOf = (concern: WriteConcern, durable: boolean): string | undefined 
 export const layer: Layer.Layer<
   WriteAcks,
   never,
-  Answers | Metrics | Partitions | Persistence | Subscriptions | Traces
+  Answers | Interception | Metrics | Partitions | Persistence | Subscriptions | Traces
 > = Layer.effect(
   WriteAcks,
   Effect.gen(function*() {
     const answers = yield* Answers
     const clock = yield* Effect.clock
+    const { after } = yield* Interception
     const metrics = yield* Metrics
     const partitions = yield* Partitions
     const persistence = yield* Persistence
@@ -107,7 +109,7 @@ export const layer: Layer.Layer<
       parts: ReadonlyArray<Part>,
       isAtomic: boolean,
       writer: Writer
-    ): Applied & { readonly notes: ReadonlyArray<Note> } => {
+    ): Applied & { readonly fresh: ReadonlyArray<Part>; readonly notes: ReadonlyArray<Note> } => {
       const device = deviceOf(writer.nodeId(), writer.principal()?.userId)
       const known = new Map<number, Answer>()
       for (const op of parts.flatMap(({ ops }) => ops)) {
@@ -131,6 +133,7 @@ export const layer: Layer.Layer<
         accepted: [...acceptedBefore, ...applied.accepted],
         rejected: [...rejectedBefore, ...applied.rejected],
         won,
+        fresh,
         notes: answers.add(device, fresh.flatMap(({ ops }) => ops), applied.rejected, clock.unsafeCurrentTimeMillis())
       }
     }
@@ -156,18 +159,20 @@ export const layer: Layer.Layer<
           }
         })
         const isAtomic = atomic !== "no"
-        const { accepted, notes, rejected, won } = refusal !== undefined
+        const { accepted, fresh, notes, rejected, won } = refusal !== undefined
           ? {
             accepted: [],
             won: [],
             rejected: batches.flatMap(({ ops }) =>
               ops.map(([sequence]) => ({ sequence, cause: "WriteRejected", reason: refusal }))
             ),
+            fresh: batches,
             notes: []
           }
           : isOnce
           ? applyOnce(parts, isAtomic, writer)
-          : { ...partitions.apply(parts, isAtomic), notes: [] }
+          : { ...partitions.apply(parts, isAtomic), fresh: batches, notes: [] }
+        after?.(fresh, { principal: writer.principal(), nodeId: writer.nodeId() }, rejected)
         metrics.applied(concern, accepted.length, rejected)
         trace?.applied({
           kind,
