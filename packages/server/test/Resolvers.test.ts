@@ -16,6 +16,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Random from "effect/Random"
 import * as TestClock from "effect/TestClock"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -230,7 +231,9 @@ describe("A resolver", () => {
     Effect.gen(function*() {
       const conflict = [by(0, { a: 1, n: 3 }, 2_000), by(1, { b: 2, n: 5 }, 1_000)] as const
       for (const resolve of [Resolvers.deepMerge(), Resolvers.numericMax({ field: "n" }), () => Resolvers.accept]) {
-        const rows = [yield* meeting(resolve, ...conflict), yield* meeting(resolve, ...conflict)].map(({ row }) => row)
+        // Servers of other node ids.
+        const rows = yield* Effect.forEach([1, 2], (seed) =>
+          Effect.map(Effect.withRandom(meeting(resolve, ...conflict), Random.make(seed)), ({ row }) => row))
         expect(rows[0]).toEqual(rows[1])
         expect(stampOf(rows[0]!).nodeId).toBe(amender)
       }
