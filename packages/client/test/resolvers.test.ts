@@ -20,7 +20,9 @@ const worldOf = Effect.fnUntraced(function*(resolve: Resolvers.Resolver) {
   const losing = { answers: false }
   /** With which devices have opened the map. */
   const roots: Array<string> = []
-  const layer = TopGunServer.layerInProcess().pipe(Layer.provide(Resolvers.layer([{ maps: "m", resolve }])))
+  const layer = TopGunServer.layerInProcess({ resolverMillisMax: 10_000 }).pipe(
+    Layer.provide(Resolvers.layer([{ maps: "m", resolve }]))
+  )
   const server = yield* World.serve(layer, (connection) => ({
     ...connection,
     listen: (onFrame, onClose) =>

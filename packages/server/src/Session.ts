@@ -78,6 +78,8 @@ const workOf = (message: Protocol.ClientMessage): number =>
   message._tag === "OpBatch" ? 3 + message.ops.length : message._tag === "SyncInit" ? 50 : 5
 /** Bytes of answers that take a unit of work, and of events, which were made for others too. */
 const bytesPerWork = { answers: 512, events: 4096 }
+/** Operations of a map with a resolver that are carried out in one turn, at most, but for atomic batches. */
+const resolvedOperationsMax = 50
 /** What it takes to tell one more of an event, however small. */
 const workOfEvent = 0.1
 
@@ -326,6 +328,7 @@ const make = Effect.gen(function*() {
           this.#traceParent = message.parent
           return
         case "OpBatch":
+          if (this.#isLong(message)) return this.#part(message)
           this.#seat.spend(message.ops.length)
           return this.#write(message)
         case "AuthRenew":
@@ -504,6 +507,24 @@ const make = Effect.gen(function*() {
     }
 
     // --- Writes ---
+
+    /** Whether it may take so long that others have to get their turn in the midst of it: nobody knows what a resolver does. */
+    #isLong({ atomic, map, ops }: typeof Protocol.OpBatch.Type): boolean {
+      if (!partitions.isResolved(map)) return false
+      if (atomic === "no" && ops.length > resolvedOperationsMax) return true
+      turns.spend(Turns.workMax)
+      return false
+    }
+
+    /** Puts a message's operations, some at a time, in its place. */
+    #part(message: typeof Protocol.OpBatch.Type): void {
+      const parts: Array<Protocol.ClientMessage> = []
+      for (let at = 0; at < message.ops.length; at += resolvedOperationsMax) {
+        parts.push({ ...message, ops: message.ops.slice(at, at + resolvedOperationsMax) })
+      }
+      this.#inbox = [...parts, ...this.#inbox.slice(this.#inboxAt)]
+      this.#inboxAt = 0
+    }
 
     readonly principal = (): Principal | undefined => this.#principal
 

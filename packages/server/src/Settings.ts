@@ -151,8 +151,8 @@ export interface Settings {
   readonly callsMax: number
   /**
    * What a resolver may take for one operation, in ms, before it is stopped and the operation rejected. Nothing else is done
-   * meanwhile. Higher values suit slower resolvers, and let one that never ends hold everybody up for longer, three times for
-   * one message at most. @default 20
+   * meanwhile. Higher values suit slower resolvers and collections of garbage amid them, and let one that never ends hold everybody
+   * up for longer, three times for one message at most. @default 50
    */
   readonly resolverMillisMax: number
   /**
@@ -228,7 +228,7 @@ export const defaults: Settings = {
   mapsMax: 1_000,
   subscriptionsMax: 1_000,
   callsMax: 32,
-  resolverMillisMax: 20,
+  resolverMillisMax: 50,
   interceptorMillisMax: 5_000,
   shutdownTimeout: Duration.seconds(10),
   shutdownNotice: Duration.zero,

@@ -3254,5 +3254,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        if (this.#closed) this.#disconnect()",
     replace: "        if (!this.#closed) return",
     fails: "who leaves while he is let in has left"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "a message to a map with a resolver is carried out in one go, however long that takes",
+    ...server("Session", "Resolvers"),
+    find: "      if (atomic === \"no\" && ops.length > resolvedOperationsMax) return true",
+    replace: "      if (atomic === \"no\" && ops.length < 0) return true",
+    fails: "lets others have their turn in the midst of a message"
   }
 ]
