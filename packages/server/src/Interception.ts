@@ -8,9 +8,11 @@ import * as Value from "@topgun/core/Value"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
+import * as Runtime from "effect/Runtime"
 import type { Principal } from "./Authentication.ts"
 import type { Change, Done, Operation, Visitor } from "./Interceptors.ts"
 import { Intercepting } from "./Interceptors.ts"
@@ -99,34 +101,39 @@ const make = Effect.gen(function*() {
       return Effect.logError(text, ...causes)
     })
 
-  /** A call within its time. One that dies, or fails otherwise than by refusing, is logged. */
+  // Not of this scope, which would wait for those that can't be interrupted.
+  const fork = Runtime.runFork(yield* Effect.runtime<never>())
+
+  const settled = <A>(name: string, exit: Exit.Exit<A, unknown>): Effect.Effect<A, Refused | InterceptorFailed> => {
+    if (Exit.isSuccess(exit)) return Effect.succeed(exit.value)
+    const failure = Cause.squash(exit.cause)
+    if (failure instanceof Refused) return Effect.fail(failure)
+    return Effect.zipRight(
+      tell(`${name} failed`, `The interceptor ${name} failed`, exit.cause),
+      new InterceptorFailed({ reason: "failed" })
+    )
+  }
+
+  /**
+   * A call within its time. One that dies, or fails otherwise than by refusing, is logged. It has a fiber of its own, which most have
+   * ended when they have begun: only for others a clock is set, and those that can't be interrupted go on by themselves.
+   */
   const call = <A>(
     name: string,
     effect: () => Effect.Effect<A, unknown>
   ): Effect.Effect<A, Refused | InterceptorFailed> =>
-    Effect.suspend(effect).pipe(
-      // One that can't be interrupted goes on by itself.
-      Effect.disconnect,
-      Effect.timeoutFail({
-        duration: interceptorMillisMax,
-        onTimeout: () => new InterceptorFailed({ reason: `didn't answer within ${interceptorMillisMax} ms` })
-      }),
-      Effect.catchAllCause((cause): Effect.Effect<never, Refused | InterceptorFailed> => {
-        if (Cause.isInterruptedOnly(cause)) return Effect.failCause(cause as Cause.Cause<never>)
-        const failure = Cause.squash(cause)
-        if (failure instanceof Refused) return Effect.fail(failure)
-        if (failure instanceof InterceptorFailed) {
-          return Effect.zipRight(
-            tell(`${name} late`, `The interceptor ${name} ${failure.reason}`),
-            Effect.fail(failure)
-          )
-        }
-        return Effect.zipRight(
-          tell(`${name} failed`, `The interceptor ${name} failed`, cause),
-          new InterceptorFailed({ reason: "failed" })
-        )
-      })
-    )
+    Effect.suspend(() => {
+      const fiber = fork(Effect.suspend(effect))
+      const exit = fiber.unsafePoll()
+      if (exit !== null) return settled(name, exit)
+      const late = new InterceptorFailed({ reason: `didn't answer within ${interceptorMillisMax} ms` })
+      return Fiber.await(fiber).pipe(
+        Effect.timeoutFail({ duration: interceptorMillisMax, onTimeout: () => late }),
+        Effect.onExit((ended) => Exit.isSuccess(ended) ? Effect.void : Fiber.interruptFork(fiber)),
+        Effect.tapError(() => tell(`${name} late`, `The interceptor ${name} ${late.reason}`)),
+        Effect.flatMap((ended) => settled(name, ended))
+      )
+    })
 
   const said = (operation: Operation, answer: Change | void): Effect.Effect<Intercepted | undefined> => {
     if (answer === undefined) return Effect.succeed(undefined)
