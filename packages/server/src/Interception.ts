@@ -12,7 +12,6 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
-import * as Runtime from "effect/Runtime"
 import type { Principal } from "./Authentication.ts"
 import type { Change, Done, Operation, Visitor } from "./Interceptors.ts"
 import { Intercepting } from "./Interceptors.ts"
@@ -101,9 +100,6 @@ const make = Effect.gen(function*() {
       return Effect.logError(text, ...causes)
     })
 
-  // Not of this scope, which would wait for those that can't be interrupted.
-  const fork = Runtime.runFork(yield* Effect.runtime<never>())
-
   const settled = <A>(name: string, exit: Exit.Exit<A, unknown>): Effect.Effect<A, Refused | InterceptorFailed> => {
     if (Exit.isSuccess(exit)) return Effect.succeed(exit.value)
     const failure = Cause.squash(exit.cause)
@@ -114,26 +110,34 @@ const make = Effect.gen(function*() {
     )
   }
 
+  const inTime = <A>(
+    name: string,
+    fiber: Fiber.RuntimeFiber<A, unknown>
+  ): Effect.Effect<Exit.Exit<A, unknown>, InterceptorFailed> => {
+    const late = new InterceptorFailed({ reason: `didn't answer within ${interceptorMillisMax} ms` })
+    return Fiber.await(fiber).pipe(
+      Effect.timeoutFail({ duration: interceptorMillisMax, onTimeout: () => late }),
+      Effect.tapError(() => tell(`${name} late`, `The interceptor ${name} ${late.reason}`))
+    )
+  }
+
   /**
    * A call within its time. One that dies, or fails otherwise than by refusing, is logged. It has a fiber of its own, which most have
-   * ended when they have begun: only for others a clock is set, and those that can't be interrupted go on by themselves.
+   * ended when others have had a turn: only for the rest a clock is set, and those that can't be interrupted go on by themselves.
    */
   const call = <A>(
     name: string,
     effect: () => Effect.Effect<A, unknown>
   ): Effect.Effect<A, Refused | InterceptorFailed> =>
-    Effect.suspend(() => {
-      const fiber = fork(Effect.suspend(effect))
-      const exit = fiber.unsafePoll()
-      if (exit !== null) return settled(name, exit)
-      const late = new InterceptorFailed({ reason: `didn't answer within ${interceptorMillisMax} ms` })
-      return Fiber.await(fiber).pipe(
-        Effect.timeoutFail({ duration: interceptorMillisMax, onTimeout: () => late }),
+    Effect.flatMap(Effect.forkDaemon(Effect.interruptible(Effect.suspend(effect))), (fiber) =>
+      Effect.yieldNow().pipe(
+        Effect.flatMap(() => {
+          const exit = fiber.unsafePoll()
+          return exit === null ? inTime(name, fiber) : Effect.succeed(exit)
+        }),
         Effect.onExit((ended) => Exit.isSuccess(ended) ? Effect.void : Fiber.interruptFork(fiber)),
-        Effect.tapError(() => tell(`${name} late`, `The interceptor ${name} ${late.reason}`)),
-        Effect.flatMap((ended) => settled(name, ended))
-      )
-    })
+        Effect.flatMap((exit) => settled(name, exit))
+      ))
 
   const said = (operation: Operation, answer: Change | void): Effect.Effect<Intercepted | undefined> => {
     if (answer === undefined) return Effect.succeed(undefined)

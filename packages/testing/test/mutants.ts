@@ -3243,8 +3243,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-5",
     breaks: "an interceptor that never answers holds up its connection for ever",
     ...server("Interception", "Interceptors"),
-    find: "        duration: interceptorMillisMax,",
-    replace: "        duration: 1000 * interceptorMillisMax,",
+    find: "      Effect.timeoutFail({ duration: interceptorMillisMax, onTimeout: () => late }),",
+    replace: "      Effect.timeoutFail({ duration: 1000 * interceptorMillisMax, onTimeout: () => late }),",
     fails: "that dies, takes too long, or makes what can't be stored refuses its operation, and is logged once a minute"
   },
   {
