@@ -57,6 +57,12 @@ interface Stamp {
 const stampOf = (row: Uint8Array): Stamp =>
   row.length < LwwRecord.stampBytes ? { millis: 0, counter: 0 } : LwwRecord.fromTrusted(row)
 
+/** What only the time stands against is judged again: the server's clock may have been wrong. */
+const tooEarly = "ClockSkewTooLarge"
+
+const rejectionOf = ({ rejections }: Device, sequence: number): Rejection | undefined =>
+  rejections.find((rejection) => rejection.sequence === sequence)
+
 const isAfter = (a: Stamp, b: Stamp): boolean => a.millis > b.millis || (a.millis === b.millis && a.counter > b.counter)
 
 // A device's note has its name for a key; that of a rejection has its sequence number on a line of its own, which no name has.
@@ -128,7 +134,8 @@ export class Answered {
   find(name: string, [sequence, , row]: OpTuple): Answer | undefined {
     const device = this.#devices.get(name)
     if (device === undefined || sequence > device.highest || isAfter(stampOf(row), device)) return undefined
-    return device.rejections.find((rejection) => rejection.sequence === sequence) ?? "accepted"
+    const rejection = rejectionOf(device, sequence)
+    return rejection?.cause === tooEarly ? undefined : rejection ?? "accepted"
   }
 
   /** Operations of a device, none of which {@link find} finds, were answered at a time in ms. Answers what is to be kept of that. */
@@ -137,22 +144,28 @@ export class Answered {
     const last = ops.at(-1)
     if (first === undefined || last === undefined) return []
     const known = this.#devices.get(name)
-    // Its storage was put back: what was said of these numbers before is about others.
-    const before = known !== undefined && first[0] > known.highest ? known : undefined
-    const highest = last[0]
+    // Otherwise its storage was put back: what was said of these numbers before is about others.
+    const goesOn = known !== undefined &&
+      (first[0] > known.highest || ops.some(([sequence]) => rejectionOf(known, sequence)?.cause === tooEarly))
+    const before = goesOn ? known : undefined
+    const highest = Math.max(before?.highest ?? 0, last[0])
+    const judged = new Set(ops.map(([sequence]) => sequence))
+    const early = new Set(rejected.filter(({ cause }) => cause === tooEarly).map(({ sequence }) => sequence))
     let latest: Stamp = before ?? { millis: 0, counter: 0 }
-    for (const [, , row] of ops) {
+    for (const [sequence, , row] of ops) {
       const stamp = stampOf(row)
-      if (isAfter(stamp, latest)) latest = stamp
+      if (!early.has(sequence) && isAfter(stamp, latest)) latest = stamp
     }
-    const rejections = [...before?.rejections ?? [], ...rejected].filter(({ sequence }) =>
-      sequence > highest - rejectionsMax
-    )
+    const rejections = [...(before?.rejections ?? []).filter(({ sequence }) => !judged.has(sequence)), ...rejected]
+      .filter(({ sequence }) => sequence > highest - rejectionsMax)
+      .sort((x, y) => x.sequence - y.sequence)
     const device = { highest, millis: latest.millis, counter: latest.counter, at, rejections }
     this.#put(name, device)
     const notes: Array<Note> = [headOf(name, device)]
     for (const { sequence } of known?.rejections ?? []) {
-      if (before === undefined || sequence <= highest - rejectionsMax) notes.push(none(keyOf(name, sequence)))
+      if (before === undefined || judged.has(sequence) || sequence <= highest - rejectionsMax) {
+        notes.push(none(keyOf(name, sequence)))
+      }
     }
     for (const rejection of rejected) {
       if (rejection.sequence > highest - rejectionsMax) notes.push(noteOf(name, rejection))

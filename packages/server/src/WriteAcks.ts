@@ -112,11 +112,13 @@ export const layer: Layer.Layer<
     ): Applied & { readonly fresh: ReadonlyArray<Part>; readonly notes: ReadonlyArray<Note> } => {
       const device = deviceOf(writer.nodeId(), writer.principal()?.userId)
       const known = new Map<number, Answer>()
-      for (const op of parts.flatMap(({ ops }) => ops)) {
+      const all = parts.flatMap(({ ops }) => ops)
+      for (const op of all) {
         const answer = answers.find(device, op)
         if (answer !== undefined) known.set(op[0], answer)
       }
-      // They are in order: those that were answered come first. Of an atomic batch it is all or none.
+      // An atomic batch was answered as a whole, or it's another one.
+      if (isAtomic && known.size < all.length) known.clear()
       const fresh = parts.map((part) => ({ ...part, ops: part.ops.filter(([sequence]) => !known.has(sequence)) }))
       const applied = partitions.apply(fresh, isAtomic)
       const rejectedBefore: Array<Rejection> = []

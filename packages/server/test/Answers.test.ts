@@ -120,6 +120,29 @@ describe("Answers", () => {
     expect(stored.size).toBe(1)
   })
 
+  it("aren't the last word of what came too early, whose time tells nothing of the device's", () => {
+    const stored = new Map<string, Uint8Array>()
+    const answered = loaded(stored)
+    const early: Op = [1, "k", put(1, 10_000_000)]
+    const tooEarly: Rejection = { sequence: 1, cause: "ClockSkewTooLarge", reason: "too early" }
+    keep(stored, answered.add("a", [opOf(0), early, opOf(2)], [tooEarly, rejectionOf(2)], 0))
+    const isAsBefore = (memory: Answered) => {
+      expect(memory.find("a", opOf(0))).toBe("accepted")
+      expect(memory.find("a", opOf(2))).toEqual(rejectionOf(2))
+      // A later one of this number is of a storage that was put back.
+      expect(memory.find("a", [0, "k", put(0, 5_000)])).toBe(undefined)
+    }
+    for (const memory of [answered, loaded(stored)]) {
+      expect(memory.find("a", early)).toBe(undefined)
+      isAsBefore(memory)
+    }
+    keep(stored, answered.add("a", [opOf(1)], [], 0))
+    for (const memory of [answered, loaded(stored)]) {
+      expect(memory.find("a", opOf(1))).toBe("accepted")
+      isAsBefore(memory)
+    }
+  })
+
   it("are of a user's device", () => {
     expect(new Set([deviceOf("a", undefined), deviceOf("a", "u"), deviceOf("a", "v"), deviceOf("b", "u")]).size).toBe(4)
   })

@@ -3170,8 +3170,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-3",
     breaks: "an operation that was rejected is accepted when it comes again",
     ...server("Answers", "Answers"),
-    find: "    return device.rejections.find((rejection) => rejection.sequence === sequence) ?? \"accepted\"",
-    replace: "    return \"accepted\"",
+    find: "    return rejection?.cause === tooEarly ? undefined : rejection ?? \"accepted\"",
+    replace: "    return rejection?.cause === tooEarly ? undefined : \"accepted\"",
     fails: "say of each operation what was said of it first, after restarts too, and nothing of others"
   },
   {
