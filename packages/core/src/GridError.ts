@@ -245,6 +245,38 @@ export class WriteRejected extends Schema.TaggedError<WriteRejected>()("WriteRej
   }
 }
 
+/** The server's resolver for a map failed, or took too long, on this operation. Nothing was changed. */
+export class ResolverFailed extends Schema.TaggedError<ResolverFailed>()("ResolverFailed", {
+  map: Schema.String,
+  reason: Schema.String
+}) {
+  readonly code = "TG_RESOLVER_FAILED"
+  readonly retryable = false
+  override get message(): string {
+    return `The server's resolver for map "${this.map}" ${this.reason}: the server's log has more`
+  }
+}
+
+/** An interceptor of the server's refuses an operation or a connection. Nothing was changed. */
+export class Refused extends Schema.TaggedError<Refused>()("Refused", { reason: Schema.String }) {
+  readonly code = "TG_REFUSED"
+  readonly retryable = false
+  override get message(): string {
+    return this.reason
+  }
+}
+
+/** The server's interceptor failed, or took too long, on this operation or connection. Nothing was changed. */
+export class InterceptorFailed extends Schema.TaggedError<InterceptorFailed>()("InterceptorFailed", {
+  reason: Schema.String
+}) {
+  readonly code = "TG_INTERCEPTOR_FAILED"
+  readonly retryable = true
+  override get message(): string {
+    return `The server's interceptor ${this.reason}: the server's log has more`
+  }
+}
+
 /** The outbox is full. Nothing was changed (strategy `throw`), or the waiting line is full too (strategy `pause`). */
 export class BackpressureError extends Schema.TaggedError<BackpressureError>()("BackpressureError", {
   pending: Schema.Number,

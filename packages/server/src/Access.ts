@@ -120,12 +120,14 @@ const overlay = (before: unknown, after: unknown, writable: FieldSet, visible: F
  */
 const amender = "z".repeat(Timestamp.nodeIdLength)
 
-const stampAfter = ({ counter, millis, nodeId }: LwwRecord.LwwRecord): Timestamp.Timestamp => {
+/** The stamp of what is stored in place of a write, right after that of `record`: made of nothing else, so that it is the same everywhere. */
+export const stampAfter = ({ counter, millis, nodeId }: LwwRecord.LwwRecord): Timestamp.Timestamp => {
   const stamp = { millis, counter, nodeId: amender }
   return nodeId < amender ? stamp : Timestamp.tick(stamp, 0)
 }
 
-const isGone = (record: LwwRecord.LwwRecord, now: number): boolean =>
+/** Whether a record is a tombstone, or has expired at a time in ms. */
+export const isGone = (record: LwwRecord.LwwRecord, now: number): boolean =>
   record.isTombstone || (record.expiresAt !== 0 && record.expiresAt <= now)
 
 /** A write with another value or time; `undefined` where that is too large and it may not be told how large. */
@@ -145,6 +147,12 @@ const amend = (
     throw fault
   }
 }
+
+/** A write with a value, given as canonical bytes, in the place of its own: itself where that is the same. */
+export const amendedWith = (record: LwwRecord.LwwRecord, bytes: Uint8Array): LwwRecord.LwwRecord =>
+  !record.isTombstone && Value.compareBytes(bytes, record.valueBytes) === 0
+    ? record
+    : LwwRecord.put(stampAfter(record), bytes, record.expiresAt)
 
 /** What one user may do with one map of records. */
 export class Access {
@@ -198,7 +206,8 @@ export class Access {
   /**
    * The record to merge in place of `record`, which is written over the stored one at a time in ms: itself, or one that has what
    * is stored where the user may not write, under a stamp right after that of `record`; `undefined` where the write is refused.
-   * Of maps of other kinds than `lww` only writes to which no condition and no list of fields applies pass.
+   * Of maps of other kinds than `lww` only writes to which no condition and no list of fields applies pass. A write to a map whose
+   * conflicts a resolver decides is judged as one that wins, whatever its stamp.
    *
    * @throws RecordTooLarge when what is stored, all of which may be read, and what is written are too large together
    */
@@ -206,7 +215,8 @@ export class Access {
     kind: MapKind,
     record: LwwRecord.LwwRecord,
     stored: LwwRecord.LwwRecord | undefined,
-    now: number
+    now: number,
+    isResolved = false
   ): LwwRecord.LwwRecord | undefined {
     const isPut = !record.isTombstone
     if (
@@ -220,7 +230,7 @@ export class Access {
     const grants = before === undefined ? granted : holdingOf(granted, before)
     if (grants.length === 0) return undefined
     // What loses to the stored record changes nothing: a later stamp must not help it.
-    if (!isPut || (stored !== undefined && LwwRecord.compare(record, stored) <= 0)) return record
+    if (!isPut || (!isResolved && stored !== undefined && LwwRecord.compare(record, stored) <= 0)) return record
     const after = valueOf(record)
     const visible = before === undefined ? undefined : this.#visible(before)
     // A rule that doesn't hold of what would be stored has no say in its fields, and without it something else would be stored.

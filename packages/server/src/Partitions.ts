@@ -9,7 +9,6 @@ import { CrdtStore, sizeOf } from "@topgun/core/CrdtStore"
 import { ExpiryHeap } from "@topgun/core/ExpiryHeap"
 import {
   BeyondHorizon,
-  type ClockSkewTooLarge,
   MalformedMessage,
   MapKindMismatch,
   NotOwner,
@@ -21,7 +20,7 @@ import {
 } from "@topgun/core/GridError"
 import { Hlc } from "@topgun/core/Hlc"
 import type { LwwMap } from "@topgun/core/LwwMap"
-import { compare as compareRecords, type LwwRecord, remove as tombstoneOf } from "@topgun/core/LwwRecord"
+import { compare as compareRecords, type LwwRecord, remove as tombstoneOf, stampBytes } from "@topgun/core/LwwRecord"
 import { makeNodeId } from "@topgun/core/Hlc"
 import type { KeyedRecord, Source } from "@topgun/core/MerkleSync"
 import { MerkleForest } from "@topgun/core/MerkleTree"
@@ -29,11 +28,14 @@ import { partitionCount } from "@topgun/core/Partition"
 import { PartitionRouter } from "@topgun/core/PartitionRouter"
 import type { OpTuple } from "@topgun/core/Protocol"
 import * as Value from "@topgun/core/Value"
-import type { Access } from "./Access.ts"
+import { type Access, amendedWith } from "./Access.ts"
+import type { Principal } from "./Authentication.ts"
 import { Capacity } from "./Capacity.ts"
 import { Changes } from "./Changes.ts"
 import type { Batch, Row, Totals } from "./Persistence.ts"
 import { Persistence } from "./Persistence.ts"
+import type { Rule } from "./Resolvers.ts"
+import * as Rulings from "./Rulings.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 import { type Buried, Tombstones } from "./Tombstones.ts"
 
@@ -45,8 +47,15 @@ export interface Rejection {
   readonly reason: string
 }
 
+/** What an interceptor has said of an operation: that it is refused, or the canonical bytes of the value in the place of its own. */
+export type Intercepted = { readonly _tag: string; readonly message: string } | Uint8Array
+
 /** Operations on one map. */
 export interface Part {
+  /** Whose they are; `undefined` where nobody is asked who he is. */
+  readonly principal?: Principal | undefined
+  /** What interceptors have said of them, by sequence number; nothing of most. */
+  readonly intercepted?: ReadonlyMap<number, Intercepted>
   /** What their writer may do with it; without it, everything. */
   readonly access?: Access
   readonly map: string
@@ -58,7 +67,10 @@ export interface Part {
 export interface Won extends Batch {
   /** The number of the map's last change so far: everything up to it is in this batch and in those before. */
   readonly sequence: number
-  /** Those that aren't what their writer sent: they have stored fields in place of what he may not write. */
+  /**
+   * Those that aren't what their writer sent: they have stored fields in place of what he may not write, or are what a resolver or an
+   * interceptor has made of it. One that a resolver has kept didn't win.
+   */
   readonly amended: ReadonlyArray<Row>
 }
 
@@ -97,6 +109,8 @@ export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partiti
   readonly apply: (parts: ReadonlyArray<Part>, atomic: boolean) => Applied
   /** Why a map can't be used as `kind`; `undefined` when it can. A map has the kind of its first write. */
   readonly kindFault: (map: string, kind: Cell.MapKind) => MapKindMismatch | undefined
+  /** Whether a resolver decides what becomes of writes to a map: such a write that comes again may come to something else. */
+  readonly isResolved: (map: string) => boolean
   /** A map as its replicas' reconciliation sees it; one that doesn't exist is empty. */
   readonly source: (map: string) => Source
   /** Which run of the server this is: changes have numbers of their own in each. */
@@ -125,16 +139,13 @@ export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partiti
   readonly counts: () => { readonly maps: number; readonly records: number }
 }>() {}
 
-type Refusal =
-  | BeyondHorizon
-  | ClockSkewTooLarge
-  | MalformedMessage
-  | MapKindMismatch
-  | NotOwner
-  | Overloaded
-  | PermissionDenied
-  | RecordTooLarge
-  | ValueNotSupported
+/** An error, or why a resolver or an interceptor has rejected it. */
+interface Refusal {
+  readonly _tag: string
+  readonly message: string
+}
+
+const isRefused = (found: Proposed | Checked | Refusal): found is Refusal => "_tag" in found
 
 /** What checks of foreign bytes throw. Anything else is a fault of ours and goes on its way. */
 const isRefusal = (fault: unknown): fault is MalformedMessage | RecordTooLarge | ValueNotSupported =>
@@ -143,6 +154,11 @@ const isRefusal = (fault: unknown): fault is MalformedMessage | RecordTooLarge |
 /** An operation that may be merged. */
 interface Checked extends Row {
   readonly isAmended: boolean
+}
+
+/** An operation that is in form, and whose writer may write it. */
+interface Proposed extends Checked {
+  readonly stored: LwwRecord | undefined
 }
 
 /**
@@ -165,6 +181,7 @@ class Foreseen {
 
 interface MapSource extends Source {
   readonly kind: Cell.MapKind
+  readonly rule: Rule | undefined
   /** What it comes to: see `Totals`. */
   records: number
   hi: number
@@ -177,6 +194,12 @@ interface MapSource extends Source {
 const changedRecordsMax = 2_000
 /** Bytes of their rows, at most. */
 const changedBytesMax = 256 * 1024
+
+/** Whether a record says the same as one of others, whatever its stamp. */
+const isSaid = (record: LwwRecord, others: ReadonlyArray<LwwRecord | undefined>): boolean =>
+  others.some((other) =>
+    other !== undefined && Value.compareBytes(record.row.subarray(stampBytes), other.row.subarray(stampBytes)) === 0
+  )
 
 const noTotals: Totals = { records: 0, hi: 0, lo: 0 }
 const emptyRoot = { hi: 0, lo: 0 }
@@ -195,6 +218,7 @@ const make = Effect.gen(function*() {
   const persistence = yield* Persistence
   const router = yield* PartitionRouter
   const tombstones = yield* Tombstones
+  const rulings = yield* Rulings.make
 
   const run = yield* makeNodeId
   const changes = new Changes()
@@ -207,6 +231,7 @@ const make = Effect.gen(function*() {
     const cells: MapSource["cells"] = Array.from({ length: partitionCount })
     const map = {
       kind,
+      rule: rulings.rule(name),
       cells,
       records: 0,
       hi: 0,
@@ -242,41 +267,112 @@ const make = Effect.gen(function*() {
       ? fullOfMaps()
       : undefined
 
-  /** What there is to merge of one operation, after those that are foreseen, or why it is refused. */
-  const check = (
-    { access, kind, map }: Part,
+  /** The rule for a map: found once for each that there is. */
+  const ruleOf = (map: string): Rule | undefined => {
+    const known = maps.get(map)
+    return known === undefined ? rulings.rule(map) : known.rule
+  }
+
+  /** One operation as its writer may write it, after those that are foreseen, or why it is refused. */
+  const propose = (
+    { access, intercepted, kind, map }: Part,
+    sequence: number,
     key: string,
     row: Uint8Array,
-    foreseen: Foreseen
-  ): Checked | Refusal => {
-    let record: LwwRecord
+    foreseen: Foreseen,
+    isResolved: boolean
+  ): Proposed | Refusal => {
     try {
       Value.checkKey(key)
-      record = Cell.decodeInPlace(kind, map, key, row)
-    } catch (fault) {
-      if (isRefusal(fault)) return fault
-      throw fault
-    }
-    const partition = router.partitionOf(key)
-    if (!router.isLocal(partition)) return new NotOwner({ partition })
-    const received = hlc.unsafeReceive(record)
-    if (Either.isLeft(received)) return received.left
-    const cell = Cell.cellOf(kind, key, record)
-    // In the same step as the merge: whatever was forgotten until now counts.
-    const { watermark } = tombstones.forgotten(map)
-    const isOld = watermark > 0 && record.millis <= watermark && !record.isTombstone && kind !== "counter"
-    if (isOld && maps.get(map)?.record(cell, partition) === undefined) return new BeyondHorizon({ map })
-    if (access === undefined) return { cell, partition, record, isAmended: false }
-    try {
-      const stored = foreseen.record(map, cell) ?? maps.get(map)?.record(cell, partition)
-      const judged = access.judge(kind, record, stored, now())
+      const sent = Cell.decodeInPlace(kind, map, key, row)
+      const partition = router.partitionOf(key)
+      if (!router.isLocal(partition)) return new NotOwner({ partition })
+      const received = hlc.unsafeReceive(sent)
+      if (Either.isLeft(received)) return received.left
+      const said = intercepted?.get(sequence)
+      if (said !== undefined && "_tag" in said) return said
+      const record = said === undefined ? sent : amendedWith(sent, said)
+      const cell = Cell.cellOf(kind, key, record)
+      // In the same step as the merge: whatever was forgotten until now counts.
+      const { watermark } = tombstones.forgotten(map)
+      const isOld = watermark > 0 && record.millis <= watermark && !record.isTombstone && kind !== "counter"
+      if (isOld && maps.get(map)?.record(cell, partition) === undefined) return new BeyondHorizon({ map })
+      const stored = access === undefined && !isResolved
+        ? undefined
+        : foreseen.record(map, cell) ?? maps.get(map)?.record(cell, partition)
+      const judged = access === undefined ? record : access.judge(kind, record, stored, now(), isResolved)
       if (judged === undefined) return deniedTo(record.isTombstone ? "remove" : "put", map)
-      if (stored === undefined || compareRecords(judged, stored) > 0) foreseen.add(map, cell, judged)
-      return { cell, partition, record: judged, isAmended: judged !== record }
+      return { cell, partition, record: judged, isAmended: judged !== sent, stored }
     } catch (fault) {
       if (isRefusal(fault)) return fault
       throw fault
     }
+  }
+
+  const foresee = (map: string, { cell, record, stored }: Proposed, foreseen: Foreseen): void => {
+    if (stored === undefined || compareRecords(record, stored) > 0) foreseen.add(map, cell, record)
+  }
+
+  /** What a resolver has made of a proposal, where its writer may write that. */
+  const resolved = ({ access, kind, map }: Part, proposed: Proposed, ruling: Rulings.Ruling): Proposed | Refusal => {
+    if ("_tag" in ruling) return ruling
+    const { record, stored } = proposed
+    if (access !== undefined && ruling !== record && ruling !== stored && !isSaid(ruling, [record, stored])) {
+      try {
+        if (access.judge(kind, ruling, stored, now(), true) !== ruling) {
+          return deniedTo(ruling.isTombstone ? "remove" : "put", map)
+        }
+      } catch (fault) {
+        if (isRefusal(fault)) return fault
+        throw fault
+      }
+    }
+    const received = hlc.unsafeReceive(ruling)
+    if (Either.isLeft(received)) return received.left
+    return { ...proposed, record: ruling, isAmended: proposed.isAmended || ruling !== record }
+  }
+
+  /** What there is to merge of a part's operations, each after those before it, or why it is refused. */
+  const check = (part: Part, foreseen: Foreseen, stopped: { count: number }): ReadonlyArray<Checked | Refusal> => {
+    const { access, kind, map, ops } = part
+    const rule = ruleOf(map)
+    if (rule === undefined) {
+      return ops.map(([sequence, key, row]) => {
+        const proposed = propose(part, sequence, key, row, foreseen, false)
+        if (access !== undefined && !isRefused(proposed)) foresee(map, proposed, foreseen)
+        return proposed
+      })
+    }
+    if (kind !== "lww") {
+      return ops.map(() => Rulings.refused("a resolver decides for this map, which is for maps of records"))
+    }
+    const found: Array<Checked | Refusal> = []
+    // As many at a time as have nothing to do with each other.
+    while (found.length < ops.length) {
+      const keys = new Set<string>()
+      const proposals: Array<Proposed | Refusal> = []
+      for (const [sequence, key, row] of ops.slice(found.length)) {
+        if (keys.has(key)) break
+        keys.add(key)
+        proposals.push(propose(part, sequence, key, row, foreseen, true))
+      }
+      const proposed = proposals.flatMap((each) => isRefused(each) ? [] : [each])
+      const cases = proposed.map(({ cell, record, stored }) => ({
+        rule,
+        map,
+        key: cell,
+        proposal: record,
+        stored,
+        principal: part.principal
+      }))
+      const ruled = rulings.decide(cases, stopped).map((ruling, i) => resolved(part, proposed[i]!, ruling))
+      for (const each of proposals) {
+        const what = isRefused(each) ? each : ruled.shift()!
+        if (!isRefused(what)) foresee(map, what, foreseen)
+        found.push(what)
+      }
+    }
+    return found
   }
 
   /** Of all maps. */
@@ -400,7 +496,7 @@ const make = Effect.gen(function*() {
   }
 
   /** Merges what was checked; answers what won. */
-  const mergeAll = ({ access, kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
+  const mergeAll = ({ kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
     const won: Array<Row> = []
     const age = tombstones.age()
     for (const row of rows) {
@@ -409,7 +505,7 @@ const make = Effect.gen(function*() {
       if (row.record.isTombstone) tombstones.graveyard.bury(map, row.cell, row.record, age)
       won.push(row)
     }
-    const amended = access === undefined ? [] : rows.filter(({ isAmended }) => isAmended)
+    const amended = rows.filter(({ isAmended }) => isAmended)
     const { hi, lo, records } = maps.get(map) ?? noTotals
     return { map, kind, rows: won, age, totals: { records, hi, lo }, sequence: changes.sequence(map), amended }
   }
@@ -421,9 +517,9 @@ const make = Effect.gen(function*() {
     const rejected: Array<Rejection> = []
     const fault = mapFault(map, kind, access)
     const roomFault = roomFor(ops.length)
-    const foreseen = new Foreseen()
-    for (const [sequence, key, row] of ops) {
-      const found = fault ?? check(part, key, row, foreseen)
+    const all = fault === undefined ? check(part, new Foreseen(), { count: 0 }) : []
+    for (const [at, [sequence]] of ops.entries()) {
+      const found = fault ?? all[at]!
       const checked = "_tag" in found ? found : roomFault(map, found) ?? found
       if ("_tag" in checked) {
         rejected.push({ sequence, cause: checked._tag, reason: checked.message })
@@ -467,10 +563,12 @@ const make = Effect.gen(function*() {
     const checkedParts: Array<readonly [part: Part, rows: ReadonlyArray<Checked>]> = []
     const roomFault = roomFor(sequences.length)
     const foreseen = new Foreseen()
+    const stopped = { count: 0 }
     for (const part of parts) {
       const rows: Array<Checked> = []
-      for (const [sequence, key, row] of part.ops) {
-        const found = check(part, key, row, foreseen)
+      const all = check(part, foreseen, stopped)
+      for (const [at, [sequence]] of part.ops.entries()) {
+        const found = all[at]!
         const checked = "_tag" in found ? found : roomFault(part.map, found) ?? found
         if ("_tag" in checked) return refuse(sequence, checked)
         rows.push(checked)
@@ -528,6 +626,7 @@ const make = Effect.gen(function*() {
       }
     },
     kindFault,
+    isResolved: (map) => ruleOf(map) !== undefined,
     source: (map) => maps.get(map) ?? nothing,
     run,
     sequence: (map) => changes.sequence(map),
@@ -581,4 +680,4 @@ export const layer: Layer.Layer<
   Partitions,
   never,
   Capacity | CrdtStore | Hlc | PartitionRouter | Persistence | ServerConfig | Tombstones
-> = Layer.effect(Partitions, make)
+> = Layer.scoped(Partitions, make)

@@ -105,7 +105,7 @@ const referencesOf = (principal: Principal | undefined): Predicate.References =>
   principal === undefined ? {} : { ...principal.attributes, userId: principal.userId, roles: principal.roles ?? [] }
 
 /** Whether a pattern names a map: its parts between the stars are looked for from left to right, once. */
-const isNamed = (pattern: string, references: Predicate.References, map: string): boolean => {
+export const isNamed = (pattern: string, references: Predicate.References, map: string): boolean => {
   let isVoid = false
   const parts = pattern.split("*").map((part) =>
     part.replace(/\{(\w+)\}/g, (_, name: string) => {

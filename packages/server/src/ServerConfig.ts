@@ -171,6 +171,8 @@ const fields: { readonly [K in keyof Settings]-?: Field<Settings[K]> } = {
   mapsMax: count("TOPGUN_MAPS_MAX", 1, 100_000),
   subscriptionsMax: count("TOPGUN_SUBSCRIPTIONS_MAX", 1, 100_000),
   callsMax: count("TOPGUN_CALLS_MAX", 1, 10_000),
+  resolverMillisMax: count("TOPGUN_RESOLVER_MILLIS_MAX", 1, 10_000),
+  interceptorMillisMax: count("TOPGUN_INTERCEPTOR_MILLIS_MAX", 10, 600_000),
   shutdownTimeout: duration("TOPGUN_SHUTDOWN_TIMEOUT", "1 hour"),
   shutdownNotice: duration("TOPGUN_SHUTDOWN_NOTICE", "30 minutes"),
   staticDir: field("TOPGUN_STATIC_DIR", Text, "the path of a directory"),

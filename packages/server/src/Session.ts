@@ -39,6 +39,8 @@ import type { Subscriptions } from "./Subscriptions.ts"
 import { Tombstones } from "./Tombstones.ts"
 import * as Turns from "./Turns.ts"
 import type { Origin } from "./Traces.ts"
+import { Interception } from "./Interception.ts"
+import type { Visitor } from "./Interceptors.ts"
 import { Metrics } from "./Metrics.ts"
 import { Views } from "./Views.ts"
 import { type Visit, Visits } from "./Visits.ts"
@@ -80,6 +82,8 @@ const workOf = (message: Protocol.ClientMessage): number =>
   message._tag === "OpBatch" ? 3 + message.ops.length : message._tag === "SyncInit" ? 50 : 5
 /** Bytes of answers that take a unit of work, and of events, which were made for others too. */
 const bytesPerWork = { answers: 512, events: 4096 }
+/** Operations of a map with a resolver that are carried out in one turn, at most, but for atomic batches. */
+const resolvedOperationsMax = 50
 /** What it takes to tell one more of an event, however small. */
 const workOfEvent = 0.1
 
@@ -94,6 +98,7 @@ const make = Effect.gen(function*() {
   const confirmations = yield* Confirmations
   const devices = yield* Devices
   const hlc = yield* Hlc
+  const { before, connect, disconnect } = yield* Interception
   const metrics = yield* Metrics
   const partitions = yield* Partitions
   const persistence = yield* Persistence
@@ -130,6 +135,9 @@ const make = Effect.gen(function*() {
     #isOfAnother = false
     /** The age of the grid that the client was told last. */
     #toldAge = 0
+    readonly #address: string | undefined
+    /** As whom the device was let in, where somebody is to be told that it leaves. */
+    #visitor: Visitor | undefined
     #expiring: Fiber.RuntimeFiber<void> | undefined
     #closed = false
     #lastHeard = clock.unsafeCurrentTimeMillis()
@@ -152,6 +160,7 @@ const make = Effect.gen(function*() {
     readonly #timers = new Set<Fiber.RuntimeFiber<void>>()
 
     constructor(connection: ServerConnection, address: string | undefined) {
+      this.#address = address
       this.#visit = visits.begin(connection, address)
       this.#connection = this.#visit.connection
       this.#seat = admission.enter(address)
@@ -333,6 +342,7 @@ const make = Effect.gen(function*() {
           this.#traceParent = message.parent
           return
         case "OpBatch":
+          if (this.#isLong(message)) return this.#part(message)
           this.#seat.spend(message.ops.length)
           return this.#write(message)
         case "AuthRenew":
@@ -368,7 +378,13 @@ const make = Effect.gen(function*() {
           Protocol.closeCodes.versionUnsupported
         )
       }
-      this.#verify(token, (verified) => {
+      const letIn = connect === undefined
+        ? Effect.suspend(() => verify(token))
+        : Effect.tap(
+          Effect.suspend(() => verify(token)),
+          (principal) => this.#connect({ principal, nodeId, address: this.#address }, connect)
+        )
+      this.#verify(letIn, (verified) => {
         if (verified._tag === "Failure") {
           return this.#fail(
             verified.fault,
@@ -410,7 +426,7 @@ const make = Effect.gen(function*() {
 
     /** A token in the place of the one before: whatever comes of it, nothing else on the connection is touched. */
     #renew({ id, token }: typeof Protocol.AuthRenew.Type): void {
-      this.#verify(token, (verified) => {
+      this.#verify(Effect.suspend(() => verify(token)), (verified) => {
         if (verified._tag === "Failure") {
           this.#visit.renewed(verified.fault._tag)
           return this.#refuse(id, verified.fault)
@@ -431,8 +447,22 @@ const make = Effect.gen(function*() {
       })
     }
 
+    /** Once it has let the device in, it is told when that leaves. */
+    #connect(visitor: Visitor, ask: NonNullable<typeof connect>): Effect.Effect<void, AuthFault> {
+      return ask(visitor, () => {
+        this.#visitor = visitor
+        if (this.#closed) this.#disconnect()
+      })
+    }
+
+    #disconnect(): void {
+      const visitor = this.#visitor
+      this.#visitor = undefined
+      if (visitor !== undefined) disconnect?.(visitor)
+    }
+
     #verify(
-      token: string | null,
+      verifying: Effect.Effect<Principal | undefined, AuthFault>,
       then: (
         verified:
           | { readonly _tag: "Success"; readonly principal: Principal | undefined }
@@ -441,7 +471,7 @@ const make = Effect.gen(function*() {
     ): void {
       if (this.#verifying !== undefined) return this.#outOfPlace("one token at a time")
       let done = false
-      const verifying = run(Effect.map(Effect.exit(Effect.suspend(() => verify(token))), (exit) => {
+      const fiber = run(Effect.map(Effect.exit(verifying), (exit) => {
         done = true
         this.#verifying = undefined
         if (this.#closed) return
@@ -462,7 +492,7 @@ const make = Effect.gen(function*() {
         }
         this.#guard(() => then({ _tag: "Success", principal: exit.value }))
       }))
-      if (!done) this.#verifying = verifying
+      if (!done) this.#verifying = fiber
     }
 
     #watchExpiry(): void {
@@ -499,6 +529,28 @@ const make = Effect.gen(function*() {
 
     // --- Writes ---
 
+    /** Whether it may take so long that others have to get their turn in the midst of it: nobody knows what a resolver does. */
+    #isLong({ atomic, map, ops }: typeof Protocol.OpBatch.Type): boolean {
+      if (!partitions.isResolved(map)) return false
+      if (atomic === "no" && ops.length > resolvedOperationsMax) return true
+      turns.spend(Turns.workMax)
+      return false
+    }
+
+    /** Puts a message's operations, some at a time, in its place. */
+    #part(message: typeof Protocol.OpBatch.Type): void {
+      const parts: Array<Protocol.ClientMessage> = []
+      for (let at = 0; at < message.ops.length; at += resolvedOperationsMax) {
+        parts.push({ ...message, ops: message.ops.slice(at, at + resolvedOperationsMax) })
+      }
+      this.#inbox = [...parts, ...this.#inbox.slice(this.#inboxAt)]
+      this.#inboxAt = 0
+    }
+
+    readonly principal = (): Principal | undefined => this.#principal
+
+    readonly nodeId = (): string => this.#nodeId
+
     readonly accessTo = (map: string): Access | undefined => {
       const access = this.#reading.access(map)
       return access.isWriter && access.reads === "everything" ? undefined : access
@@ -517,7 +569,7 @@ const make = Effect.gen(function*() {
         }
         this.#lastSequence = sequence
       }
-      if (batch.atomic === "no") return writeAcks.write([batch], this)
+      if (batch.atomic === "no") return this.#carryOut([batch])
       // A part without any would cost memory that nothing bounds.
       if (batch.ops.length === 0) return this.#outOfPlace("a message of an atomic batch has an operation")
       const parts = [...this.#parts, batch]
@@ -529,7 +581,29 @@ const make = Effect.gen(function*() {
         )
       }
       this.#parts = batch.atomic === "end" ? [] : parts
-      if (batch.atomic === "end") writeAcks.write(parts, this)
+      if (batch.atomic === "end") this.#carryOut(parts)
+    }
+
+    /** Reads nothing more before interceptors have had their say. */
+    #carryOut(batches: ReadonlyArray<typeof Protocol.OpBatch.Type>): void {
+      if (before === undefined) return writeAcks.write(batches, this)
+      const from = { principal: this.#principal, nodeId: this.#nodeId }
+      this.#wait(() => {
+        let done = false
+        const asking: Fiber.RuntimeFiber<void> = run(
+          Effect.map(before(batches, from, (op) => writeAcks.isAnswered(op, this)), (intercepted) => {
+            if (done) this.#timers.delete(asking)
+            done = true
+            if (this.#closed) return
+            if (this.#hasExpired()) return this.#expired()
+            this.#guard(() => writeAcks.write(batches, this, intercepted))
+            this.#resume()
+          })
+        )
+        if (done) return
+        done = true
+        this.#timers.add(asking)
+      })
     }
 
     readonly takeOrigin = (): Origin => {
@@ -596,6 +670,7 @@ const make = Effect.gen(function*() {
       this.#reading.end()
       this.#caller?.close()
       this.#seat.leave()
+      this.#disconnect()
       for (const fiber of [this.#watch, this.#verifying, this.#expiring, ...this.#timers]) {
         fiber?.unsafeInterruptAsFork(FiberId.none)
       }
@@ -681,6 +756,7 @@ export const layer: Layer.Layer<
   | Confirmations
   | Devices
   | Hlc
+  | Interception
   | MerkleSync
   | Metrics
   | Partitions

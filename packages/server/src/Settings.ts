@@ -165,6 +165,17 @@ export interface Settings {
   readonly subscriptionsMax: number
   /** Calls of one connection that are answered at a time; more are refused. Each costs a fiber. @default 32 */
   readonly callsMax: number
+  /**
+   * What a resolver may take for one operation, in ms, before it is stopped and the operation rejected. Nothing else is done
+   * meanwhile. Higher values suit slower resolvers and collections of garbage amid them, and let one that never ends hold everybody
+   * up for longer, three times for one message at most. @default 50
+   */
+  readonly resolverMillisMax: number
+  /**
+   * What one call of an interceptor may take, in ms; the operation or connection that it is about is refused then. Higher values suit
+   * those that ask others, and keep a device's next operations waiting for longer. @default 5000
+   */
+  readonly interceptorMillisMax: number
   /** How long stopping may take, with unsaved writes being saved. Then what is left is given up. @default 10 seconds */
   readonly shutdownTimeout: Duration.DurationInput
   /**
@@ -236,6 +247,8 @@ export const defaults: Settings = {
   mapsMax: 1_000,
   subscriptionsMax: 1_000,
   callsMax: 32,
+  resolverMillisMax: 50,
+  interceptorMillisMax: 5_000,
   shutdownTimeout: Duration.seconds(10),
   shutdownNotice: Duration.zero,
   staticDir: undefined,

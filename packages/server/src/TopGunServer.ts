@@ -16,12 +16,14 @@ import * as PartitionRouter from "@topgun/core/PartitionRouter"
 import type { ServerConnection } from "@topgun/core/Transport"
 import * as Admission from "./Admission.ts"
 import { Authentication, layerConfigured } from "./Authentication.ts"
+import * as Answers from "./Answers.ts"
 import * as Calls from "./Calls.ts"
 import * as Capacity from "./Capacity.ts"
 import * as Confirmations from "./Confirmations.ts"
 import * as Devices from "./Devices.ts"
 import * as Expiry from "./Expiry.ts"
 import * as Gateway from "./Gateway.ts"
+import * as Interception from "./Interception.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Partitions from "./Partitions.ts"
 import * as PermissionPolicy from "./PermissionPolicy.ts"
@@ -70,6 +72,8 @@ const layerMachine = Layer.mergeAll(layerCalls, TombstoneGc.layer, Expiry.layer)
   Layer.provideMerge(Sessions.layer),
   Layer.provideMerge(Calls.layer),
   Layer.provide(WriteAcks.layer),
+  Layer.provide(Answers.layer),
+  Layer.provide(Interception.layer),
   Layer.provide(Traces.layer),
   Layer.provideMerge(Visits.layer),
   Layer.provideMerge(Metrics.layer),

@@ -91,7 +91,9 @@ describe("ServerConfig", () => {
         TOPGUN_TOMBSTONES_MAX: "5000",
         TOPGUN_MAPS_MAX: "3",
         TOPGUN_SUBSCRIPTIONS_MAX: "4",
-        TOPGUN_CALLS_MAX: "5"
+        TOPGUN_CALLS_MAX: "5",
+        TOPGUN_RESOLVER_MILLIS_MAX: "30",
+        TOPGUN_INTERCEPTOR_MILLIS_MAX: "700"
       })
       expect(settings).toEqual({
         port: 9_000,
@@ -141,7 +143,9 @@ describe("ServerConfig", () => {
         tombstonesMax: 5_000,
         mapsMax: 3,
         subscriptionsMax: 4,
-        callsMax: 5
+        callsMax: 5,
+        resolverMillisMax: 30,
+        interceptorMillisMax: 700
       })
       expect(Redacted.value(settings.metricsToken!)).toBe("sixteen-or-more-characters")
     }))
@@ -241,6 +245,8 @@ describe("ServerConfig", () => {
         "MAPS_MAX",
         "SUBSCRIPTIONS_MAX",
         "CALLS_MAX",
+        "RESOLVER_MILLIS_MAX",
+        "INTERCEPTOR_MILLIS_MAX",
         "JWT_SECRET",
         "JWT_SECRET_FILE",
         "JWT_PUBLIC_KEY",

@@ -1140,8 +1140,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "ACK-3",
     breaks: "each message of an atomic batch is a batch",
     ...server("Session", "AtomicBatch"),
-    find: "      if (batch.atomic === \"no\") return writeAcks.write([batch], this)",
-    replace: "      if (batch.atomic !== \"end\") return writeAcks.write([batch], this)",
+    find: "      if (batch.atomic === \"no\") return this.#carryOut([batch])",
+    replace: "      if (batch.atomic !== \"end\") return this.#carryOut([batch])",
     fails: "is one write, whatever its maps and kinds, and however many messages and frames it takes"
   },
   {
@@ -2942,8 +2942,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "IN-2",
     breaks: "names that look alike are one",
     ...server("Partitions", "hostile/names"),
-    find: "    const map = maps.get(name) ?? makeMap(name, kind)",
-    replace: "    const map = maps.get(name.normalize(\"NFC\")) ?? makeMap(name, kind)",
+    find: "MapSource => maps.get(name) ?? makeMap(name, kind)",
+    replace: "MapSource => maps.get(name.normalize(\"NFC\")) ?? makeMap(name, kind)",
     fails: "of a map, a key or a field comes back as it was"
   },
   {
@@ -3008,8 +3008,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "PERM-2",
     breaks: "operations of a batch are judged by what was there before it",
     ...server("Partitions", "permissions.model"),
-    find: "      const stored = foreseen.record(map, cell) ?? maps",
-    replace: "      const stored = maps",
+    find: "        : foreseen.record(map, cell) ?? maps",
+    replace: "        : maps",
     fails: "of a small map"
   },
   {
@@ -3237,5 +3237,174 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "(confirmed[0] !== persistence.generation || confirmed[1] > this.#toldAge)",
     replace: "confirmed[0] === undefined",
     fails: "is no reason to drop what a store had that was put back to what it was once"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "what a resolver makes is stamped after the proposal, be it the older one",
+    ...server("Rulings", "Resolvers"),
+    find: "  const stamp = stampAfter(later)",
+    replace: "  const stamp = stampAfter(proposal)",
+    fails: "has an older proposal win, under a stamp of its own right after that of the newer record"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "a resolver may change what it is asked",
+    ...server("Rulings", "Resolvers"),
+    find: "  Object.freeze({",
+    replace: "  Object.seal({",
+    fails: "has its operation rejected, changes nothing, and holds up no other"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "a resolver that never ends is tried for each operation of a message",
+    ...server("Rulings", "Resolvers"),
+    find: "        stopped.count++",
+    replace: "        stopped.count += 0",
+    fails: "is stopped three times for one message, and is logged once a minute for each kind of fault"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "who comes last in a message has what time those before him have left",
+    ...server("Rulings", "Resolvers"),
+    find: "        if (at > first) continue",
+    replace: "        if (at < first) continue",
+    fails: "isn't blamed for the time that those before it took"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "a resolver doesn't see what a batch has done before",
+    ...server("Partitions", "Resolvers"),
+    find: "        if (!isRefused(what)) foresee(map, what, foreseen)",
+    replace: "        if (!isRefused(what)) foresee(map, what, new Foreseen())",
+    fails: "decides of each operation of a batch after those before it"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "the proposer isn't told what was made of his write",
+    ...server("Partitions", "Resolvers"),
+    find: "isAmended: proposed.isAmended || ruling !== record",
+    replace: "isAmended: proposed.isAmended",
+    fails: "tells all what came of it, the proposer after his acknowledgement"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "a device keeps what a resolver has changed",
+    ...serverByClient("Partitions", "resolvers"),
+    find: "isAmended: proposed.isAmended || ruling !== record",
+    replace: "isAmended: proposed.isAmended",
+    fails: "have all the greatest number that was accepted"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a resolver writes for a user what he may not write",
+    ...server("Partitions", "Resolvers"),
+    find: "        if (access.judge(kind, ruling, stored, now(), true) !== ruling) {",
+    replace: "        if (access.judge(kind, ruling, stored, now(), true) === null) {",
+    fails: "nobody gets by a resolver what he may not write, be it an older write that wins"
+  },
+  {
+    id: "PERM-2",
+    breaks: "an older write that a resolver has win isn't judged",
+    ...server("Access", "Resolvers"),
+    find: "    if (!isPut || (!isResolved && stored",
+    replace: "    if (!isPut || (stored",
+    fails: "nobody gets by a resolver what he may not write, be it an older write that wins"
+  },
+  {
+    id: "OPL-3",
+    breaks: "an operation that was rejected is accepted when it comes again",
+    ...server("Answers", "Answers"),
+    find: "    return rejection?.cause === tooEarly ? undefined : rejection ?? \"accepted\"",
+    replace: "    return rejection?.cause === tooEarly ? undefined : \"accepted\"",
+    fails: "say of each operation what was said of it first, after restarts too, and nothing of others"
+  },
+  {
+    id: "OPL-3",
+    breaks: "what a storage that was put back writes is taken for what it has written before",
+    ...server("Answers", "Answers"),
+    find:
+      "    if (device === undefined || sequence > device.highest || isAfter(stampOf(row), device)) return undefined",
+    replace: "    if (device === undefined || sequence > device.highest) return undefined",
+    fails: "of a storage that was put back are those to what it writes from then on"
+  },
+  {
+    id: "OPL-3",
+    breaks: "the answers aren't kept with what they are about",
+    ...server("WriteAcks", "Resolvers"),
+    find: "        }, notes)",
+    replace: "        }, [])",
+    fails: "gets the answer that it got before the server crashed, and is done where that wasn't saved"
+  },
+  {
+    id: "OPL-3",
+    breaks: "a resolver decides anew of what comes again",
+    ...server("WriteAcks", "Resolvers"),
+    find: "        const isOnce = intercepted !== undefined || batches.some(({ map }) => partitions.isResolved(map))",
+    replace: "        const isOnce = intercepted !== undefined",
+    fails: "gets the answer that it got, and changes nothing"
+  },
+  {
+    id: "OPL-3",
+    breaks: "an accepted change is refused when its acknowledgement was lost",
+    ...serverByClient("WriteAcks", "resolvers"),
+    find: "        const isOnce = intercepted !== undefined || batches.some(({ map }) => partitions.isResolved(map))",
+    replace: "        const isOnce = intercepted !== undefined",
+    fails: "have counted each change that was accepted once"
+  },
+  {
+    id: "OPL-3",
+    breaks: "an interceptor is asked again of what was answered",
+    ...server("Interception", "Interceptors"),
+    find: "            const operation = isAnswered(op) ? undefined : operationOf(batch, op, from)",
+    replace: "            const operation = operationOf(batch, op, from)",
+    fails: "isn't asked again of an operation that it has had its say of, which gets the same answer"
+  },
+  {
+    id: "OPL-5",
+    breaks: "a resolver's rejection meets another operation of its batch",
+    ...server("Partitions", "Resolvers"),
+    find: "        const what = isRefused(each) ? each : ruled.shift()!",
+    replace: "        const what = isRefused(each) ? each : ruled.pop()!",
+    fails: "has its operation rejected, changes nothing, and holds up no other"
+  },
+  {
+    id: "OPL-5",
+    breaks: "a write that a resolver rejects is dropped without a word",
+    ...serverByClient("Rulings", "resolvers"),
+    find: "    if (answer._tag === \"Reject\") return refused(answer.reason)",
+    replace: "    if (answer._tag === \"Reject\") return each.stored ?? each.proposal",
+    fails: "a write that it rejects is undone, told of with its reason, and doesn't hold up the next"
+  },
+  {
+    id: "OPL-5",
+    breaks: "what an interceptor refuses is carried out",
+    ...server("Partitions", "Interceptors"),
+    find: "      if (said !== undefined && \"_tag\" in said) return said",
+    replace: "      if (said !== undefined && \"_tag\" in said) intercepted?.get(-1)",
+    fails: "refuses an atomic batch with the one that it refuses"
+  },
+  {
+    id: "OPL-5",
+    breaks: "an interceptor that never answers holds up its connection for ever",
+    ...server("Interception", "Interceptors"),
+    find: "      Effect.timeoutFail({ duration: interceptorMillisMax, onTimeout: () => late }),",
+    replace: "      Effect.timeoutFail({ duration: 1000 * interceptorMillisMax, onTimeout: () => late }),",
+    fails: "that dies, takes too long, or makes what can't be stored refuses its operation, and is logged once a minute"
+  },
+  {
+    id: "FLOW-4",
+    breaks: "who is let in after he has left never leaves",
+    ...server("Session", "Interceptors"),
+    find: "        if (this.#closed) this.#disconnect()",
+    replace: "        if (!this.#closed) return",
+    fails: "who leaves while he is let in has left"
+  },
+  {
+    id: "CRDT-5",
+    breaks: "a message to a map with a resolver is carried out in one go, however long that takes",
+    ...server("Session", "Resolvers"),
+    find: "      if (atomic === \"no\" && ops.length > resolvedOperationsMax) return true",
+    replace: "      if (atomic === \"no\" && ops.length < 0) return true",
+    fails: "lets others have their turn in the midst of a message"
   }
 ]
