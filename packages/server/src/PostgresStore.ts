@@ -4,10 +4,6 @@
  * One server at a time, twice over. The connection holds an advisory lock for as long as it lives, which keeps a second server from
  * starting. And `meta` says who owns the database: each transaction looks, with that row locked, whether it is still this server's.
  * So one whose connection was cut, and whose place another took meanwhile, never commits again.
- *
- * A transaction goes out in one piece, COMMIT included, so that it costs one round trip. What fails within makes PostgreSQL answer that
- * COMMIT with a rollback; so does an owner that isn't this server, by a division by zero. After an error the connection is used
- * again where it's whole; where nobody knows what it's at, it is thrown away, and the next commit makes another.
  */
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Reactivity from "@effect/experimental/Reactivity"
@@ -22,12 +18,23 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { Socket } from "node:net"
-import * as Pg from "pg"
 import type { MapKind } from "@topgun/core/Cell"
 import { StorageUnavailable } from "@topgun/core/GridError"
 import { makeNodeId } from "@topgun/core/Hlc"
 import { type Batch, type Driver, endOfTurn, type Loader, type Note, type Row, type Totals } from "./GroupCommit.ts"
+import {
+  ask,
+  connect,
+  explain,
+  isPassing,
+  messageOf,
+  type Place,
+  placeOf,
+  type Session,
+  type Statement,
+  transact,
+  variable
+} from "./internal/PostgresSession.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 
 /** The layout of the tables that this version reads and writes. */
@@ -38,8 +45,6 @@ export const startMillisMax = { database: 30_000, lock: 5_000 } as const
 
 /** How long making a connection may take. */
 const connectMillisMax = 5_000
-/** How long a goodbye may take. */
-const closeMillisMax = 1_000
 /** How long after one try to connect the next one comes. */
 const againMillis = 500
 /** How often a lock that another holds is tried. */
@@ -112,22 +117,16 @@ const askOwner = "SELECT 1 FROM topgun.meta WHERE name = 'owner' AND split_part(
 const askTables =
   "SELECT to_regnamespace('topgun') IS NOT NULL AS schema, to_regclass('topgun.meta') IS NOT NULL AS meta"
 
-/** What `fence` fails with. */
-const divisionByZero = "22012"
-
 /**
- * Divides by zero unless this server owns the database, and keeps the row so until the end of the transaction. Asks for a commit that
+ * Finds nothing unless this server owns the database; keeps the row as it is until the end of the transaction. Asks for a commit that
  * survives a crash of the machine, whatever the defaults are; `remote_apply` is more than that.
  */
 const fence = `
-  SELECT 1 / count(level) FROM (
-    SELECT set_config(
-      'synchronous_commit',
-      CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END,
-      true
-    ) AS level
-    FROM topgun.meta WHERE name = 'owner' AND value = $1 FOR SHARE
-  ) AS owned`
+  SELECT set_config(
+    'synchronous_commit',
+    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END,
+    true
+  ) FROM topgun.meta WHERE name = 'owner' AND value = $1 FOR SHARE`
 
 const insertMaps = `
   INSERT INTO topgun.maps (id, name, kind, records, digest_hi, digest_lo)
@@ -155,13 +154,6 @@ const upsertNotes = `
 const deleteNotes = `
   DELETE FROM topgun.notes USING unnest($1::text[], $2::bytea[]) AS given (space, key)
   WHERE notes.space = given.space AND notes.key = given.key`
-
-interface Statement {
-  /** Under which it stays prepared. */
-  readonly name: string
-  readonly text: string
-  readonly values: ReadonlyArray<unknown>
-}
 
 /** Bytes of records in one statement, so that none comes near PostgreSQL's 1 GB, nor a string near JavaScript's half of that. */
 const statementBytesMax = 8 * 1024 * 1024
@@ -297,185 +289,7 @@ const planNotes = (written: ReadonlyArray<Note>): ReadonlyArray<Statement> => {
   ]
 }
 
-// --- What went wrong ---
-
-const isCaused = (fault: unknown): fault is SqlError | Migrator.MigrationError =>
-  fault instanceof SqlError || fault instanceof Migrator.MigrationError
-
-/** What pg has thrown, of all that it may be wrapped in. */
-const sourceOf = (fault: unknown): unknown =>
-  isCaused(fault) && fault.cause !== undefined
-    ? sourceOf(fault.cause)
-    // One for each of the addresses that a name has.
-    : fault instanceof AggregateError && fault.errors.length > 0
-    ? fault.errors[0]
-    : fault
-
-const codeOf = (fault: unknown): string => {
-  const source = sourceOf(fault)
-  return typeof source === "object" && source !== null && "code" in source && typeof source.code === "string"
-    ? source.code
-    : ""
-}
-
-const messageOf = (fault: unknown): string => {
-  const source = sourceOf(fault)
-  return source instanceof Error ? source.message : String(source)
-}
-
-/** The database isn't there yet, or has no room for us just now: it may be soon. */
-const isPassing = (fault: unknown): boolean =>
-  /^(E(CONNREFUSED|CONNRESET|NOENT|NOTFOUND|AI_AGAIN|HOSTUNREACH|NETUNREACH|TIMEDOUT|PIPE)|57P0[123]|53300|08...)$/
-    .test(codeOf(fault)) || /^Connection terminated|^it doesn't answer/.test(messageOf(fault))
-
-/** Where the database is, without what nobody is to see. */
-interface Place {
-  readonly database: string
-  readonly user: string
-  readonly at: string
-}
-
-const placeOf = (connectionString: string): Place => {
-  const { database, host, port, user } = new Pg.Client({ connectionString })
-  return { database: database ?? "", user: user ?? "", at: host.startsWith("/") ? host : `${host}:${port}` }
-}
-
-const url = "TOPGUN_DATABASE_URL"
-
-/** What went wrong with the database, and what mends it. */
-const explain = ({ at, database, user }: Place, cause: unknown): StorageUnavailable => {
-  const code = codeOf(cause)
-  const message = messageOf(cause)
-  const name = `PostgreSQL's database "${database}" at ${at}`
-  const reason = /^E(CONNREFUSED|NOENT)$/.test(code)
-    ? `nothing answers at ${at} (${code}): start PostgreSQL there, or correct the host and port of ${url}`
-    : /^E(NOTFOUND|AI_AGAIN)$/.test(code)
-    ? `the host of ${at} isn't known (${code}): correct ${url}`
-    : code === "28P01" || code === "28000" || /password must be a string/.test(message)
-    ? `${name} refuses the user "${user}" (${message}): correct the user and the password in ${url}, or let the user in ` +
-      "(pg_hba.conf)"
-    : code === "3D000"
-    ? `there is no database "${database}" at ${at}: create it (CREATE DATABASE), or correct ${url}`
-    : code === "42501"
-    ? `the user "${user}" hasn't the rights that TopGun needs in ${name} (${message}): GRANT CREATE ON DATABASE, or a schema ` +
-      "\"topgun\" that it owns"
-    : code === "25006"
-    ? `${name} is read-only (${message}): it's a standby, or default_transaction_read_only is on. Name the primary in ${url}, ` +
-      "or turn it off"
-    : code === "53300"
-    ? `${name} has no connection left (${message}): end some, or raise max_connections`
-    : code === "53100"
-    ? `the disk of ${name} is full (${message}): make room there`
-    : code === "57P03"
-    ? `${name} is starting or stopping (${message})`
-    : `${name}: ${message}`
-  return new StorageUnavailable({ reason, cause: sourceOf(cause) })
-}
-
-// --- Sessions ---
-
-/** One connection. It is open until something cuts it. */
-interface Session {
-  readonly client: Pg.Client
-  readonly isOpen: () => boolean
-  /** Throws it away, whatever it is at. */
-  readonly destroy: () => void
-  /** Ends it; completes when PostgreSQL has let go of it, and of its lock. */
-  readonly close: Effect.Effect<void>
-}
-
-/** The process that serves a session. */
-interface Backend {
-  readonly pid: number
-  readonly since: string
-}
-
-const int = (text: string): number => Number(text)
-const hexadecimal = (text: string): Buffer => Buffer.from(text.slice(2), "hex")
-
-/** How what is selected becomes values. */
-const types = {
-  getTypeParser: (oid: number) =>
-    oid === Pg.types.builtins.BYTEA
-      ? hexadecimal
-      : oid === Pg.types.builtins.INT4 || oid === Pg.types.builtins.INT8
-      ? int
-      : oid === Pg.types.builtins.BOOL
-      ? (text: string) => text === "t"
-      : String
-}
-
-const connect = (connectionString: string, onCut: () => void): Effect.Effect<Session, Error> =>
-  Effect.async((resume) => {
-    const socket = new Socket()
-    const options = {
-      connectionString,
-      application_name: "topgun",
-      keepAlive: true,
-      keepAliveInitialDelayMillis: 10_000,
-      pipeline: true,
-      stream: () => socket,
-      types
-    }
-    const client = new Pg.Client(options)
-    let open = true
-    const cut = () => {
-      if (!open) return
-      open = false
-      onCut()
-    }
-    client.on("error", cut)
-    client.on("end", cut)
-    const session: Session = {
-      client,
-      isOpen: () => open,
-      destroy: () => {
-        cut()
-        socket.destroy()
-      },
-      close: Effect.async<void>((resume) => {
-        cut()
-        client.end(() => resume(Effect.void))
-      }).pipe(
-        Effect.interruptible,
-        Effect.timeoutOption(closeMillisMax),
-        Effect.zipRight(Effect.sync(() => socket.destroy()))
-      )
-    }
-    client.connect((error: Error | null | undefined) => resume(error ? Effect.fail(error) : Effect.succeed(session)))
-    return Effect.sync(session.destroy)
-  })
-
 type Values = ReadonlyArray<unknown>
-
-const ask = <A extends object>(
-  { client }: Session,
-  text: string,
-  values: Values = []
-): Effect.Effect<ReadonlyArray<A>, Error> =>
-  Effect.async((resume) => {
-    client.query<A>({ text, values: [...values] }, (error, result) =>
-      resume(error ? Effect.fail(error) : Effect.succeed(result.rows)))
-  })
-
-/** All of it or nothing; fails with the first thing that went wrong. */
-const transact = ({ client }: Session, statements: ReadonlyArray<Statement>): Effect.Effect<void, Error> =>
-  Effect.async((resume) => {
-    let first: Error | undefined
-    const note = (error: Error | null) => {
-      if (error) first ??= error
-    }
-    client.query("BEGIN ISOLATION LEVEL READ COMMITTED", note)
-    for (const { name, text, values } of statements) client.query({ name, text, values: [...values] }, note)
-    client.query("COMMIT", (error, result) => {
-      note(error)
-      // That of a transaction which has failed is answered as well, as what it was: a rollback.
-      if (first === undefined && result.command !== "COMMIT") {
-        first = new Error("PostgreSQL rolled back what was to be committed")
-      }
-      resume(first === undefined ? Effect.void : Effect.fail(first))
-    })
-  })
 
 /** What the migrator works with. */
 const clientOf = (session: Session): Effect.Effect<SqlClient.SqlClient> => {
@@ -496,6 +310,12 @@ const clientOf = (session: Session): Effect.Effect<SqlClient.SqlClient> => {
 }
 
 // --- The store ---
+
+/** The process that serves a session. */
+interface Backend {
+  readonly pid: number
+  readonly since: string
+}
 
 interface StoredMap {
   readonly id: number
@@ -556,7 +376,7 @@ export const make = Effect.gen(function*() {
   const address = Redacted.value(databaseUrl)
   const place: Place = yield* Effect.try({
     try: () => placeOf(address),
-    catch: (cause) => new StorageUnavailable({ reason: `${url} can't be used (${messageOf(cause)})` })
+    catch: (cause) => new StorageUnavailable({ reason: `${variable} can't be used (${messageOf(cause)})` })
   })
   const name = `PostgreSQL's database "${place.database}" at ${place.at}`
   const failed = (cause: unknown) => cause instanceof StorageUnavailable ? cause : explain(place, cause)
@@ -619,7 +439,7 @@ export const make = Effect.gen(function*() {
         if (owner !== "" && !(yield* isOurs(made))) return yield* takenByAnother
         if ((yield* Clock.currentTimeMillis) >= until) {
           return yield* new StorageUnavailable({
-            reason: `another server uses ${name}: stop it, or give this one a database of its own (${url})`
+            reason: `another server uses ${name}: stop it, or give this one a database of its own (${variable})`
           })
         }
         yield* Effect.sleep(lockMillis)
@@ -780,12 +600,10 @@ export const make = Effect.gen(function*() {
     Effect.gen(function*() {
       const committing = yield* current
       const { created, statements } = plan(batches, written, maps)
-      yield* transact(committing, [{ name: "fence", text: fence, values: [owner] }, ...statements]).pipe(
-        Effect.onInterrupt(() => Effect.sync(committing.destroy)),
-        Effect.catchAll((fault): Effect.Effect<never, unknown> =>
-          codeOf(fault) === divisionByZero ? takenByAnother : Effect.fail(fault)
-        )
+      const isOwned = yield* transact(committing, { name: "fence", text: fence, values: [owner] }, statements).pipe(
+        Effect.onInterrupt(() => Effect.sync(committing.destroy))
       )
+      if (!isOwned) return yield* takenByAnother
       for (const [map, id] of created) maps.byName.set(map, id)
       maps.last += created.size
     }).pipe(

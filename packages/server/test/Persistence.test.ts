@@ -251,7 +251,7 @@ onEachStore("Persistence on", ({ kind, make }) => {
       const maps: Array<unknown> = []
       yield* Effect.flatMap(
         Persistence.Persistence,
-        ({ load }) => load({ record: () => {}, complete: (map, each, stored) => maps.push([map, each, stored]) })
+        ({ load }) => load({ record: () => {}, complete: (...complete) => maps.push(complete) })
       ).pipe(Effect.provide(layer))
       expect(maps).toEqual([["a", "lww", totals]])
     }))

@@ -103,7 +103,7 @@ export const makePostgresCluster = async (settings: PostgresSettings = {}): Prom
   if (owner.uid !== undefined && owner.gid !== undefined) {
     for (const path of [data, directory, passwordFile]) chownSync(path, owner.uid, owner.gid)
   }
-  const env = { PATH: process.env["PATH"] ?? "", LC_ALL: "C" }
+  const env = { LC_ALL: "C" }
   const made = spawnSync(join(native, "bin/initdb"), [
     `--pgdata=${data}`,
     "--username=topgun",
