@@ -433,7 +433,7 @@ export const make = Effect.gen(function*() {
     Effect.gen(function*() {
       if (backend !== undefined) yield* ask(made, endBackend, [backend.pid, backend.since])
       const until = (yield* Clock.currentTimeMillis) + startMillisMax.lock
-      for (;;) {
+      for (let tries = 0;; tries++) {
         const [answer] = yield* ask<{ readonly locked: boolean }>(made, tryLock)
         if (answer?.locked === true) break
         if (owner !== "" && !(yield* isOurs(made))) return yield* takenByAnother
@@ -441,6 +441,9 @@ export const make = Effect.gen(function*() {
           return yield* new StorageUnavailable({
             reason: `another server uses ${name}: stop it, or give this one a database of its own (${variable})`
           })
+        }
+        if (tries === 0) {
+          yield* Effect.logWarning(`Another server has the database. Waiting for it to let go of ${name}`)
         }
         yield* Effect.sleep(lockMillis)
       }

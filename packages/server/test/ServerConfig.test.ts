@@ -58,7 +58,9 @@ describe("ServerConfig", () => {
         TOPGUN_JWT_ATTRIBUTES: "tenant, plan",
         TOPGUN_JWT_TOLERANCE: "1m",
         TOPGUN_DATA_DIR: "/var/lib/topgun",
-        TOPGUN_STORAGE: "memory",
+        TOPGUN_STORAGE: "postgres",
+        TOPGUN_DATABASE_URL: "postgres://u:p@db/topgun",
+        TOPGUN_COMMIT_TIMEOUT: "3s",
         TOPGUN_ALLOWED_ORIGINS: "https://a.example, http://localhost:5173",
         TOPGUN_SHUTDOWN_TIMEOUT: "30s",
         TOPGUN_SHUTDOWN_NOTICE: "5s",
@@ -105,7 +107,9 @@ describe("ServerConfig", () => {
         jwtAttributes: ["tenant", "plan"],
         jwtTolerance: Duration.minutes(1),
         dataDir: "/var/lib/topgun",
-        storage: "memory",
+        storage: "postgres",
+        databaseUrl: Redacted.make("postgres://u:p@db/topgun"),
+        commitTimeout: Duration.seconds(3),
         allowedOrigins: ["https://a.example", "http://localhost:5173"],
         shutdownTimeout: Duration.seconds(30),
         shutdownNotice: Duration.seconds(5),
@@ -154,7 +158,7 @@ describe("ServerConfig", () => {
           "TOPGUN_DATADIR is not known. Did you mean TOPGUN_DATA_DIR?",
           "TOPGUN_HOST is \"\": expected a host name or address",
           "TOPGUN_PORT is \"http\": expected an integer from 0 to 65535",
-          "TOPGUN_STORAGE is \"redis\": expected one of sqlite, memory"
+          "TOPGUN_STORAGE is \"redis\": expected one of sqlite, postgres, memory"
         ])
     }))
 
