@@ -270,22 +270,30 @@ describe("A server whose PostgreSQL", () => {
       expect(log.says(secret)).toBe(false)
     }))
 
-  for (const when of ["before", "after"] as const) {
-    it.scopedLive(`is cut off ${when} COMMIT saves a write once, and acknowledges it when that is known`, () =>
-      Effect.gen(function*() {
-        const { proxy, store, through } = yield* makeThroughProxy(cluster())
-        yield* Effect.gen(function*() {
-          const cut = proxy.cutAtCommit(when)
-          yield* toldUnsaved("new map", "told")
-          yield* Effect.promise(() => cut)
-          yield* persist("new map", "told")
-          yield* persist("another map", "after")
-        }).pipe(Effect.provide(serverOf(through)))
-        expect(yield* keysOf(store)).toEqual(["after", "told"])
-        const { maps } = yield* Effect.provide(statusOf, serverOf(store))
-        expect(maps.map(({ name, records }) => `${name} ${records}`).sort()).toEqual(["another map 1", "new map 1"])
-      }))
-  }
+  const savesOnce = (when: "before" | "after") =>
+    Effect.gen(function*() {
+      const { proxy, store, through } = yield* makeThroughProxy(cluster())
+      yield* Effect.gen(function*() {
+        const cut = proxy.cutAtCommit(when)
+        yield* toldUnsaved("new map", "told")
+        yield* Effect.promise(() => cut)
+        yield* persist("new map", "told")
+        yield* persist("another map", "after")
+      }).pipe(Effect.provide(serverOf(through)))
+      expect(yield* keysOf(store)).toEqual(["after", "told"])
+      const { maps } = yield* Effect.provide(statusOf, serverOf(store))
+      expect(maps.map(({ name, records }) => `${name} ${records}`).sort()).toEqual(["another map 1", "new map 1"])
+    })
+
+  it.scopedLive(
+    "is cut off before COMMIT saves a write once, and acknowledges it when that is known",
+    () => savesOnce("before")
+  )
+
+  it.scopedLive(
+    "is cut off after COMMIT saves a write once, and acknowledges it when that is known",
+    () => savesOnce("after")
+  )
 
   it.scopedLive("was taken by another while it was out of reach never commits again, and says so", () =>
     Effect.gen(function*() {
@@ -338,18 +346,20 @@ describe("A server whose PostgreSQL", () => {
       )
     }))
 
-  for (const setting of ["fsync", "full_page_writes"]) {
-    it.scopedLive(`runs with ${setting} = off isn't used`, () =>
-      Effect.gen(function*() {
-        const store = yield* make()
-        yield* crash
-        yield* start({ [setting]: "off" })
-        const { message } = yield* Effect.flip(openLog(store))
-        expect(message).toContain(`runs with ${setting} = off`)
-        expect(message).toContain("turn it on in postgresql.conf")
-        expect(yield* store.raw("SELECT 1 FROM pg_namespace WHERE nspname = 'topgun'")).toEqual([])
-      }).pipe(Effect.ensuring(Effect.zipRight(crash, start()))))
-  }
+  const isNotUsedWithout = (setting: "fsync" | "full_page_writes") =>
+    Effect.gen(function*() {
+      const store = yield* make()
+      yield* crash
+      yield* start({ [setting]: "off" })
+      const { message } = yield* Effect.flip(openLog(store))
+      expect(message).toContain(`runs with ${setting} = off`)
+      expect(message).toContain("turn it on in postgresql.conf")
+      expect(yield* store.raw("SELECT 1 FROM pg_namespace WHERE nspname = 'topgun'")).toEqual([])
+    }).pipe(Effect.ensuring(Effect.zipRight(crash, start())))
+
+  it.scopedLive("runs with fsync = off isn't used", () => isNotUsedWithout("fsync"))
+
+  it.scopedLive("runs with full_page_writes = off isn't used", () => isNotUsedWithout("full_page_writes"))
 
   it.scopedLive("isn't there yet starts when it is", () =>
     Effect.gen(function*() {
