@@ -10,6 +10,7 @@ import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as TestClock from "effect/TestClock"
 import { spawn } from "node:child_process"
@@ -327,6 +328,25 @@ onEachStore("Persistence on", ({ kind, make }) => {
         Buffer.compare(bytes, rows[cell === "0" ? 79 : Number(cell)]!.record.row) !== 0
       )
       expect(wrong.length).toBe(0)
+    }))
+
+  it.scoped("gives back pages of records, and lets others have their turn after each", () =>
+    Effect.gen(function*() {
+      const { layer } = yield* make
+      const rows = Array.from({ length: 6_000 }, (_, i) => row(`${i}`, i, 1 + i))
+      yield* Effect.provide(append("todos", ...rows), layer)
+      yield* Effect.gen(function*() {
+        const { load } = yield* Persistence.Persistence
+        const found = new Set<string>()
+        const counts = new Set<number>()
+        const counting = yield* Effect.fork(
+          Effect.forever(Effect.zipRight(turn, Effect.sync(() => counts.add(found.size))))
+        )
+        yield* load({ record: (_, __, cell) => found.add(cell), complete: () => counts.add(-1) })
+        yield* Fiber.interrupt(counting)
+        expect(found.size).toBe(6_000)
+        expect(counts.size).toBeGreaterThanOrEqual(4)
+      }).pipe(Effect.provide(layer))
     }))
 
   it.scoped("saves what is in line when it's closed", () =>

@@ -24,6 +24,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { createRequire } from "node:module"
 import { inspect } from "node:util"
+import * as Pg from "pg"
 import { makeCuttingProxy } from "./CuttingProxy.ts"
 import { batch, inProcessReady, type PlainClient, put } from "./PlainClient.ts"
 import { makeDatabase, postgresAt, query, type Store, useCluster } from "./stores.ts"
@@ -139,6 +140,20 @@ const makeRole = (cluster: PostgresCluster, database: string) =>
     () => `postgres://${database}:${secret}@127.0.0.1:${cluster.port}/${database}`
   )
 
+/** Keeps everybody from the records until it is told to let go. */
+const lockTable = (url: string, locked: Effect.Latch, release: Effect.Latch) =>
+  Effect.acquireUseRelease(
+    Effect.promise(async () => {
+      const client = new Pg.Client({ connectionString: url })
+      await client.connect()
+      await client.query("BEGIN")
+      await client.query("LOCK TABLE topgun.records")
+      return client
+    }),
+    () => Effect.zipRight(locked.open, release.await),
+    (client) => Effect.promise(() => client.end())
+  )
+
 const secret = "never-to-be-shown"
 
 describe("A server whose PostgreSQL", () => {
@@ -248,6 +263,46 @@ describe("A server whose PostgreSQL", () => {
       }).pipe(Effect.ensuring(setReadOnly("off")), Effect.provide(serverOf(store, log)))
       expect(yield* keysOf(store)).toEqual(["after", "before", "told"])
       expect(log.says("default_transaction_read_only is on")).toBe(true)
+    }))
+
+  it.scopedLive("has a full disk says so, and saves it all when there is room", () =>
+    Effect.gen(function*() {
+      const store = yield* make()
+      const log = logged()
+      yield* Effect.gen(function*() {
+        yield* persist("todos", "before")
+        yield* store.raw(`
+          CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+          CREATE TRIGGER fill BEFORE INSERT ON topgun.records EXECUTE FUNCTION fill()`)
+        const holder = yield* holderOf(store)
+        yield* toldUnsaved("todos", "told")
+        yield* store.raw("DROP TRIGGER fill ON topgun.records")
+        yield* persist("todos", "after")
+        // What it refuses is no reason to let go of it.
+        expect(yield* holderOf(store)).toBe(holder)
+      }).pipe(Effect.provide(serverOf(store, log)))
+      expect(yield* keysOf(store)).toEqual(["after", "before", "told"])
+      expect(log.says("is full (could not extend file): make room there")).toBe(true)
+    }))
+
+  it.scopedLive("holds up a commit ends the session that waits, and goes on over another", () =>
+    Effect.gen(function*() {
+      const store = yield* make({ commitTimeout: "1 second" })
+      yield* Effect.gen(function*() {
+        yield* persist("todos", "before")
+        const before = yield* holderOf(store)
+        const release = Effect.unsafeMakeLatch(false)
+        const locked = Effect.unsafeMakeLatch(false)
+        const locking = yield* Effect.forkScoped(lockTable(cluster().url(databaseOf(store)), locked, release))
+        yield* locked.await
+        yield* toldUnsaved("todos", "held")
+        yield* until(Effect.map(holderOf(store), (holder) => holder !== undefined && holder !== before))
+        yield* release.open
+        yield* Fiber.join(locking)
+        yield* persist("todos", "after")
+      }).pipe(Effect.provide(serverOf(store)))
+      expect(yield* keysOf(store)).toEqual(["after", "before", "held"])
     }))
 
   it.scopedLive("has no connection left waits for one", () =>

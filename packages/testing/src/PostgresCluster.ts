@@ -162,7 +162,10 @@ export const makePostgresCluster = async (settings: PostgresSettings = {}): Prom
     process.kill(pid, name)
     for (const child of childrenOf(pid)) process.kill(child, name)
   }
-  const endWithUs = () => server?.kill("SIGQUIT")
+  const endWithUs = () => {
+    server?.kill("SIGKILL")
+    rmSync(directory, { recursive: true, force: true })
+  }
   process.on("exit", endWithUs)
 
   await run({})

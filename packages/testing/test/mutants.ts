@@ -1116,6 +1116,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "CLU-5",
+    breaks: "a session that hangs keeps the database from its successor",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "      if (backend !== undefined) yield* ask(made, endBackend, [backend.pid, backend.since])",
+    replace: "",
+    fails: "holds up a commit ends the session that waits, and goes on over another"
+  },
+  {
+    id: "CLU-5",
     breaks: "what a lost commit has done isn't known to the next session",
     ...server("PostgresStore", "PostgresStore"),
     find: "isOwned ? readMaps(made) : takenByAnother",

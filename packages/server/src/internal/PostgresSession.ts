@@ -101,6 +101,8 @@ export interface Statement {
 export interface Session {
   readonly client: Pg.Client
   readonly isOpen: () => boolean
+  /** What is asked by `send` goes out in one piece. */
+  readonly together: (send: () => void) => void
   /** Throws it away, whatever it is at. */
   readonly destroy: () => void
   /** Ends it; completes when PostgreSQL has let go of it, and of its lock. */
@@ -146,6 +148,11 @@ export const connect = (connectionString: string, onCut: () => void): Effect.Eff
     const session: Session = {
       client,
       isOpen: () => open,
+      together: (send) => {
+        socket.cork()
+        send()
+        socket.uncork()
+      },
       destroy: () => {
         cut()
         socket.destroy()
@@ -179,7 +186,7 @@ export const ask = <A extends Answer>(
  * be committed one by one without.
  */
 export const transact = (
-  { client }: Session,
+  { client, together }: Session,
   condition: Statement,
   statements: ReadonlyArray<Statement>
 ): Effect.Effect<boolean, Error> =>
@@ -190,22 +197,26 @@ export const transact = (
     }
     const send = ({ name, text, values }: Statement, answered: (error: Error | null, result: Pg.QueryResult) => void) =>
       client.query({ name, text, values: [...values] }, answered)
-    client.query("BEGIN ISOLATION LEVEL READ COMMITTED", note)
-    send(condition, (error, found) => {
-      note(error)
-      if (first !== undefined || found.rows.length === 0) {
-        client.query("ROLLBACK", (fault: Error | null) => {
-          note(fault)
-          resume(first === undefined ? Effect.succeed(false) : Effect.fail(first))
-        })
-        return
-      }
+    const rollback = () =>
+      client.query("ROLLBACK", (error: Error | null) => {
+        note(error)
+        resume(first === undefined ? Effect.succeed(false) : Effect.fail(first))
+      })
+    const commit = () => {
       for (const statement of statements) send(statement, note)
-      client.query("COMMIT", (fault, result) => {
-        note(fault)
+      client.query("COMMIT", (error, result) => {
+        note(error)
         // That of a transaction which has failed is answered as well, as what it was: a rollback.
         if (first === undefined && result.command !== "COMMIT") first = new Error("the transaction was rolled back")
         resume(first === undefined ? Effect.succeed(true) : Effect.fail(first))
+      })
+    }
+    together(() => {
+      client.query("BEGIN ISOLATION LEVEL READ COMMITTED", note)
+      send(condition, (error, found) => {
+        note(error)
+        if (first !== undefined || found.rows.length === 0) rollback()
+        else together(commit)
       })
     })
   })
