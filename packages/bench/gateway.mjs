@@ -379,7 +379,6 @@ const restart = async () => {
 
 /** Writes that are acknowledged when they are on the disk, in a database. */
 const persistedIn = async (database, environment) => {
-  const scenario = `persisted in ${database}`
   const contestant = { ...persisting, start: (options) => startCrowded(environment, options) }
   const times = quick ? 2 : 7
   const connections = 50
@@ -389,7 +388,11 @@ const persistedIn = async (database, environment) => {
     await load.call("open", { ...who, each, rooms: rooms("batches") })
     const frames = quick ? 5 : 15
     const operations = connections * frames * each
-    const measurements = await rounds(scenario, topgun, server, load, { ahead: 2 * each, frames, times })
+    const measurements = await rounds(`batches into ${database}`, topgun, server, load, {
+      ahead: 2 * each,
+      frames,
+      times
+    })
     report(
       `PERSISTED in ${database}, 50 connections, batches of 100 operations: server CPU of an operation`,
       "",
@@ -410,7 +413,12 @@ const persistedIn = async (database, environment) => {
     const costs = []
     for (let i = 0; i <= times; i++) {
       await load.call("prepare", frames)
-      const { cpu, result } = await measured(scenario, topgun, server, () => load.call("paceAcknowledged", perSecond))
+      const { cpu, result } = await measured(
+        `singles into ${database}`,
+        topgun,
+        server,
+        () => load.call("paceAcknowledged", perSecond)
+      )
       if (i > 0) costs.push({ cpu: cpu / (frames * connections), ...result })
     }
     const figure = (field) => median(costs.map((cost) => cost[field]))

@@ -528,6 +528,8 @@ export const make = Effect.gen(function*() {
       Effect.onError(() => Effect.sync(made.destroy))
     )
 
+  yield* Effect.addFinalizer(() => session?.isOpen() === true ? session.close : Effect.void)
+
   const startedAt = yield* Clock.currentTimeMillis
   let isTold = false
   const { meta, notes, stored } = yield* open.pipe(
@@ -545,7 +547,6 @@ export const make = Effect.gen(function*() {
     Effect.sandbox,
     Effect.mapError((cause) => failed(Cause.squash(cause)))
   )
-  yield* Effect.addFinalizer(() => session?.isOpen() === true ? session.close : Effect.void)
 
   // Without a commit to need it, too: for as long as there is no session, another server may take the database.
   yield* isCut.await.pipe(

@@ -269,12 +269,12 @@ describe("A server whose PostgreSQL", () => {
     Effect.gen(function*() {
       const store = yield* make()
       const log = logged()
+      yield* Effect.provide(persist("todos", "before"), serverOf(store))
+      yield* store.raw(`
+        CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql
+          AS $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+        CREATE TRIGGER fill BEFORE INSERT ON topgun.records EXECUTE FUNCTION fill()`)
       yield* Effect.gen(function*() {
-        yield* persist("todos", "before")
-        yield* store.raw(`
-          CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql
-            AS $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
-          CREATE TRIGGER fill BEFORE INSERT ON topgun.records EXECUTE FUNCTION fill()`)
         const holder = yield* holderOf(store)
         yield* toldUnsaved("todos", "told")
         yield* store.raw("DROP TRIGGER fill ON topgun.records")

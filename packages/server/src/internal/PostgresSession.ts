@@ -166,7 +166,11 @@ export const connect = (connectionString: string, onCut: () => void): Effect.Eff
         Effect.zipRight(Effect.sync(() => socket.destroy()))
       )
     }
-    client.connect((error: Error | null | undefined) => resume(error ? Effect.fail(error) : Effect.succeed(session)))
+    client.connect((error: Error | null | undefined) => {
+      if (!error) return resume(Effect.succeed(session))
+      session.destroy()
+      resume(Effect.fail(error))
+    })
     return Effect.sync(session.destroy)
   })
 
