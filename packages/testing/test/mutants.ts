@@ -1116,6 +1116,14 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "CLU-5",
+    breaks: "a commit into a database that hangs is waited for",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "        duration: commitTimeout,",
+    replace: "        duration: \"1 hour\",",
+    fails: "hangs tells the writer after the commit timeout, and saves it when it goes on"
+  },
+  {
+    id: "CLU-5",
     breaks: "a session that hangs keeps the database from its successor",
     ...server("PostgresStore", "PostgresStore"),
     find: "      if (backend !== undefined) yield* ask(made, endBackend, [backend.pid, backend.since])",
