@@ -30,6 +30,7 @@ import {
   messageOf,
   type Place,
   placeOf,
+  PostgresFault,
   type Session,
   type Statement,
   transact,
@@ -424,7 +425,10 @@ export const make = Effect.gen(function*() {
         })
       }).pipe(Effect.onError(() => Effect.sync(made.destroy)))
     ),
-    Effect.timeoutFail({ duration: connectMillisMax, onTimeout: () => new Error("it doesn't answer") })
+    Effect.timeoutFail({
+      duration: connectMillisMax,
+      onTimeout: () => new PostgresFault({ cause: new Error("it doesn't answer") })
+    })
   )
 
   const isOurs = (made: Session) => Effect.map(ask(made, askOwner, [server]), (rows) => rows.length > 0)
@@ -480,7 +484,9 @@ export const make = Effect.gen(function*() {
     return Effect.flatMap(open, (made) =>
       lock(made).pipe(
         Effect.zipRight(own(made, "split_part(value, '/', 1) = $2", [server])),
-        Effect.flatMap((isOwned) => isOwned ? readMaps(made) : takenByAnother),
+        Effect.flatMap((isOwned): Effect.Effect<unknown, StorageUnavailable | PostgresFault> =>
+          isOwned ? readMaps(made) : takenByAnother
+        ),
         Effect.map(() => session = made),
         Effect.onError(() => Effect.sync(made.destroy))
       ))
@@ -523,7 +529,7 @@ export const make = Effect.gen(function*() {
     }).pipe(
       Effect.timeoutFail({
         duration: Duration.sum(commitTimeout, startMillisMax.lock),
-        onTimeout: () => new Error("it doesn't answer")
+        onTimeout: () => new PostgresFault({ cause: new Error("it doesn't answer") })
       }),
       Effect.onError(() => Effect.sync(made.destroy))
     )
@@ -579,7 +585,10 @@ export const make = Effect.gen(function*() {
       const pages = Effect.gen(function*() {
         for (const statement of readStored) yield* ask(reading, statement)
         for (;;) {
-          const rows = yield* Effect.tryPromise({ try: () => fetchPage(reading), catch: (cause) => cause })
+          const rows = yield* Effect.tryPromise({
+            try: () => fetchPage(reading),
+            catch: (cause) => new PostgresFault({ cause })
+          })
           yield* Effect.try({ try: () => take(rows), catch: damaged })
           yield* endOfTurn
           if (rows.length < pageRows) break

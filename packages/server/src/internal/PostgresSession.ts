@@ -1,6 +1,7 @@
 /** A connection to PostgreSQL: how it is made, asked and thrown away, and what its faults mean. */
 import * as Migrator from "@effect/sql/Migrator"
 import { SqlError } from "@effect/sql/SqlError"
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { Socket } from "node:net"
 import * as Pg from "pg"
@@ -8,8 +9,11 @@ import { StorageUnavailable } from "@topgun/core/GridError"
 
 // --- What went wrong ---
 
-const isCaused = (fault: unknown): fault is SqlError | Migrator.MigrationError =>
-  fault instanceof SqlError || fault instanceof Migrator.MigrationError
+/** What went wrong, as pg throws it, or as there is no answer at all. */
+export class PostgresFault extends Data.TaggedError("PostgresFault")<{ readonly cause: unknown }> {}
+
+const isCaused = (fault: unknown): fault is PostgresFault | SqlError | Migrator.MigrationError =>
+  fault instanceof PostgresFault || fault instanceof SqlError || fault instanceof Migrator.MigrationError
 
 /** What pg has thrown, of all that it may be wrapped in. */
 const sourceOf = (fault: unknown): unknown =>
@@ -124,7 +128,7 @@ const types = {
       : String
 }
 
-export const connect = (connectionString: string, onCut: () => void): Effect.Effect<Session, Error> =>
+export const connect = (connectionString: string, onCut: () => void): Effect.Effect<Session, PostgresFault> =>
   Effect.async((resume) => {
     const socket = new Socket()
     const options = {
@@ -169,7 +173,7 @@ export const connect = (connectionString: string, onCut: () => void): Effect.Eff
     client.connect((error: Error | null | undefined) => {
       if (!error) return resume(Effect.succeed(session))
       session.destroy()
-      resume(Effect.fail(error))
+      resume(new PostgresFault({ cause: error }))
     })
     return Effect.sync(session.destroy)
   })
@@ -178,10 +182,10 @@ export const ask = <A extends Answer>(
   { client }: Session,
   text: string,
   values: ReadonlyArray<unknown> = []
-): Effect.Effect<ReadonlyArray<A>, Error> =>
+): Effect.Effect<ReadonlyArray<A>, PostgresFault> =>
   Effect.async((resume) => {
     client.query<A>({ text, values: [...values] }, (error, result) =>
-      resume(error ? Effect.fail(error) : Effect.succeed(result.rows)))
+      resume(error ? new PostgresFault({ cause: error }) : Effect.succeed(result.rows)))
   })
 
 /**
@@ -193,7 +197,7 @@ export const transact = (
   { client, together }: Session,
   condition: Statement,
   statements: ReadonlyArray<Statement>
-): Effect.Effect<boolean, Error> =>
+): Effect.Effect<boolean, PostgresFault> =>
   Effect.async((resume) => {
     let first: Error | undefined
     const note = (error: Error | null) => {
@@ -204,7 +208,7 @@ export const transact = (
     const rollback = () =>
       client.query("ROLLBACK", (error: Error | null) => {
         note(error)
-        resume(first === undefined ? Effect.succeed(false) : Effect.fail(first))
+        resume(first === undefined ? Effect.succeed(false) : new PostgresFault({ cause: first }))
       })
     const commit = () => {
       for (const statement of statements) send(statement, note)
@@ -212,7 +216,7 @@ export const transact = (
         note(error)
         // That of a transaction which has failed is answered as well, as what it was: a rollback.
         if (first === undefined && result.command !== "COMMIT") first = new Error("the transaction was rolled back")
-        resume(first === undefined ? Effect.succeed(true) : Effect.fail(first))
+        resume(first === undefined ? Effect.succeed(true) : new PostgresFault({ cause: first }))
       })
     }
     together(() => {
