@@ -36,7 +36,7 @@ describe("The server as a program", () => {
         stdout: "",
         stderr: [
           "TOPGUN_PRT is not known. Did you mean TOPGUN_PORT?",
-          "TOPGUN_STORAGE is \"\": expected one of sqlite, memory",
+          "TOPGUN_STORAGE is \"\": expected one of sqlite, postgres, memory",
           "the secret for tokens has 8 bytes, and 32 are the least. Make one with: openssl rand -base64 32",
           ""
         ].join("\n")
