@@ -110,7 +110,7 @@ describe("topgun serve", () => {
       expect({ code, stdout }).toEqual({ code: 78, stdout: "" })
       expect(stderr.trim().split("\n")).toEqual([
         "TOPGUN_PRT is not known. Did you mean TOPGUN_PORT?",
-        "TOPGUN_STORAGE is \"disk\": expected one of sqlite, memory"
+        "TOPGUN_STORAGE is \"disk\": expected one of sqlite, postgres, memory"
       ])
     }))
 
