@@ -39,6 +39,12 @@ const inBrowser = (file: string, test: string) => ({
   test: `packages/testing/test/browser/${test}.test.ts`
 })
 
+/** A fault that a test with real server processes finds. */
+const inProcesses = (file: string, test: string) => ({
+  file: `packages/server/src/${file}.ts`,
+  test: `packages/testing/test/${test}.test.ts`
+})
+
 export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-1",
@@ -3087,5 +3093,39 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    return ties.length === this.#grants.read.length ? ties : undefined",
     replace: "    return ties.length < 0 ? ties : undefined",
     fails: "a write is looked at for those whom it may concern"
+  },
+  {
+    id: "CRASH-1",
+    breaks: "commits are synced with the next checkpoint only",
+    ...inProcesses("SqliteStore", "crash"),
+    find: "    yield* client.unsafe(\"PRAGMA synchronous = FULL\")",
+    replace: "    yield* client.unsafe(\"PRAGMA synchronous = NORMAL\")",
+    fails: "holds it when it dies before, in or after the n-th write or sync, and the power with it"
+  },
+  {
+    id: "CRASH-1",
+    breaks: "each statement is a transaction",
+    ...inProcesses("SqliteStore", "crash"),
+    find:
+      "        Effect.zipRight(Effect.forEach(statements, ({ params, sql }) => connection.executeRaw(sql, params), {",
+    replace:
+      "        Effect.zipRight(Effect.forEach(statements, ({ params, sql }) => Effect.all([connection.executeRaw(sql, params), connection.executeRaw(\"COMMIT\", []), connection.executeRaw(\"BEGIN\", [])]), {",
+    fails: "holds it when it dies before, in or after the n-th write or sync, and the power with it"
+  },
+  {
+    id: "ACK-1",
+    breaks: "PERSISTED is said before the commit, to processes that are killed",
+    ...inProcesses("WriteAcks", "crash"),
+    find: "        if (concern !== \"PERSISTED\") acknowledge(\"APPLIED\")",
+    replace: "        acknowledge(concern === \"PERSISTED\" ? \"PERSISTED\" : \"APPLIED\")",
+    fails: "holds what it acknowledged PERSISTED, gets the rest from the clients' logs"
+  },
+  {
+    id: "CRASH-2",
+    breaks: "a server that loads says that it is ready",
+    ...inProcesses("TopGunServer", "crash"),
+    find: "  const records = yield* partitions.load",
+    replace: "  phase.ready(); const records = yield* partitions.load",
+    fails: "isn't there for clients before it has loaded what is stored"
   }
 ]
