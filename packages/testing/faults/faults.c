@@ -10,6 +10,9 @@
  * Power loss: of every sector that was written since the file's last successful sync the old bytes are kept, and put back, all of them or
  * a seeded random choice, before the process kills itself. So what was acknowledged without having been synced is gone, which a killed
  * process alone doesn't show: its writes are the system's.
+ *
+ * A sync that fails leaves what was written so far as Linux does: readable, taken for clean, and on no disk. A later sync doesn't save it, only
+ * writing it again does. This outlives the process: it is handed to the next one in a file beside the control.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -58,11 +61,21 @@ struct file {
   off_t synced_size;
   /* The old bytes of the sectors that were written since, by number; NULL for those that weren't. */
   unsigned char **old;
+  /* Of each of them, whether a sync failed since, so that no other will save it. */
+  unsigned char *is_dropped;
   size_t sectors;
 };
 
+/* A sector as it is handed to the next process. */
+struct dropped {
+  char path[PATH_MAX];
+  uint64_t sector;
+  int64_t synced_size;
+  unsigned char old[SECTOR];
+};
+
 static struct control *control;
-static char directory[PATH_MAX];
+static char directory[PATH_MAX], dropped_path[PATH_MAX + 16];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct file files[64];
 static int file_count;
@@ -88,11 +101,63 @@ __attribute__((constructor)) static void begin(void) {
   const char *dir = getenv("DISK_FAULTS_DIR");
   const char *path = getenv("DISK_FAULTS_CONTROL");
   if (dir == NULL || path == NULL || realpath(dir, directory) == NULL) return;
+  snprintf(dropped_path, sizeof dropped_path, "%s.dropped", path);
   int fd = open(path, O_RDWR);
   if (fd < 0) return;
   void *shared = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   close(fd);
   if (shared != MAP_FAILED) control = shared;
+}
+
+/* Makes room for sectors up to a number. */
+static void grow(struct file *file, size_t end) {
+  if (end <= file->sectors) return;
+  file->old = realloc(file->old, end * sizeof *file->old);
+  file->is_dropped = realloc(file->is_dropped, end);
+  if (file->old == NULL || file->is_dropped == NULL) abort();
+  memset(file->old + file->sectors, 0, (end - file->sectors) * sizeof *file->old);
+  memset(file->is_dropped + file->sectors, 0, end - file->sectors);
+  file->sectors = end;
+}
+
+static unsigned char *sector_of_bytes(void) {
+  unsigned char *bytes = calloc(1, SECTOR);
+  if (bytes == NULL) abort();
+  return bytes;
+}
+
+/* What the process before has left of this file. */
+static void inherit(struct file *file) {
+  FILE *left = fopen(dropped_path, "rb");
+  if (left == NULL) return;
+  static struct dropped each;
+  while (fread(&each, sizeof each, 1, left) == 1) {
+    if (strcmp(each.path, file->path) != 0) continue;
+    grow(file, each.sector + 1);
+    file->old[each.sector] = sector_of_bytes();
+    memcpy(file->old[each.sector], each.old, SECTOR);
+    file->is_dropped[each.sector] = 1;
+    file->synced_size = each.synced_size;
+  }
+  fclose(left);
+}
+
+static void bequeath(void) {
+  FILE *left = fopen(dropped_path, "wb");
+  if (left == NULL) abort();
+  static struct dropped each;
+  for (int i = 0; i < file_count; i++) {
+    struct file *file = &files[i];
+    for (size_t sector = 0; sector < file->sectors; sector++) {
+      if (file->old[sector] == NULL || !file->is_dropped[sector]) continue;
+      strcpy(each.path, file->path);
+      each.sector = sector;
+      each.synced_size = file->synced_size;
+      memcpy(each.old, file->old[sector], SECTOR);
+      if (fwrite(&each, sizeof each, 1, left) != 1) abort();
+    }
+  }
+  fclose(left);
 }
 
 /* The file behind a descriptor where it is one of the directory's. Descriptors are used again, so the file is told by its inode. */
@@ -116,6 +181,7 @@ static struct file *file_of(int fd) {
   file->synced_size = status.st_size;
   file->is_wal = length > 4 && strcmp(path + length - 4, "-wal") == 0;
   memcpy(file->path, path, (size_t)length + 1);
+  inherit(file);
   return file;
 }
 
@@ -126,30 +192,32 @@ static int concerns(const struct file *file) {
 /* Keeps what a range holds before it is changed for the first time since the last sync. */
 static void remember(struct file *file, int fd, off_t from, off_t to) {
   size_t end = (size_t)((to + SECTOR - 1) / SECTOR);
-  if (end > file->sectors) {
-    file->old = realloc(file->old, end * sizeof *file->old);
-    if (file->old == NULL) abort();
-    memset(file->old + file->sectors, 0, (end - file->sectors) * sizeof *file->old);
-    file->sectors = end;
-  }
+  grow(file, end);
   /* A descriptor for writing alone can't be read from. */
   int reader = open(file->path, O_RDONLY);
   for (size_t i = (size_t)(from / SECTOR); i < end; i++) {
+    file->is_dropped[i] = 0;
     if (file->old[i] != NULL) continue;
-    file->old[i] = calloc(1, SECTOR);
-    if (file->old[i] == NULL) abort();
+    file->old[i] = sector_of_bytes();
     if (pread(reader < 0 ? fd : reader, file->old[i], SECTOR, (off_t)i * SECTOR) < 0) memset(file->old[i], 0, SECTOR);
   }
   if (reader >= 0) close(reader);
 }
 
+/* A sync went well. */
 static void forget(struct file *file, int fd) {
   for (size_t i = 0; i < file->sectors; i++) {
+    if (file->is_dropped[i]) continue;
     free(file->old[i]);
     file->old[i] = NULL;
   }
   struct stat status;
   if (fstat(fd, &status) == 0) file->synced_size = status.st_size;
+}
+
+/* A sync failed. */
+static void drop(struct file *file) {
+  for (size_t i = 0; i < file->sectors; i++) file->is_dropped[i] = file->old[i] != NULL;
 }
 
 /* xorshift64* */
@@ -181,7 +249,12 @@ static void lose_power(void) {
 }
 
 static void die(void) {
-  if (control->loss != KEEP_ALL) lose_power();
+  if (control->loss != KEEP_ALL) {
+    lose_power();
+    unlink(dropped_path);
+  } else {
+    bequeath();
+  }
   kill(getpid(), SIGKILL);
   for (;;) pause();
 }
@@ -254,6 +327,7 @@ static int guarded_sync(int fd, int (*real)(int)) {
     result = real(fd);
     if (result == 0) forget(file, fd);
   }
+  if (result != 0) drop(file);
   if (is_last) die();
   pthread_mutex_unlock(&lock);
   if (error != 0) errno = error;

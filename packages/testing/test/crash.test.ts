@@ -9,7 +9,7 @@ import * as TopGunClient from "@topgun/client/TopGunClient"
 import * as Storage from "@topgun/core/Storage"
 import * as Transport from "@topgun/core/Transport"
 import * as TopGunServer from "@topgun/server/TopGunServer"
-import { cpSync } from "node:fs"
+import { cpSync, rmSync } from "node:fs"
 import * as path from "node:path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -234,7 +234,7 @@ const campaign = (
         writeRaw(world, port, `b${round}`, numbersOf(seed + 2)),
         Effect.forever(Effect.zipRight(
           present.write(numbers),
-          Effect.promise(() => new Promise<void>((resolve) => setTimeout(resolve, 1)))
+          Effect.sleep("1 millis")
         ))
       ], { concurrency: "unbounded", discard: true })
       const before = world.records.acknowledged
@@ -329,6 +329,57 @@ describe.each([sqlite])("a server on $name that is killed", (store) => {
       }),
     timeout
   )
+})
+
+describe("a server that is put back to an earlier day, all its files together", () => {
+  it.scopedLive("gets back from its clients what it had acknowledged to them, and no delete is undone", () =>
+    Effect.gen(function*() {
+      const dir = yield* temporaryDir
+      const dataDir = path.join(dir, "data")
+      const port = yield* freePort
+      const server = yield* start(sqlite, dataDir, port)
+      const clients = yield* Effect.all([openClient(port), openClient(port)])
+      const [one, other] = yield* Effect.all(clients.map((client) => client.map<number>("m")))
+      const tags = yield* Effect.all(clients.map((client) => client.orMap<number>("tags")))
+      const hits = yield* Effect.all(clients.map((client) => client.counter("hits")))
+      const settled = Effect.all(clients.map(({ synced }) => synced), { discard: true })
+      const options = { writeConcern: "PERSISTED", timeoutMs: 60_000 } as const
+      const persisted = <E, R>(write: Effect.Effect<{ readonly server: Effect.Effect<unknown, unknown> }, E, R>) =>
+        Effect.flatMap(write, (written) => written.server)
+      for (let n = 0; n < 100; n++) yield* one!.set(`k${n}`, n)
+      yield* tags[0]!.add("t", 1)
+      yield* hits[0]!.increment(5)
+      yield* settled
+      yield* persisted(one!.set("k0", 0, options))
+      cpSync(dataDir, path.join(dir, "earlier"), { recursive: true })
+      for (let n = 0; n < 30; n++) {
+        yield* persisted(other!.set(`k${n}`, n + 1_000, options))
+        yield* persisted(one!.remove(`k${n + 30}`, options))
+        yield* persisted(other!.set(`new ${n}`, n, options))
+      }
+      yield* persisted(tags[1]!.remove("t", 1, options))
+      yield* persisted(tags[1]!.add("t", 2, options))
+      yield* persisted(hits[1]!.increment(2, options))
+      yield* settled
+      const expected = new Map(other!)
+      yield* end(server, "SIGKILL")
+      rmSync(dataDir, { recursive: true })
+      cpSync(path.join(dir, "earlier"), dataDir, { recursive: true })
+      yield* start(sqlite, dataDir, port)
+      yield* Effect.all(clients.map(({ disconnect }) => disconnect))
+      yield* Effect.all(clients.map(({ connect }) => connect))
+      yield* settled
+      const stranger = yield* openClient(port)
+      const seen = yield* stranger.map<number>("m")
+      const seenTags = yield* stranger.orMap<number>("tags")
+      const seenHits = yield* stranger.counter("hits")
+      yield* stranger.synced
+      expect(new Map(seen)).toEqual(expected)
+      expect(expected.size).toBe(100)
+      expect([one!.digest, other!.digest]).toEqual([seen.digest, seen.digest])
+      expect(seenTags.getValues("t")).toEqual([2])
+      expect(seenHits.current).toBe(7)
+    }))
 })
 
 describe("a server that starts", () => {
