@@ -153,6 +153,9 @@ interface Statement {
   readonly params: ReadonlyArray<unknown>
 }
 
+/** Some eight times as long as a log gets where all is well. */
+const longLogBytes = 32 * 1024 * 1024
+
 /** Rows of one page when loading: some 10 ms of work, between which probes are answered. */
 const pageRows = 1_000
 const selectPage = `SELECT rowid, map, key, partition, row, age, crc, EXISTS (
@@ -318,8 +321,29 @@ export const make = Effect.gen(function*() {
 
   /** A file that was removed takes commits, and is gone with the process: nothing in it is safe. */
   const inPlace: Effect.Effect<void, StorageUnavailable> = Effect.suspend(() =>
-    identityOf(file) !== database ? gone(file) : identityOf(logFile) === log ? Effect.void : renewLog
+    identityOf(file) !== database ? gone(file) : identityOf(logFile) === log ? relieve : renewLog
   )
+
+  let logBytesMax = longLogBytes
+  /**
+   * SQLite carries the log into the database every thousand pages, and says nothing when it can't: what is in the log is safe, but the
+   * log grows. So a long one is carried over here, where a fault has somebody to tell.
+   */
+  const relieve: Effect.Effect<void> = Effect.suspend(() => {
+    if (statSync(logFile).size < logBytesMax) return Effect.void
+    return Effect.matchEffect(connection.executeRaw("PRAGMA wal_checkpoint(TRUNCATE)", []), {
+      onFailure: (fault) => {
+        logBytesMax *= 2
+        return Effect.logError(
+          `"${logFile}" grows, as it can't be carried into the database. ${failed(fault).message}`
+        )
+      },
+      onSuccess: () => {
+        logBytesMax = longLogBytes
+        return Effect.void
+      }
+    })
+  })
 
   let isSealed = true
   /** A seal that isn't written counts too little, and does no harm before the database is put back. */

@@ -149,22 +149,24 @@ const sentence = /(is damaged|isn't the one|is missing|has the first \d+ of|has 
 const remedy = /(restore|put back|run the newer server)/
 
 /** Spoils a copy of a directory, starts over it, and holds that to what is promised; answers whether it was refused. */
-const spoiled = Effect.fnUntraced(function*(name: string, about: string, spoil: (dataDir: string) => Effect.Effect<void>) {
-  const dataDir = at("spoiled")
-  rmSync(dataDir, { recursive: true, force: true })
-  cpSync(at(name), dataDir, { recursive: true })
-  yield* spoil(dataDir)
-  const outcome = yield* startOver(dataDir)
-  if (typeof outcome !== "string") {
-    expect(outcome, about).toEqual(contents.get(name))
-    return undefined
+const spoiled = Effect.fnUntraced(
+  function*(name: string, about: string, spoil: (dataDir: string) => Effect.Effect<void>) {
+    const dataDir = at("spoiled")
+    rmSync(dataDir, { recursive: true, force: true })
+    cpSync(at(name), dataDir, { recursive: true })
+    yield* spoil(dataDir)
+    const outcome = yield* startOver(dataDir)
+    if (typeof outcome !== "string") {
+      expect(outcome, about).toEqual(contents.get(name))
+      return undefined
+    }
+    expect(outcome, about).toMatch(sentence)
+    expect(outcome, about).toMatch(remedy)
+    // Nothing that it does makes it something else.
+    expect(typeof (yield* startOver(dataDir)), about).toBe("string")
+    return outcome
   }
-  expect(outcome, about).toMatch(sentence)
-  expect(outcome, about).toMatch(remedy)
-  // Nothing that it does makes it something else.
-  expect(typeof (yield* startOver(dataDir)), about).toBe("string")
-  return outcome
-})
+)
 
 const numbersOf = (seed: number) => {
   let state = Math.imul(seed, 2_654_435_761) >>> 0
@@ -236,48 +238,59 @@ describe("A key that has changed", () => {
       for (const where of places) {
         outcomes.push(
           yield* spoiled("ended", `byte ${where}`, (dataDir) =>
-            change(join(dataDir, files.database), (changed) => void changed.fill("8", where + 7, where + 8)))
+            change(join(dataDir, files.database), (changed) =>
+              void changed.fill("8", where + 7, where + 8)))
         )
       }
-      expect(outcomes.some((outcome) => outcome?.includes("isn't found by its key"))).toBe(true)
+      expect(outcomes.some((outcome) =>
+        outcome?.includes("isn't found by its key")
+      )).toBe(true)
       // What SQLite has left behind in pages that it doesn't use is nobody's.
       expect(outcomes.filter((outcome) => outcome !== undefined).length).toBeGreaterThanOrEqual(4)
     }))
 })
 
 describe("A database that was cut", () => {
-  it.effect.each([["ended", files.database], ["crashed", files.log]] as const)("is refused (%s, %s)", ([name, file]) =>
-    Effect.gen(function*() {
-      const size = statSync(join(at(name), file)).size
-      const numbers = numbersOf(firstSeed)
-      const lengths = [
-        ...Array.from({ length: 10 }, () => numbers(size)),
-        ...Array.from({ length: 10 }, () => numbers(Math.floor(size / 4_096)) * 4_096)
-      ]
-      for (const length of lengths) {
-        const outcome = yield* spoiled(
-          name,
-          `${file}, ${length} bytes`,
-          (dataDir) => Effect.sync(() => truncateSync(join(dataDir, file), length))
-        )
-        expect(outcome, `${length} of ${size} bytes`).toBeDefined()
-      }
-    }))
+  it.effect.each([["ended", files.database], ["crashed", files.log]] as const)(
+    "is refused (%s, %s)",
+    ([name, file]) =>
+      Effect.gen(function*() {
+        const size = statSync(join(at(name), file)).size
+        const numbers = numbersOf(firstSeed)
+        const lengths = [
+          ...Array.from({ length: 10 }, () => numbers(size)),
+          ...Array.from({ length: 10 }, () => numbers(Math.floor(size / 4_096)) * 4_096)
+        ]
+        for (const length of lengths) {
+          const outcome = yield* spoiled(
+            name,
+            `${file}, ${length} bytes`,
+            (dataDir) => Effect.sync(() => truncateSync(join(dataDir, file), length))
+          )
+          expect(outcome, `${length} of ${size} bytes`).toBeDefined()
+        }
+      })
+  )
 
   it.effect("is refused with any of its pages zeroed, or served where nothing is in that", () =>
     Effect.gen(function*() {
       const pages = statSync(join(at("ended"), files.database)).size / 4_096
       for (let page = 0; page < pages; page += Math.ceil(pages / seeds)) {
-        yield* spoiled("ended", `page ${page}`, (dataDir) =>
-          change(join(dataDir, files.database), (bytes) => void bytes.fill(0, page * 4_096, (page + 1) * 4_096)))
+        yield* spoiled(
+          "ended",
+          `page ${page}`,
+          (dataDir) =>
+            change(join(dataDir, files.database), (bytes) => void bytes.fill(0, page * 4_096, (page + 1) * 4_096))
+        )
       }
     }))
 
   it.effect("is served with something after its end, or refused", () =>
-    spoiled("ended", "more", (dataDir) =>
-      Effect.sync(() =>
-        appendFileSync(join(dataDir, files.database), noise(10_000))
-      )))
+    spoiled(
+      "ended",
+      "more",
+      (dataDir) => Effect.sync(() => appendFileSync(join(dataDir, files.database), noise(10_000)))
+    ))
 })
 
 describe("Files that don't belong together", () => {
@@ -295,7 +308,9 @@ describe("Files that don't belong together", () => {
 
   it.effect("are refused without the log", () =>
     Effect.gen(function*() {
-      expect(yield* spoiled("crashed", "no log", remove(files.log))).toMatch(/has the first \d+ of the \d+ transactions/)
+      expect(yield* spoiled("crashed", "no log", remove(files.log))).toMatch(
+        /has the first \d+ of the \d+ transactions/
+      )
     }))
 
   it.effect("are refused with the log of an earlier time", () =>
@@ -321,7 +336,9 @@ describe("Files that don't belong together", () => {
       yield* Effect.provide(Persistence.Persistence, persistenceOver(other))
       expect(
         yield* spoiled("ended", "another's", (dataDir) =>
-          Effect.sync(() => copyFileSync(join(other, files.database), join(dataDir, files.database))))
+          Effect.sync(() =>
+            copyFileSync(join(other, files.database), join(dataDir, files.database))
+          ))
       ).toContain("isn't the one")
     }))
 
@@ -364,7 +381,8 @@ describe("Rows that were edited by hand", () => {
   it.effect.each(edits)("are refused: %s", (sql) =>
     Effect.gen(function*() {
       const outcome = yield* spoiled("ended", sql, (dataDir) =>
-        Effect.forEach(sql.split("; "), (each) => run(dataDir, each), { discard: true }))
+        Effect.forEach(sql.split("; "), (each) =>
+          run(dataDir, each), { discard: true }))
       expect(outcome).toBeDefined()
     }))
 })

@@ -251,7 +251,7 @@ static void lose_power(void) {
 static void die(void) {
   if (control->loss != KEEP_ALL) {
     lose_power();
-    unlink(dropped_path);
+    real_unlink(dropped_path);
   } else {
     bequeath();
   }
@@ -364,6 +364,20 @@ int ftruncate(int fd, off_t length) { return guarded_truncate(fd, length); }
 int ftruncate64(int fd, off64_t length) { return guarded_truncate(fd, length); }
 
 int unlink(const char *path) {
-  if (control != NULL && strncmp(path, directory, strlen(directory)) == 0) control->unlinks++;
-  return real_unlink(path);
+  int result = real_unlink(path);
+  if (control == NULL || result != 0) return result;
+  pthread_mutex_lock(&lock);
+  for (int i = 0; i < file_count; i++) {
+    struct file *file = &files[i];
+    if (strcmp(file->path, path) != 0) continue;
+    control->unlinks++;
+    for (size_t sector = 0; sector < file->sectors; sector++) free(file->old[sector]);
+    free(file->old);
+    free(file->is_dropped);
+    /* Its inode may be another file's next. */
+    *file = files[--file_count];
+    break;
+  }
+  pthread_mutex_unlock(&lock);
+  return result;
 }

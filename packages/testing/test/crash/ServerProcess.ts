@@ -142,3 +142,10 @@ export const ready = (server: ServerProcess, port: number): Effect.Effect<void, 
 /** A process that serves. */
 export const start = (...args: Parameters<typeof launch>) =>
   Effect.tap(launch(...args), (server) => Effect.orDie(ready(server, args[2])))
+
+/** Waits until a process has said something: what it writes comes when it comes. */
+export const said = (server: ServerProcess, what: RegExp): Effect.Effect<void> =>
+  Effect.repeat(Effect.sync(server.output), {
+    until: (output) => what.test(output),
+    schedule: Schedule.spaced("10 millis")
+  }).pipe(Effect.asVoid)
