@@ -20,7 +20,7 @@ import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import { mkdirSync, statSync } from "node:fs"
+import { mkdirSync, type Stats, statSync } from "node:fs"
 import { join } from "node:path"
 import { crc32 } from "node:zlib"
 import type { MapKind } from "@topgun/core/Cell"
@@ -256,8 +256,8 @@ export const make = Effect.gen(function*() {
     ({ close }) => Effect.sync(close)
   )
   const logFile = `${file}-wal`
-  const database = identityOf(file)
-  let log = identityOf(logFile)
+  const database = identityOf(statOf(file))
+  let log = identityOf(statOf(logFile))
 
   const mapIds = new Map(maps.map(({ id, name }) => [name, id]))
   let lastMapId = maps.reduce((last, { id }) => Math.max(last, id), 0)
@@ -313,25 +313,19 @@ export const make = Effect.gen(function*() {
     yield* connection.executeRaw("PRAGMA journal_mode = DELETE", [])
     yield* connection.executeRaw("PRAGMA journal_mode = WAL", [])
     yield* connection.executeRaw("UPDATE state SET commits = commits", [])
-    log = identityOf(logFile)
+    log = identityOf(statOf(logFile))
     yield* log === undefined
       ? gone(logFile)
       : Effect.logWarning(`"${logFile}" was removed; the database has what was in it`)
   }).pipe(Effect.mapError((cause) => cause instanceof StorageUnavailable ? cause : failed(cause)))
-
-  /** A file that was removed takes commits, and is gone with the process: nothing in it is safe. */
-  const inPlace: Effect.Effect<void, StorageUnavailable> = Effect.suspend(() =>
-    identityOf(file) !== database ? gone(file) : identityOf(logFile) === log ? relieve : renewLog
-  )
 
   let logBytesMax = longLogBytes
   /**
    * SQLite carries the log into the database every thousand pages, and says nothing when it can't: what is in the log is safe, but the
    * log grows. So a long one is carried over here, where a fault has somebody to tell.
    */
-  const relieve: Effect.Effect<void> = Effect.suspend(() => {
-    if (statSync(logFile).size < logBytesMax) return Effect.void
-    return Effect.matchEffect(connection.executeRaw("PRAGMA wal_checkpoint(TRUNCATE)", []), {
+  const relieve: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.matchEffect(connection.executeRaw("PRAGMA wal_checkpoint(TRUNCATE)", []), {
       onFailure: (fault) => {
         logBytesMax *= 2
         return Effect.logError(
@@ -343,6 +337,14 @@ export const make = Effect.gen(function*() {
         return Effect.void
       }
     })
+  )
+
+  /** A file that was removed takes commits, and is gone with the process: nothing in it is safe. */
+  const inPlace: Effect.Effect<void, StorageUnavailable> = Effect.suspend(() => {
+    if (identityOf(statOf(file)) !== database) return gone(file)
+    const found = statOf(logFile)
+    if (identityOf(found) !== log) return renewLog
+    return found!.size < logBytesMax ? Effect.void : relieve
   })
 
   let isSealed = true
@@ -360,6 +362,9 @@ export const make = Effect.gen(function*() {
         : Effect.void
     }
   }
+
+  // What there is was synced with the log above. A database that was put here with its seal removed has one again.
+  yield* Effect.suspend(sealCommit)
 
   /** The statements of one transaction, and the ids that it gives to maps it is the first to write. */
   const plan = (batches: ReadonlyArray<Batch>, noted: ReadonlyArray<Note>) => {
@@ -509,11 +514,11 @@ const faultOf = (
   return note === undefined ? undefined : `the note "${note.key}" of ${note.space} was changed`
 }
 
-/** Which file a path leads to; `undefined` where there is none. */
-const identityOf = (path: string): string | undefined => {
-  const found = statSync(path, { throwIfNoEntry: false })
-  return found === undefined ? undefined : `${found.dev} ${found.ino}`
-}
+const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })
+
+/** Which file that is; `undefined` where there is none. */
+const identityOf = (found: Stats | undefined): string | undefined =>
+  found === undefined ? undefined : `${found.dev} ${found.ino}`
 
 const totalsOf = ({ digest_hi, digest_lo, records }: StoredMap): Totals | undefined =>
   records === null || digest_hi === null || digest_lo === null

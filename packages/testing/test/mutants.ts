@@ -3164,15 +3164,15 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "ACK-2",
     breaks: "a log that was taken away takes commits",
     ...inProcesses("SqliteStore", "trouble"),
-    find: "    identityOf(file) !== database ? gone(file) : identityOf(logFile) === log ? relieve : renewLog",
-    replace: "    identityOf(file) !== database ? gone(file) : relieve",
+    find: "    if (identityOf(found) !== log) return renewLog",
+    replace: "    if (found === undefined) return Effect.void",
     fails: "goes on with another log when its log is removed"
   },
   {
     id: "ACK-2",
     breaks: "nobody is told of a log that grows",
     ...inProcesses("SqliteStore", "trouble"),
-    find: "    if (statSync(logFile).size < logBytesMax) return Effect.void",
+    find: "    return found!.size < logBytesMax ? Effect.void : relieve",
     replace: "    return Effect.void",
     fails: "keeps all, and says that the log grows"
   },
@@ -3233,5 +3233,29 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    if (fault !== undefined) return yield* damaged(fault)",
     replace: "",
     fails: "UPDATE notes SET value"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a database that was put back has no seal before it is written to",
+    ...server("SqliteStore", "corruption"),
+    find: "  yield* Effect.suspend(sealCommit)",
+    replace: "",
+    fails: "are served, as they are, when whoever put them there removes the seal as well"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a torn seal says nothing",
+    ...server("Seal", "Seal"),
+    find: "(sealed.commits % 2) * placeBytes",
+    replace: "0",
+    fails: "says what it said before, or what is being written, wherever that is torn"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "any count passes for a seal's",
+    ...server("Seal", "Seal"),
+    find: "generation === undefined || check !== checkOf(generation, commits)",
+    replace: "generation === undefined",
+    fails: "takes nothing for a seal that isn't one"
   }
 ]

@@ -3,7 +3,7 @@ import { describe, it } from "@effect/vitest"
 import * as TopGunClient from "@topgun/client/TopGunClient"
 import * as Storage from "@topgun/core/Storage"
 import * as Transport from "@topgun/core/Transport"
-import { renameSync, rmSync } from "node:fs"
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import * as path from "node:path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -12,7 +12,7 @@ import * as Schedule from "effect/Schedule"
 import { expect } from "vitest"
 import * as Faults from "./crash/Faults.ts"
 import * as RawWriter from "./crash/RawWriter.ts"
-import { end, freePort, said, type ServerProcess, sqlite, start, temporaryDir } from "./crash/ServerProcess.ts"
+import { end, freePort, launch, said, type ServerProcess, sqlite, start, temporaryDir } from "./crash/ServerProcess.ts"
 
 const openClient = (port: number) =>
   Effect.map(
@@ -211,5 +211,23 @@ describe("a server whose files are taken away", () => {
       yield* end(server, "SIGKILL")
       yield* start(sqlite, dataDir, port)
       expect(Array.from((yield* contentOf(port)).keys()).sort()).toEqual(["after", "before", "meanwhile"])
+    }))
+})
+
+describe("a server that finds its database damaged", () => {
+  it.scopedLive("says so in a line, with what to do, and ends", () =>
+    Effect.gen(function*() {
+      const { dataDir, port, server } = yield* prepared
+      yield* end(server, "SIGTERM")
+      const file = path.join(dataDir, "topgun.db")
+      const bytes = readFileSync(file)
+      const at = bytes.indexOf("before")
+      expect(at).toBeGreaterThan(0)
+      writeFileSync(file, bytes.fill("x", at, at + 1))
+      const next = yield* launch(sqlite, dataDir, port)
+      yield* next.exited
+      expect(next.child.exitCode).toBe(1)
+      yield* said(next, /the database ".+topgun.db" is damaged \(.+\): restore its directory from a backup/)
+      expect(next.output()).not.toMatch(/\n\s+at /)
     }))
 })

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os"
 import * as path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
 import { build } from "vite"
 import { type Mutant, mutantPlugin } from "../../src/mutants.ts"
 import { environmentOf, type Faults } from "./Faults.ts"
@@ -16,15 +17,15 @@ const root = path.resolve(import.meta.dirname, "../../../..")
 /** What a server is started over. */
 export interface Store {
   readonly name: string
-  /** The server's settings for a directory that is this store's own. */
-  readonly environment: (dir: string) => Readonly<Record<string, string>>
-  /** Whether the server itself writes the files, so that its disk can be made to fail. */
+  /** The server's settings for a directory that is this store's own: for the same directory the same content. */
+  readonly environment: (dir: string) => Effect.Effect<Readonly<Record<string, string>>, never, Scope.Scope>
+  /** Whether the server itself writes the files, so that its disk can be made to fail, and the directory is all there is. */
   readonly isInProcess: boolean
 }
 
 export const sqlite: Store = {
   name: "SQLite",
-  environment: (dir) => ({ TOPGUN_DATA_DIR: dir }),
+  environment: (dir) => Effect.succeed({ TOPGUN_DATA_DIR: dir }),
   isInProcess: true
 }
 
@@ -96,6 +97,7 @@ export const launch = Effect.fnUntraced(
     { faults, settings = {} }: { readonly faults?: Faults; readonly settings?: Readonly<Record<string, string>> } = {}
   ) {
     const file = yield* programFile
+    const environment = yield* store.environment(dir)
     return yield* Effect.acquireRelease(
       Effect.sync((): ServerProcess => {
         mkdirSync(dir, { recursive: true })
@@ -105,7 +107,7 @@ export const launch = Effect.fnUntraced(
             TOPGUN_PORT: String(port),
             TOPGUN_LOG_LEVEL: "warning",
             TOPGUN_LOG_FORMAT: "logfmt",
-            ...store.environment(dir),
+            ...environment,
             ...settings,
             ...faults === undefined ? {} : environmentOf(faults, dir)
           },
