@@ -325,6 +325,9 @@ describe("Files that don't belong together", () => {
       expect(yield* spoiled("ended", "earlier database alone", replace("earlier", files.database))).toBeDefined()
     }))
 
+  it.effect("are served as the log completes them, or refused, with the database of an earlier time under a later log", () =>
+    spoiled("crashed", "earlier database, later log", replace("earlier", files.database)))
+
   it.effect("are refused without the database, which isn't made anew then", () =>
     Effect.gen(function*() {
       expect(yield* spoiled("ended", "no database", remove(files.database, files.log))).toMatch(
