@@ -406,6 +406,7 @@ describe("a server that starts", () => {
       yield* writer.until(() => writer.acknowledged() === 40_000)
       expect(writer.faults).toEqual([])
       const reader = yield* openClient(port)
+      yield* reader.synced
       const [map] = (yield* reader.serverStatus).maps
       yield* end(server, "SIGKILL")
       yield* launch(sqlite, dataDir, port)
