@@ -14,6 +14,7 @@ const { status } = spawnSync(process.execPath, [
   "run",
   "--no-file-parallelism",
   "packages/testing/test/crash.test.ts",
+  "packages/testing/test/crashPostgres.test.ts",
   "packages/testing/test/trouble.test.ts",
   "packages/server/test/corruption.test.ts"
 ], {

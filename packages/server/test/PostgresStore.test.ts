@@ -25,7 +25,7 @@ import { once } from "node:events"
 import { createRequire } from "node:module"
 import { inspect } from "node:util"
 import * as Pg from "pg"
-import { makeCuttingProxy } from "./CuttingProxy.ts"
+import { makePostgresProxy } from "@topgun/testing/PostgresProxy"
 import { batch, inProcessReady, type PlainClient, put } from "./PlainClient.ts"
 import { makeDatabase, postgresAt, query, type Store, useCluster } from "./stores.ts"
 
@@ -128,7 +128,7 @@ const makeStore = (cluster: PostgresCluster, more: Partial<ServerConfig.Settings
 const makeThroughProxy = (cluster: PostgresCluster) =>
   Effect.gen(function*() {
     const database = yield* makeDatabase(cluster)
-    const proxy = yield* makeCuttingProxy(cluster.port)
+    const proxy = yield* makePostgresProxy(cluster.port)
     const through = cluster.url(database).replace(`:${cluster.port}/`, `:${proxy.port}/`)
     return { proxy, store: postgresAt(cluster.url(database)), through: postgresAt(through) }
   })

@@ -1,9 +1,9 @@
-/** A TCP proxy in front of PostgreSQL, which cuts or holds what goes through it. */
+/** A TCP proxy in front of PostgreSQL, which cuts or holds what goes through it. Node only. */
 import * as Effect from "effect/Effect"
 import { once } from "node:events"
 import { connect, createServer, type Socket } from "node:net"
 
-export interface CuttingProxy {
+export interface PostgresProxy {
   readonly port: number
   /**
    * Cuts the next connection that commits: `before` its COMMIT is passed on, or `after` PostgreSQL has answered it, without
@@ -18,7 +18,7 @@ export interface CuttingProxy {
 const includes = (bytes: Buffer, text: string): boolean => bytes.includes(Buffer.from(text, "latin1"))
 
 /** In front of a port of this machine. */
-export const makeCuttingProxy = (target: number) =>
+export const makePostgresProxy = (target: number) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
       const pairs = new Set<readonly [Socket, Socket]>()
@@ -66,7 +66,7 @@ export const makeCuttingProxy = (target: number) =>
         }
         pairs.clear()
       }
-      const proxy: CuttingProxy = {
+      const proxy: PostgresProxy = {
         port: address.port,
         cutAtCommit: (when) => new Promise((resolve) => armed = { when, done: resolve }),
         hold: () => {
