@@ -50,7 +50,7 @@ export const layerOf = (max: number): Layer.Layer<Confirmations, never, Persiste
         devices.set(nodeId, age!)
         reach(age!)
       }
-      const keep = (notes: ReadonlyArray<Note>): void => persistence.append([], () => {}, notes)
+      const keep = (notes: ReadonlyArray<Note>): void => persistence.append([], () => {}, { notes })
       return Confirmations.of({
         of: (nodeId) => devices.get(nodeId) ?? 0,
         confirm: (nodeId, age) => {

@@ -5,7 +5,7 @@
  * settles the batches in order. So whoever is settled knows that everything merged before is safe too, and an empty batch is a
  * barrier.
  *
- * When a commit fails, everyone in line is told so. The records keep their place in line and the commit is tried again:
+ * When a commit fails, everyone in line is told so who waits for it. The records keep their place in line and the commit is tried again:
  * the partitions have merged them already, so they must come before anything that is settled later. A commit whose outcome
  * nobody knows, as the database went away in the middle, is tried again like one that failed: it says what is to be, not what to
  * add.
@@ -121,10 +121,14 @@ export interface Log {
   readonly notes: Notes
   readonly load: Driver["load"]
   /**
-   * Puts batches, for one transaction, or a barrier, in line, with notes that belong to them. Called in the order of merging;
-   * settled in that order.
+   * Puts batches, for one transaction, or a barrier, in line. Called in the order of merging; settled in that order, or, when a
+   * transaction fails, at once: but for who `isPatient`, as he was promised nothing, and is settled when it is made at last.
    */
-  readonly append: (batches: ReadonlyArray<Batch>, settle: Settle, notes?: ReadonlyArray<Note>) => void
+  readonly append: (
+    batches: ReadonlyArray<Batch>,
+    settle: Settle,
+    more?: { readonly notes?: ReadonlyArray<Note>; readonly isPatient?: boolean }
+  ) => void
   /** Whether so much waits that nothing more should be merged. */
   readonly isFull: () => boolean
   /** Records that wait to be committed. */
@@ -147,6 +151,7 @@ interface Waiting {
   readonly notes: ReadonlyArray<Note>
   /** What it counts for in a transaction. */
   readonly size: number
+  readonly isPatient: boolean
   settle: Settle | undefined
 }
 
@@ -267,7 +272,7 @@ export const make: (driver: Driver) => Effect.Effect<Log, StorageUnavailable, Se
               const failure = fault instanceof StorageUnavailable
                 ? fault
                 : new StorageUnavailable({ reason: `the ${driver.kind} database`, cause: fault })
-              settleAll(line, failure)
+              settleAll(line.filter(({ isPatient }) => !isPatient), failure)
               return Effect.fail(failure)
             },
             onSuccess: () => {
@@ -324,12 +329,16 @@ export const make: (driver: Driver) => Effect.Effect<Log, StorageUnavailable, Se
         )
       ).pipe(Effect.forkScoped)
 
-      const append = (batches: ReadonlyArray<Batch>, settle: Settle, notes: ReadonlyArray<Note> = []): void => {
+      const append = (
+        batches: ReadonlyArray<Batch>,
+        settle: Settle,
+        { isPatient = false, notes = [] }: NonNullable<Parameters<Log["append"]>[2]> = {}
+      ): void => {
         if (closed) return settle(new ShuttingDown())
         const size = rowsOf(batches) + notes.length
         if (size === 0 && line.length === 0 && !committing) return settle(undefined)
         rows += size
-        line.push({ batches: size === 0 ? [] : batches, notes: notes.map(sealed), size, settle })
+        line.push({ batches: size === 0 ? [] : batches, notes: notes.map(sealed), size, isPatient, settle })
         wake.unsafeOpen()
       }
 

@@ -71,7 +71,7 @@ const make = Effect.gen(function*() {
     persistence.append([batch], (failure) => {
       // Devices are told when it can't be undone any more. One that isn't told hears of it when it opens the map.
       if (failure === undefined) subscriptions.prune(map, rows)
-    }, [tombstones.forget(map, age, latestMillis)])
+    }, { notes: [tombstones.forget(map, age, latestMillis)], isPatient: true })
   }
 
   /** The age up to which so many are too many; 0 where they aren't. */
@@ -83,7 +83,7 @@ const make = Effect.gen(function*() {
 
   const round = Effect.gen(function*() {
     const age = tombstones.age()
-    persistence.append([], () => {}, [tombstones.ageNote()])
+    persistence.append([], () => {}, { notes: [tombstones.ageNote()] })
     forgetDevices(age - horizonMillis)
     const pressure = Math.min(yield* pressed, age - settledMillis)
     if (pressure > confirmations.lowest()) {

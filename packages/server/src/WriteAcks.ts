@@ -204,7 +204,7 @@ export const layer: Layer.Layer<
           }
           if (concern === "PERSISTED") acknowledge("PERSISTED")
           writer.durable(last)
-        }, notes)
+        }, { notes, isPatient: concern !== "PERSISTED" })
       }
     })
   })

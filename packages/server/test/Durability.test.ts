@@ -176,6 +176,28 @@ describe("A server whose database fails", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("goes on with writers who were promised no more than they got, and tells them when it is saved", () => {
+    const { control, layer } = makeFlaky()
+    return Effect.gen(function*() {
+      const writer = yield* inProcessReady
+      control.failing = true
+      yield* writer.send(batch("todos", "APPLIED", 0, [["1", put("x")]]))
+      expect(yield* writer.take("OpAck")).toMatchObject({ level: "APPLIED", sequences: [0] })
+      // At the next turn it has failed once.
+      yield* turn
+      yield* writer.send(batch("todos", "APPLIED", 1, [["2", put("x")]]))
+      expect(yield* writer.take("OpAck")).toMatchObject({ level: "APPLIED", sequences: [1] })
+      yield* TestClock.adjust(Persistence.retryMillis.first)
+      yield* turn
+      expect(writer.untaken("Fault") + writer.untaken("Durable")).toBe(0)
+      control.failing = false
+      yield* TestClock.adjust(Persistence.retryMillis.last)
+      yield* turn
+      while ((yield* writer.take("Durable")).sequence < 1);
+      expect(control.committed).toEqual(["1", "2"])
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("commits an atomic batch in one transaction, and acknowledges none of it before", () => {
     const { control, layer } = makeFlaky()
     return Effect.gen(function*() {

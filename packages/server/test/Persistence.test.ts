@@ -44,7 +44,7 @@ const appendAll = (batches: ReadonlyArray<Persistence.Batch>, notes: ReadonlyArr
         persistence.append(
           batches,
           (failure) => resume(failure === undefined ? Effect.void : Effect.fail(failure)),
-          notes
+          { notes }
         )
       )
   )

@@ -892,7 +892,7 @@ describe("An operation on a map with a resolver that comes again", () => {
       const lost = serverWith(dataDir, () => () => {})
       const unheard = serverWith(
         dataDir,
-        ({ append }) => (batches, settle, notes) => append(batches, batches.length === 0 ? settle : () => {}, notes)
+        ({ append }) => (batches, settle, more) => append(batches, batches.length === 0 ? settle : () => {}, more)
       )
       const ops = [["k", version(1, 1_000)], ["k", version(5, 2_000)], ["k", version(2, 3_000)]] as const
       // It ends before the commit, and then between the commit and the acknowledgement.

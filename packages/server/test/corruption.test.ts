@@ -115,11 +115,13 @@ const prepare = Effect.gen(function*() {
   const dataDir = at("live")
   yield* Effect.gen(function*() {
     const { append, flush } = yield* Persistence.Persistence
-    append([], () => {}, [
-      { space: "devices", key: "one", value: Uint8Array.of(1, 2, 3) },
-      { space: "devices", key: "two", value: Uint8Array.of(4) },
-      { space: "grid", key: "age", value: Uint8Array.of(5, 6) }
-    ])
+    append([], () => {}, {
+      notes: [
+        { space: "devices", key: "one", value: Uint8Array.of(1, 2, 3) },
+        { space: "devices", key: "two", value: Uint8Array.of(4) },
+        { space: "grid", key: "age", value: Uint8Array.of(5, 6) }
+      ]
+    })
     yield* flush
   }).pipe(Effect.provide(persistenceOver(dataDir)))
   const scope = yield* Scope.make()

@@ -3246,8 +3246,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "GC-1",
     breaks: "what was forgotten is forgotten by a restart",
     ...server("TombstoneGc", "TombstoneGc"),
-    find: "[tombstones.forget(map, age, latestMillis)])",
-    replace: "(tombstones.forget(map, age, latestMillis), []))",
+    find: "notes: [tombstones.forget(map, age, latestMillis)]",
+    replace: "notes: [tombstones.forget(map, age, latestMillis)].slice(1)",
     fails: "is so after a restart, and so is who has confirmed what, and how old everything is"
   },
   {
@@ -3457,8 +3457,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "OPL-3",
     breaks: "the answers aren't kept with what they are about",
     ...server("WriteAcks", "Resolvers"),
-    find: "        }, notes)",
-    replace: "        }, [])",
+    find: "{ notes, isPatient: concern !== \"PERSISTED\" }",
+    replace: "{ notes: notes.slice(notes.length), isPatient: concern !== \"PERSISTED\" }",
     fails: "gets the answer that it got before the server crashed, and is done where that wasn't saved"
   },
   {
@@ -3587,8 +3587,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "ACK-2",
     breaks: "what isn't saved is taken for saved",
     ...inProcesses("GroupCommit", "trouble"),
-    find: "            settleAll(line, failure)",
-    replace: "            settleAll(line, undefined)",
+    find: "settleAll(line.filter(({ isPatient }) => !isPatient), failure)",
+    replace: "settleAll(line.filter(({ isPatient }) => !isPatient), undefined)",
     fails: "acknowledges nothing as PERSISTED, goes on with APPLIED, says why, and recovers by itself"
   },
   {
@@ -3696,5 +3696,21 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "generation === undefined || check !== checkOf(generation, commits)",
     replace: "generation === undefined",
     fails: "takes nothing for a seal that isn't one"
+  },
+  {
+    id: "ACK-2",
+    breaks: "who was promised nothing is cut off while the database fails",
+    ...server("WriteAcks", "Durability"),
+    find: "isPatient: concern !== \"PERSISTED\" }",
+    replace: "isPatient: false }",
+    fails: "goes on with writers who were promised no more than they got, and tells them when it is saved"
+  },
+  {
+    id: "CRASH-1",
+    breaks: "a write is called PERSISTED before PostgreSQL has it",
+    ...inProcesses("WriteAcks", "crashPostgres"),
+    find: "        if (concern !== \"PERSISTED\") acknowledge(\"APPLIED\")",
+    replace: "        acknowledge(concern === \"PERSISTED\" ? \"PERSISTED\" : \"APPLIED\")",
+    fails: "holds it when it dies before or after the n-th COMMIT, and when the database crashes under it"
   }
 ]
