@@ -539,7 +539,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
       move("authenticated")
 
       unconfirmed = { age: hello.age, bound: outbox.nextSequence() }
-      yield* Effect.forkScoped(confirmations(hello.generation))
+      // Who keeps nothing never comes back with it, and nothing needs to be remembered for him.
+      if (replica.storageDurable()) yield* Effect.forkScoped(confirmations(hello.generation))
       return yield* Effect.raceFirst(renewals, synchronise)
     })
 

@@ -434,7 +434,7 @@ describe("a browser", () => {
         return Promise.resolve(true)
       }
       stubWindow({ persist: ask, persisted: ask, estimate: () => ask().then(() => ({})) })
-      const inMemory = yield* World.startClient("bob", { autoConnect: false })
+      const inMemory = yield* World.startClient("bob", { autoConnect: false }, Storage.memory())
       yield* (yield* inMemory.map<number>("m")).set("a", 1)
       expect(asked).toBe(0)
       expect(inMemory.status.current.storage).toMatchObject(unknown)

@@ -3,6 +3,7 @@ import { describe, it } from "@effect/vitest"
 import { packPlaces } from "@topgun/core/MerkleSync"
 import { partitionOf } from "@topgun/core/Partition"
 import * as Protocol from "@topgun/core/Protocol"
+import * as Storage from "@topgun/core/Storage"
 import type { ServerConnection } from "@topgun/core/Transport"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
@@ -200,5 +201,18 @@ describe("A device confirms", () => {
       held.splice(0).forEach((send) => send())
       yield* clock.advance("1 second")
       expect(server.confirmed).toHaveLength(2)
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("nothing that it doesn't keep: nothing is remembered for who never comes back", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const server = overhearing()
+      yield* World.startServer(settings, server.between)
+      const client = yield* World.startClient("alice", {}, Storage.memory())
+      const map = yield* client.map<number>("m")
+      yield* map.set("k", 1)
+      yield* clock.runUntil(() => isSettled(client))
+      yield* clock.advance("10 minutes")
+      expect(server.confirmed).toEqual([])
     }).pipe(Effect.scoped, inWorld()))
 })

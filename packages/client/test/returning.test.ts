@@ -6,7 +6,7 @@ import { describe, it } from "@effect/vitest"
 import type * as ClientConfig from "@topgun/client/ClientConfig"
 import { ResyncRequired } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
-import * as Storage from "@topgun/core/Storage"
+import type * as Storage from "@topgun/core/Storage"
 import type { ServerConnection } from "@topgun/core/Transport"
 import type * as ServerConfig from "@topgun/server/ServerConfig"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
@@ -234,7 +234,7 @@ describe("A device that comes back", () => {
       yield* World.serve(layerServer(new Database().open().driver, settings))
       const keeper = yield* mapsOf(yield* World.startClient("keeper"))
       const faults: Array<unknown> = []
-      const device = Storage.memory()
+      const device = World.makeDevice()
       for (let visit = 0; visit < 8; visit++) {
         yield* keeper.records.set(`k${visit}`, "x")
         const client = yield* World.startClient("visitor", { onError: (fault) => void faults.push(fault) }, device)

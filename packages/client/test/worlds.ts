@@ -15,7 +15,7 @@ export const inWorld = (seed = 1) => World.provide({ seed })
 /** A client that is connected, the server it is connected to, and what lies between them. */
 export const connected = Effect.fnUntraced(function*(
   options: ClientConfig.Options = {},
-  device: Storage.StorageAdapter = Storage.memory()
+  device: Storage.StorageAdapter = World.makeDevice()
 ) {
   const clock = yield* VirtualClock.VirtualClock
   const network = yield* Network.SimulatedNetwork
@@ -31,6 +31,7 @@ export const fragile = () => {
   const state = { broken: false }
   const device: Storage.StorageAdapter = {
     ...memory,
+    durable: true,
     commit: (writes) => state.broken ? Promise.reject(new Error("the disk is full")) : memory.commit(writes)
   }
   return { memory, device, state }
@@ -50,6 +51,7 @@ export const remembering = (): Remembering => {
   let opened = ""
   const device: Storage.StorageAdapter = {
     ...memory,
+    durable: true,
     open: (name) => {
       opened = name
       return memory.open(name)
@@ -89,7 +91,7 @@ export const startWrong = Effect.fnUntraced(function*(
   name: string,
   error: { millis: number },
   options: ClientConfig.Options = {},
-  device: Storage.StorageAdapter = Storage.memory()
+  device: Storage.StorageAdapter = World.makeDevice()
 ) {
   const clock = yield* VirtualClock.VirtualClock
   const faults: Array<unknown> = []

@@ -61,6 +61,9 @@ export const serve = Effect.fnUntraced(function*<E>(
   return { ...server, stop }
 })
 
+/** Storage of a device that outlives its clients. */
+export const makeDevice = (): StorageAdapter => ({ ...Storage.memory(), durable: true })
+
 /**
  * Starts a client on a device whose storage outlives it; `close` ends it in good order. On the network it is `name`; tabs of
  * one browser have the storage called `storageName` in common.
@@ -68,7 +71,7 @@ export const serve = Effect.fnUntraced(function*<E>(
 export const startClient = Effect.fnUntraced(function*(
   name: string,
   options: ClientConfig.Options = {},
-  device: StorageAdapter = Storage.memory(),
+  device: StorageAdapter = makeDevice(),
   storageName = name
 ) {
   const network = yield* Network.SimulatedNetwork

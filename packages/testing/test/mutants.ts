@@ -3712,5 +3712,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        if (concern !== \"PERSISTED\") acknowledge(\"APPLIED\")",
     replace: "        acknowledge(concern === \"PERSISTED\" ? \"PERSISTED\" : \"APPLIED\")",
     fails: "holds it when it dies before or after the n-th COMMIT, and when the database crashes under it"
+  },
+  {
+    id: "GC-2",
+    breaks: "deletions are remembered for who keeps nothing",
+    ...client("SyncEngine", "forgetting"),
+    find: "      if (replica.storageDurable()) yield* Effect.forkScoped(confirmations(hello.generation))",
+    replace: "      yield* Effect.forkScoped(confirmations(hello.generation))",
+    fails: "nothing that it doesn't keep: nothing is remembered for who never comes back"
   }
 ]
