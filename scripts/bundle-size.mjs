@@ -74,10 +74,10 @@ const everything = ["core", "client", "adapters"].flatMap(browserEntries).map((e
 
 /** Budgets in kB (of 1,000 bytes) after gzip: what is loaded at the start, and with what is loaded on demand. */
 const applications = [
-  { name: "Promise form", source: promise, budget: { start: 152, all: 167 } },
-  { name: "Promise form with declarations", source: declared, budget: { start: 152, all: 167 } },
-  { name: "Effect form", source: effect, budget: { start: 157, all: 163 } },
-  { name: "everything", source: everything, budget: { start: 178, all: 178 } }
+  { name: "Promise form", source: promise, budget: { start: 153, all: 168 } },
+  { name: "Promise form with declarations", source: declared, budget: { start: 153, all: 168 } },
+  { name: "Effect form", source: effect, budget: { start: 158, all: 164 } },
+  { name: "everything", source: everything, budget: { start: 179, all: 179 } }
 ]
 
 // -- bundling -----------------------------------------------------------------------------------------------------------------------
