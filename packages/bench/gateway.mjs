@@ -1,16 +1,18 @@
 /**
  * The gateway: what an operation, a delivery, a connection cost the server, and how long clients wait for each other. Costs
  * are the server process's own CPU time and memory, which it tells itself (`gauge.mjs`), so that neither the load nor what
- * else the machine does is in them. Data is in memory, but for the restart. Beside TopGun in the same run, where the work is
+ * else the machine does is in them. Data is in memory, but for the restart and what is PERSISTED: in SQLite, and in PostgreSQL (at
+ * `TOPGUN_BENCH_DATABASE_URL`, or one of its own). Beside TopGun in the same run, where the work is
  * the same, the servers of yjs and tinybase, and one that only hands frames on (`relay.mjs`). Run with
- * `npm run bench:gateway`; words after it choose scenarios (batches fresh singles one fanout latency idle paused snapshot restart)
+ * `npm run bench:gateway`; words after it choose scenarios (batches fresh singles one fanout latency idle paused snapshot restart persisted)
  * and contestants by the beginning of their names, `--quick` takes less of everything.
  */
 import { mkdtempSync, rmSync } from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { contestants } from "./contestants.mjs"
-import { plain, startCrowded } from "./plain.mjs"
+import { makePostgresCluster } from "@topgun/testing/PostgresCluster"
+import { persisting, plain, startCrowded } from "./plain.mjs"
 import { startOther } from "./processes.mjs"
 import { check, count as snapshotRecords, median, recordOf } from "./records.mjs"
 
@@ -375,10 +377,81 @@ const restart = async () => {
   }
 }
 
+/** Writes that are acknowledged when they are on the disk, in a database. */
+const persistedIn = async (database, environment) => {
+  const contestant = { ...persisting, start: (options) => startCrowded(environment, options) }
+  const times = quick ? 2 : 7
+  const connections = 50
+  const rooms = (name) => Array.from({ length: connections }, (_, n) => [`${name}${n}`, 0])
+  await withLoad(contestant, async (server, load, who) => {
+    const each = 100
+    await load.call("open", { ...who, each, rooms: rooms("batches") })
+    const frames = quick ? 5 : 15
+    const operations = connections * frames * each
+    const measurements = await rounds(`batches into ${database}`, topgun, server, load, {
+      ahead: 2 * each,
+      frames,
+      times
+    })
+    report(
+      `PERSISTED in ${database}, 50 connections, batches of 100 operations: server CPU of an operation`,
+      "",
+      topgun,
+      spread(measurements.map(({ cpu }) => cpu / operations), micros)
+    )
+    report(
+      `… operations a second into ${database}`,
+      "",
+      topgun,
+      whole(median(measurements.map(({ wall }) => operations * 1_000 / wall)))
+    )
+  })
+  await withLoad(contestant, async (server, load, who) => {
+    const perSecond = 2_000
+    await load.call("open", { ...who, each: 1, rooms: rooms("singles") })
+    const frames = perSecond / connections * (quick ? 1 : 3)
+    const costs = []
+    for (let i = 0; i <= times; i++) {
+      await load.call("prepare", frames)
+      const { cpu, result } = await measured(
+        `singles into ${database}`,
+        topgun,
+        server,
+        () => load.call("paceAcknowledged", perSecond)
+      )
+      if (i > 0) costs.push({ cpu: cpu / (frames * connections), ...result })
+    }
+    const figure = (field) => median(costs.map((cost) => cost[field]))
+    report(
+      `PERSISTED in ${database}, 2,000 single writes a second of 50 connections, until acknowledged: p50 (p99)`,
+      "",
+      topgun,
+      `${millis(figure("p50"))} (${millis(figure("p99"))})`
+    )
+    report(`… server CPU of a write in ${database}`, "", topgun, micros(figure("cpu")))
+  })
+}
+
+const persisted = async () => {
+  const dataDir = mkdtempSync(path.join(os.tmpdir(), "topgun-bench-"))
+  try {
+    await persistedIn("SQLite", { TOPGUN_STORAGE: "sqlite", TOPGUN_DATA_DIR: dataDir })
+  } finally {
+    rmSync(dataDir, { recursive: true, force: true })
+  }
+  const given = process.env.TOPGUN_BENCH_DATABASE_URL
+  const cluster = given === undefined ? await makePostgresCluster() : undefined
+  try {
+    await persistedIn("PostgreSQL", { TOPGUN_STORAGE: "postgres", TOPGUN_DATABASE_URL: given ?? cluster?.url() })
+  } finally {
+    await cluster?.remove()
+  }
+}
+
 // --- The run ---
 
 const beside = { batches, fresh, singles, one, fanout }
-const alone = { idle, paused, snapshot, restart }
+const alone = { idle, paused, snapshot, restart, persisted }
 const names = new Set([...Object.keys(beside), "latency", ...Object.keys(alone)])
 const chosen = words.filter((word) => names.has(word))
 const peers = words.filter((word) => !names.has(word))

@@ -4,7 +4,7 @@
  */
 import { WebSocket } from "ws"
 import { answer } from "./answering.mjs"
-import { plain } from "./plain.mjs"
+import { persisting, plain } from "./plain.mjs"
 import { check } from "./records.mjs"
 
 /** Connections that are being opened at a time. */
@@ -12,7 +12,7 @@ const opening = 50
 /** How often each client says that it is there, in ms. */
 const pingMillis = 4_000
 
-const contestantOf = (name) => plain.find((each) => each.name === name)
+const contestantOf = (name) => [...plain, persisting].find((each) => each.name === name)
 
 let contestant
 let rooms = []
@@ -53,6 +53,19 @@ const inTurns = async (tasks) => {
   }))
 }
 
+/** Calls so often a second, `count` times in all, however late it is. */
+const paced = (perSecond, count, call) =>
+  new Promise((resolve) => {
+    const startedAt = performance.now()
+    let at = 0
+    const timer = setInterval(() => {
+      while (at < count && performance.now() - startedAt >= at * 1_000 / perSecond) call(at++)
+      if (at < count) return
+      clearInterval(timer)
+      resolve(undefined)
+    }, 1)
+  })
+
 /** How much of what a room's writer sent is wherever it is to come. */
 class Room {
   sent = 0
@@ -62,6 +75,9 @@ class Room {
   /** When each record was sent, and how long each took to each subscriber, where that is measured. */
   sentAt = []
   latencies = []
+  /** When each record was sent that isn't acknowledged, and how long the others took, where that is measured. */
+  unacknowledged = []
+  acknowledgements = undefined
   /** Subscribers that don't read, of which nothing is expected. */
   paused = 0
   at = 0
@@ -96,6 +112,10 @@ class Room {
   #read(frame, seen) {
     const { acknowledged = 0, records } = contestant.read(frame, this.each)
     this.acknowledged += acknowledged
+    if (this.acknowledgements !== undefined && acknowledged > 0) {
+      const now = performance.now()
+      for (const sentAt of this.unacknowledged.splice(0, acknowledged)) this.acknowledgements.push(now - sentAt)
+    }
     // What a server echoes to the writer tells nothing.
     if (seen !== undefined && !seen.isPaused) {
       this.delivered += records
@@ -135,18 +155,10 @@ class Room {
 
   /** Sends all that is prepared, so many frames a second, whatever has arrived; then waits for all. */
   async pace(perSecond) {
-    await new Promise((resolve) => {
-      const startedAt = performance.now()
-      const timer = setInterval(() => {
-        // A timer that is late makes up for it, so that the rate is what it is said to be.
-        while (this.at < this.frames.length && performance.now() - startedAt >= this.at * 1_000 / perSecond) {
-          this.sentAt.push(...Array.from({ length: this.each }, () => performance.now()))
-          this.send()
-        }
-        if (this.at < this.frames.length) return
-        clearInterval(timer)
-        resolve(undefined)
-      }, 1)
+    // A timer that is late makes up for it, so that the rate is what it is said to be.
+    await paced(perSecond, this.frames.length - this.at, () => {
+      this.sentAt.push(...Array.from({ length: this.each }, () => performance.now()))
+      this.send()
     })
     await this.drain(0)
   }
@@ -208,6 +220,20 @@ answer({
     await room.pace(perSecond)
     const spread = percentiles(room.latencies)
     room.sentAt = []
+    return spread
+  },
+  /** What is prepared, at a rate in all, one frame of each room after the other: how long each took to be acknowledged, in ms. */
+  paceAcknowledged: async (perSecond) => {
+    for (const room of rooms) room.acknowledgements = []
+    const count = rooms.reduce((sum, { frames }) => sum + frames.length, 0)
+    await paced(perSecond, count, (at) => {
+      const room = rooms[at % rooms.length]
+      room.unacknowledged.push(...Array.from({ length: room.each }, () => performance.now()))
+      room.send()
+    })
+    await Promise.all(rooms.map((room) => room.drain(0)))
+    const spread = percentiles(rooms.flatMap(({ acknowledgements }) => acknowledgements))
+    for (const room of rooms) room.acknowledgements = undefined
     return spread
   },
   /** The first subscriber of the first room doesn't read any more; nothing is expected of it. */

@@ -35,8 +35,8 @@ const makeNodeId = () => `${process.pid.toString(36)}n${(devices++).toString(36)
 
 const ping = Protocol.encode({ _tag: "Ping", id: 0 })
 
-const topgun = {
-  name: "TopGun",
+const topgunWith = (name, concern) => ({
+  name,
   start: (options) => startCrowded({ TOPGUN_STORAGE: "memory" }, options),
   address: (url) => `${url}/ws`,
   acknowledges: true,
@@ -71,7 +71,7 @@ const topgun = {
         LwwRecord.put({ millis, counter: n % 65_536, nodeId }, Value.encode(value(n))).row
       ])
       written += each
-      return Protocol.encode({ _tag: "OpBatch", map: room, kind: "lww", concern: "APPLIED", atomic: "no", ops })
+      return Protocol.encode({ _tag: "OpBatch", map: room, kind: "lww", concern, atomic: "no", ops })
     }
   },
   read: (frame) => {
@@ -80,11 +80,16 @@ const topgun = {
     for (const message of Protocol.decodeFromServer(frame)) {
       if (message._tag === "ServerEvent") records += message.records.length
       else if (message._tag === "OpAck") acknowledged += message.sequences.length
-      else check(message._tag === "Pong", `the server says ${message._tag}`)
+      else check(message._tag === "Pong" || message._tag === "Durable", `the server says ${message._tag}`)
     }
     return { records, acknowledged }
   }
-}
+})
+
+const topgun = topgunWith("TopGun", "APPLIED")
+
+/** TopGun as clients see it that wait until what they write is on the disk. */
+export const persisting = topgunWith("TopGun, PERSISTED", "PERSISTED")
 
 /** Writers of a contestant whose replica makes the frames: one does for all rooms, each of which gets the same. */
 const recording = (record) => {

@@ -6,6 +6,7 @@ import type { StorageUnavailable } from "@topgun/core/GridError"
 import { makeNodeId } from "@topgun/core/Hlc"
 import * as GroupCommit from "./GroupCommit.ts"
 import type { ServerConfig } from "./ServerConfig.ts"
+import * as PostgresStore from "./PostgresStore.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
 export type { Batch, Driver, Loader, Log, Note, Notes, OnCommit, Row, Settle, Totals } from "./GroupCommit.ts"
@@ -38,4 +39,10 @@ export const layerMemory: Layer.Layer<Persistence> = Layer.effect(
 export const layerSqlite: Layer.Layer<Persistence, StorageUnavailable, ServerConfig> = Layer.scoped(
   Persistence,
   Effect.flatMap(SqliteStore.make, GroupCommit.make)
+)
+
+/** PostgreSQL at `databaseUrl`, held by this process alone. */
+export const layerPostgres: Layer.Layer<Persistence, StorageUnavailable, ServerConfig> = Layer.scoped(
+  Persistence,
+  Effect.flatMap(PostgresStore.make, GroupCommit.make)
 )

@@ -125,7 +125,16 @@ const fields: { readonly [K in keyof Settings]-?: Field<Settings[K]> } = {
   tlsCert: field("TOPGUN_TLS_CERT", Text, "the path of a file"),
   tlsKey: field("TOPGUN_TLS_KEY", Text, "the path of a file"),
   dataDir: field("TOPGUN_DATA_DIR", Text, "the path of a directory"),
-  storage: choice("TOPGUN_STORAGE", ["sqlite", "memory"]),
+  storage: choice("TOPGUN_STORAGE", ["sqlite", "postgres", "memory"]),
+  databaseUrl: field(
+    "TOPGUN_DATABASE_URL",
+    Schema.Redacted(
+      Schema.String.pipe(Schema.filter((text) => /^postgres(ql)?:\/\//.test(text) && URL.canParse(text)))
+    ),
+    "a URL such as postgres://user:password@host:5432/database, with what is special in its parts percent-encoded",
+    "secret"
+  ),
+  commitTimeout: duration("TOPGUN_COMMIT_TIMEOUT", "10 minutes"),
   auth: choice("TOPGUN_AUTH", ["loopback", "none", "token"]),
   jwtSecret: field("TOPGUN_JWT_SECRET", Schema.Redacted(Text), "a text", "secret"),
   jwtPublicKey: field("TOPGUN_JWT_PUBLIC_KEY", Text, "PEM or the JSON of a JWK", "document"),
@@ -300,6 +309,26 @@ const relations: ReadonlyArray<{
         : []
   },
   {
+    of: ["storage", "databaseUrl"],
+    faults: ({ databaseUrl, storage }) =>
+      storage === "postgres"
+        ? databaseUrl === undefined
+          ? ["storage is \"postgres\", and nothing says where it is: set TOPGUN_DATABASE_URL"]
+          : []
+        : databaseUrl === undefined
+        ? []
+        : [
+          `databaseUrl is set, and storage is "${storage}": set TOPGUN_STORAGE=postgres, or leave TOPGUN_DATABASE_URL out`
+        ]
+  },
+  {
+    of: ["commitTimeout"],
+    faults: ({ commitTimeout }) =>
+      Duration.lessThan(commitTimeout, "100 millis")
+        ? ["commitTimeout is too short for any commit: make it 100ms or more"]
+        : []
+  },
+  {
     of: ["shutdownNotice", "shutdownTimeout"],
     faults: ({ shutdownNotice, shutdownTimeout }) =>
       Duration.greaterThan(shutdownNotice, Duration.times(shutdownTimeout, 0.5))
@@ -395,10 +424,20 @@ export const layer = (partial: Partial<Settings> = {}): Layer.Layer<ServerConfig
 /** The command line's own variables. */
 const foreign = new Set(["TOPGUN_URL", "TOPGUN_TOKEN", "TOPGUN_TOKEN_FILE"])
 
-/** OpenTelemetry's own variables for what is a setting here, too; ours come first. */
-const standards: ReadonlyArray<readonly [name: string, key: keyof Settings]> = [
-  ["OTEL_EXPORTER_OTLP_ENDPOINT", "otlpUrl"],
-  ["OTEL_SERVICE_NAME", "serviceName"]
+/** Variables that others have made usual for what is a setting here, too; ours come first. `when`: they are read only then. */
+const standards: ReadonlyArray<{
+  readonly name: string
+  readonly key: keyof Settings
+  readonly when?: (settings: Partial<Settings>) => boolean
+}> = [
+  { name: "OTEL_EXPORTER_OTLP_ENDPOINT", key: "otlpUrl" },
+  { name: "OTEL_SERVICE_NAME", key: "serviceName" },
+  // Platforms set it for every program, whether it's meant to use that database or not.
+  {
+    name: "DATABASE_URL",
+    key: "databaseUrl",
+    when: ({ databaseUrl, storage }) => storage === "postgres" && databaseUrl === undefined
+  }
 ]
 
 /** Kubernetes sets these in each pod for a service whose name begins with `topgun`; nobody meant them for us. */
@@ -480,7 +519,8 @@ export const load = (
       if (Option.isSome(decoded)) settings[key] = decoded.value
       else fail(valueFault(name, key, text))
     }
-    for (const [name, key] of standards) {
+    for (const { key, name, when } of standards) {
+      if (when?.({ ...fallbacks, ...settings as Partial<Settings>, ...overrides }) === false) continue
       const given = yield* Effect.option(provider.load(Config.nonEmptyString(name)))
       if (Option.isNone(given) || origins.has(key)) continue
       const decoded: Option.Option<unknown> = fields[key].decode(given.value)

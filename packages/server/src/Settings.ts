@@ -18,8 +18,22 @@ export interface Settings {
   readonly tlsKey: string | undefined
   /** Where the database lies. One server at a time. @default ".topgun" */
   readonly dataDir: string
-  /** `memory` keeps nothing across a restart, and refuses PERSISTED writes. @default "sqlite" */
-  readonly storage: "sqlite" | "memory"
+  /**
+   * Where data is kept: `sqlite` in `dataDir`, `postgres` in the database of `databaseUrl`; `memory` keeps nothing across a restart,
+   * and refuses PERSISTED writes. @default "sqlite"
+   */
+  readonly storage: "sqlite" | "postgres" | "memory"
+  /**
+   * The database of storage `postgres`, as in `postgres://user:password@host:5432/database`. One server at a time. In the
+   * environment it may be `DATABASE_URL` as well, which is read with that storage only. @default none
+   */
+  readonly databaseUrl: Redacted.Redacted | undefined
+  /**
+   * How long storage `postgres` may take over a commit, and over connecting for it; then the connection is given up, those who wait
+   * are told, and it is tried again on another. Lower values tell of a database that hangs sooner; too low ones give up commits that
+   * would have come. @default 30 seconds
+   */
+  readonly commitTimeout: Duration.DurationInput
   /**
    * Who may connect without a token: with `loopback` anyone, for as long as `host` is a loopback address (the server
    * doesn't start otherwise); with `none` anyone from anywhere, because nobody is asked; with `token` nobody, and the server
@@ -200,6 +214,8 @@ export const defaults: Settings = {
   tlsKey: undefined,
   dataDir: ".topgun",
   storage: "sqlite",
+  databaseUrl: undefined,
+  commitTimeout: Duration.seconds(30),
   auth: "loopback",
   jwtSecret: undefined,
   jwtPublicKey: undefined,

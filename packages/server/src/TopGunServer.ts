@@ -179,6 +179,12 @@ export const layerPartsInProcess: Layer.Layer<TopGunServer, ConfigInvalid | Stor
   serve(Option.none())
 ).pipe(Layer.provide(layerMachine), Layer.provide(layerFarewell), Layer.provide(layerConfigured))
 
+const storages = {
+  memory: Persistence.layerMemory,
+  postgres: Persistence.layerPostgres,
+  sqlite: Persistence.layerSqlite
+}
+
 /** The parts that a server has by itself; the database is the configuration's. */
 const layerDefaultParts = Layer.mergeAll(
   CrdtStore.layer,
@@ -188,7 +194,8 @@ const layerDefaultParts = Layer.mergeAll(
   Layer.unwrapEffect(
     Effect.map(
       ServerConfig.ServerConfig,
-      ({ storage }) => storage === "memory" ? Persistence.layerMemory : Persistence.layerSqlite
+      ({ storage }): Layer.Layer<Persistence.Persistence, StorageUnavailable, ServerConfig.ServerConfig> =>
+        storages[storage]
     )
   )
 )

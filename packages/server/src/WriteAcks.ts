@@ -52,7 +52,7 @@ const refusalOf = (concern: WriteConcern, durable: boolean): string | undefined 
   concern === "REPLICATED"
     ? "REPLICATED needs a backup node, and this server has none: use APPLIED or PERSISTED"
     : concern === "PERSISTED" && !durable
-    ? "PERSISTED needs a database, and this server keeps its data in memory: use APPLIED, or start it with storage sqlite"
+    ? "PERSISTED needs a database, and this server keeps its data in memory: use APPLIED, or start it with storage sqlite or postgres"
     : undefined
 
 export const layer: Layer.Layer<

@@ -12,25 +12,21 @@ import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as TestClock from "effect/TestClock"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import { batch, inProcessReady, openMap, put, recordsOf, removal, totals } from "./PlainClient.ts"
-
-const temporaryDir = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "topgun-"))),
-  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
-)
+import { onEachStore } from "./stores.ts"
 
 const turn = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
 
 const statusOf = Effect.flatMap(TopGunServer.TopGunServer, ({ status }) => status)
 
-describe("A server with SQLite", () => {
+/** No database has an order of maps that it owes. */
+const byName = <A extends { readonly name: string }>(maps: ReadonlyArray<A>): ReadonlyArray<A> =>
+  maps.slice().sort((a, b) => a.name < b.name ? -1 : 1)
+
+onEachStore("A server with", ({ make }) => {
   it.scoped("holds after a restart everything that it called durable, root for root", () =>
     Effect.gen(function*() {
-      const dataDir = yield* temporaryDir
-      const server = TopGunServer.layerInProcess({ storage: "sqlite", dataDir })
+      const server = TopGunServer.layerInProcess((yield* make).settings)
       const before = yield* Effect.gen(function*() {
         const client = yield* inProcessReady
         const rows = Array.from({ length: 300 }, (_, i) => [`key${i}`, put({ i }, 1_000 + i)] as const)
@@ -42,15 +38,14 @@ describe("A server with SQLite", () => {
         return yield* statusOf
       }).pipe(Effect.provide(server))
       const after = yield* Effect.provide(statusOf, server)
-      expect(after.maps).toEqual(before.maps)
+      expect(byName(after.maps)).toEqual(byName(before.maps))
       expect(after.nodeId).toBe(before.nodeId)
       expect(after.maps.map(({ records }) => records)).toEqual([300, 300])
     }))
 
   it.scoped("holds after a restart the tags, removals and totals of maps of every kind, and their kinds", () =>
     Effect.gen(function*() {
-      const dataDir = yield* temporaryDir
-      const server = TopGunServer.layerInProcess({ storage: "sqlite", dataDir })
+      const server = TopGunServer.layerInProcess((yield* make).settings)
       const [mine, other] = ["plainclient00000", "plainclient00001"] as const
       const contents = [
         ["tags", "or", [["k", put("x", 1)], ["k", put("y", 2)], ["l", put("z", 3)], ["k", removal(1)]]],
@@ -87,7 +82,6 @@ describe("A server with SQLite", () => {
       }).pipe(Effect.provide(server))
       expect(before.records.map(({ length }) => length)).toEqual([3, 2, 1])
       yield* Effect.gen(function*() {
-        const byName = (maps: typeof before.maps) => maps.slice().sort((a, b) => a.name < b.name ? -1 : 1)
         expect(byName((yield* statusOf).maps)).toEqual(byName(before.maps))
         expect(yield* recordsIn).toEqual(before.records)
         const client = yield* inProcessReady
@@ -101,8 +95,7 @@ describe("A server with SQLite", () => {
 
   it.scoped("holds after a restart an atomic batch whole, and nothing of one that was refused", () =>
     Effect.gen(function*() {
-      const dataDir = yield* temporaryDir
-      const server = TopGunServer.layerInProcess({ storage: "sqlite", dataDir })
+      const server = TopGunServer.layerInProcess((yield* make).settings)
       yield* Effect.gen(function*() {
         const client = yield* inProcessReady
         yield* client.send(
@@ -115,15 +108,16 @@ describe("A server with SQLite", () => {
         expect(yield* client.take("OpAck")).toMatchObject({ level: "PERSISTED", sequences: [0, 1, 2] })
         while ((yield* client.take("Durable")).sequence < 5);
       }).pipe(Effect.provide(server))
-      expect((yield* Effect.provide(statusOf, server)).maps.map(({ name, records }) => [name, records])).toEqual([
-        ["accounts", 2],
-        ["tags", 1]
-      ])
+      expect(byName((yield* Effect.provide(statusOf, server)).maps).map(({ name, records }) => [name, records]))
+        .toEqual([
+          ["accounts", 2],
+          ["tags", 1]
+        ])
     }))
 
   it.scoped("acknowledges PERSISTED after the commit only, for a write that lost as well", () =>
     Effect.gen(function*() {
-      const dataDir = yield* temporaryDir
+      const { settings } = yield* make
       yield* Effect.gen(function*() {
         const client = yield* inProcessReady
         yield* client.send(
@@ -135,24 +129,23 @@ describe("A server with SQLite", () => {
         expect(client.untaken("OpAck")).toBe(0)
         expect(yield* client.take("OpAck")).toMatchObject({ level: "PERSISTED", sequences: [1] })
         expect((yield* client.take("Durable")).sequence).toBe(1)
-      }).pipe(Effect.provide(TopGunServer.layerInProcess({ storage: "sqlite", dataDir })))
+      }).pipe(Effect.provide(TopGunServer.layerInProcess(settings)))
     }))
 
   it.scoped("says of refused writes too that nothing more is to be waited for", () =>
     Effect.gen(function*() {
-      const dataDir = yield* temporaryDir
+      const { settings } = yield* make
       yield* Effect.gen(function*() {
         const client = yield* inProcessReady
         yield* client.send(batch("todos", "REPLICATED", 3, [["1", put("x")]]))
         expect((yield* client.take("OpReject")).sequence).toBe(3)
         expect((yield* client.take("Durable")).sequence).toBe(3)
-      }).pipe(Effect.provide(TopGunServer.layerInProcess({ storage: "sqlite", dataDir })))
+      }).pipe(Effect.provide(TopGunServer.layerInProcess(settings)))
     }))
 
   it.scoped("saves and acknowledges what is in hand before it goes away", () =>
     Effect.gen(function*() {
-      const dataDir = yield* temporaryDir
-      const server = TopGunServer.layerInProcess({ storage: "sqlite", dataDir })
+      const server = TopGunServer.layerInProcess((yield* make).settings)
       const client = yield* Effect.provide(
         Effect.tap(inProcessReady, ({ send }) =>
           Effect.zipRight(send(batch("todos", "PERSISTED", 0, [["1", put("x")]])), Effect.yieldNow())),

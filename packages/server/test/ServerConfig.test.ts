@@ -58,7 +58,9 @@ describe("ServerConfig", () => {
         TOPGUN_JWT_ATTRIBUTES: "tenant, plan",
         TOPGUN_JWT_TOLERANCE: "1m",
         TOPGUN_DATA_DIR: "/var/lib/topgun",
-        TOPGUN_STORAGE: "memory",
+        TOPGUN_STORAGE: "postgres",
+        TOPGUN_DATABASE_URL: "postgres://u:p@db/topgun",
+        TOPGUN_COMMIT_TIMEOUT: "3s",
         TOPGUN_ALLOWED_ORIGINS: "https://a.example, http://localhost:5173",
         TOPGUN_SHUTDOWN_TIMEOUT: "30s",
         TOPGUN_SHUTDOWN_NOTICE: "5s",
@@ -108,7 +110,9 @@ describe("ServerConfig", () => {
         jwtAttributes: ["tenant", "plan"],
         jwtTolerance: Duration.minutes(1),
         dataDir: "/var/lib/topgun",
-        storage: "memory",
+        storage: "postgres",
+        databaseUrl: Redacted.make("postgres://u:p@db/topgun"),
+        commitTimeout: Duration.seconds(3),
         allowedOrigins: ["https://a.example", "http://localhost:5173"],
         shutdownTimeout: Duration.seconds(30),
         shutdownNotice: Duration.seconds(5),
@@ -160,7 +164,7 @@ describe("ServerConfig", () => {
           "TOPGUN_DATADIR is not known. Did you mean TOPGUN_DATA_DIR?",
           "TOPGUN_HOST is \"\": expected a host name or address",
           "TOPGUN_PORT is \"http\": expected an integer from 0 to 65535",
-          "TOPGUN_STORAGE is \"redis\": expected one of sqlite, memory"
+          "TOPGUN_STORAGE is \"redis\": expected one of sqlite, postgres, memory"
         ])
     }))
 
@@ -220,6 +224,55 @@ describe("ServerConfig", () => {
       expect((yield* settingsOf({ TOPGUN_HOST: "0.0.0.0", TOPGUN_AUTH: "none" })).host).toBe("0.0.0.0")
     }))
 
+  it.effect("takes the database's URL with the storage that it is of, and no other", () =>
+    Effect.gen(function*() {
+      const database = "postgres://app:p%40ss@db.example:5433/app?sslmode=verify-full"
+      const [postgres, own, usual] = [{ TOPGUN_STORAGE: "postgres" }, { TOPGUN_DATABASE_URL: database }, {
+        DATABASE_URL: database
+      }]
+      const urlOf = (variables: Record<string, string>) =>
+        Effect.map(settingsOf(variables), ({ databaseUrl }) => databaseUrl && Redacted.value(databaseUrl))
+      expect(yield* urlOf({ ...postgres, ...own })).toBe(database)
+      expect(yield* urlOf({ ...postgres, ...usual })).toBe(database)
+      expect(yield* urlOf({ ...postgres, ...own, DATABASE_URL: "postgres://another" })).toBe(database)
+      expect(yield* urlOf({ ...postgres, TOPGUN_DATABASE_URL: "postgresql:///app?host=/run/postgresql" })).toContain(
+        "/run"
+      )
+      expect(yield* urlOf(usual)).toBe(undefined)
+      expect(yield* urlOf({ DATABASE_URL: "mysql://x" })).toBe(undefined)
+      expect(
+        (yield* Effect.provide(ServerConfig.ServerConfig, ServerConfig.layerFromEnv({ storage: "postgres" })).pipe(
+          environment(usual)
+        )).databaseUrl
+      ).toEqual(Redacted.make(database))
+
+      expect(yield* faultsOf(postgres)).toEqual([
+        "storage is \"postgres\", and nothing says where it is: set TOPGUN_DATABASE_URL"
+      ])
+      expect(yield* faultsOf(own)).toEqual([
+        "databaseUrl is set, and storage is \"sqlite\": set TOPGUN_STORAGE=postgres, or leave TOPGUN_DATABASE_URL out"
+      ])
+      for (
+        const wrong of [
+          "mysql://app:hidden@db/app",
+          "app:hidden@db/app",
+          "postgres://app:hid#den@db:x/app",
+          "postgres:app"
+        ]
+      ) {
+        for (const name of ["TOPGUN_DATABASE_URL", "DATABASE_URL"]) {
+          const faults = yield* faultsOf({ ...postgres, [name]: wrong })
+          expect(faults).toEqual([expect.stringMatching(`^${name} can't be used: expected a URL such as postgres://`)])
+          expect(faults.join()).not.toContain("hid")
+        }
+      }
+      const departures = ServerConfig.departures(yield* settingsOf({ ...postgres, ...own }))
+      expect(departures["TOPGUN_DATABASE_URL"]).toBe("<redacted>")
+      expect(yield* faultsOf({ TOPGUN_COMMIT_TIMEOUT: "99ms" })).toEqual([
+        "commitTimeout is too short for any commit: make it 100ms or more"
+      ])
+    }))
+
   it.effect("takes none of its variables empty, mistyped, or out of bounds", () =>
     Effect.gen(function*() {
       const names = [
@@ -233,6 +286,9 @@ describe("ServerConfig", () => {
         "LOG_LEVEL",
         "LOG_FORMAT",
         "SHUTDOWN_TIMEOUT",
+        "DATABASE_URL",
+        "DATABASE_URL_FILE",
+        "COMMIT_TIMEOUT",
         "CONNECTIONS_MAX",
         "AUTH_MILLIS_MAX",
         "AUTH_GRACE_MILLIS",

@@ -1033,6 +1033,126 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "keeps the newer record, in whatever order the two are committed"
   },
   {
+    id: "CRDT-1",
+    breaks: "PostgreSQL takes an older record for a newer one",
+    ...server("PostgresStore", "Persistence"),
+    find: " WHERE excluded.row > records.row`",
+    replace: "`",
+    fails: "keeps the newer record, in whatever order the two are committed"
+  },
+  {
+    id: "CRDT-1",
+    breaks: "one statement touches a record twice",
+    ...server("PostgresStore", "Persistence"),
+    find: "    const id = `${map} ${row.cell}`",
+    replace: "    const id = `${map} ${row.cell} ${this.rows.size}`",
+    fails: "keeps the newest of the records of one transaction, wherever in it that is"
+  },
+  {
+    id: "CRDT-1",
+    breaks: "the last record of a statement is kept for the greatest",
+    ...server("PostgresStore", "Persistence"),
+    find: "row.record.row, other[1].record.row) <= 0) return",
+    replace: "row.record.row, other[1].record.row) > 2) return",
+    fails: "keeps the newest of the records of one transaction, wherever in it that is"
+  },
+  {
+    id: "CLU-5",
+    breaks: "what is forgotten is forgotten before what came before it",
+    ...server("PostgresStore", "Persistence"),
+    find: "    records.push(...upsert.takeAll(), {",
+    replace: "    records.push({",
+    fails: "forgets records as they are and no others, in the order of what comes with them"
+  },
+  {
+    id: "ACK-1",
+    breaks: "commits are on the disk when the database's defaults have them there",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "ELSE 'on' END",
+    replace: "ELSE current_setting('synchronous_commit') END",
+    fails: "has commits that needn't be on disk asks for such as are"
+  },
+  {
+    id: "ACK-1",
+    breaks: "a database that loses what is committed is used",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "        if (off.length === 0) return",
+    replace: "        if (off.length >= 0) return",
+    fails: "runs with fsync = off isn't used"
+  },
+  {
+    id: "CLU-5",
+    breaks: "a server commits into a database that another has taken",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "WHERE name = 'owner' AND value = $1 FOR SHARE`",
+    replace: "WHERE name = 'owner' AND $1 <> '' FOR SHARE`",
+    fails: "is another's commits nothing, over the session that it has had all the time"
+  },
+  {
+    id: "CLU-5",
+    breaks: "a server takes a database back that another has taken",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "    if (taken !== undefined) return taken",
+    replace: "",
+    fails: "is another's commits nothing, over the session that it has had all the time"
+  },
+  {
+    id: "CLU-5",
+    breaks: "a server that was away takes the database from who has it since",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "own(made, \"split_part(value, '/', 1) = $2\", [server])",
+    replace: "own(made, \"$2 <> ''\", [server])",
+    fails: "was taken by another while it was out of reach never commits again, and says so"
+  },
+  {
+    id: "CLU-5",
+    breaks: "two servers write to one database",
+    ...server("PostgresStore", "Persistence"),
+    find: "`SELECT pg_try_advisory_lock(${lockKey}) AS locked`",
+    replace: "\"SELECT true AS locked\"",
+    fails: "is one server's at a time"
+  },
+  {
+    id: "CLU-5",
+    breaks: "a lost session is made anew when a write needs it only",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "    Effect.zipRight(mutex.withPermits(1)(current)),",
+    replace: "",
+    fails: "ends its session holds it again without a write to need it"
+  },
+  {
+    id: "CLU-5",
+    breaks: "a commit into a database that hangs is waited for",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "        duration: commitTimeout,",
+    replace: "        duration: \"1 hour\",",
+    fails: "hangs tells the writer after the commit timeout, and saves it when it goes on"
+  },
+  {
+    id: "CLU-5",
+    breaks: "a session that hangs keeps the database from its successor",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "      if (backend !== undefined) yield* ask(made, endBackend, [backend.pid, backend.since])",
+    replace: "",
+    fails: "holds up a commit ends the session that waits, and goes on over another"
+  },
+  {
+    id: "CLU-5",
+    breaks: "what a lost commit has done isn't known to the next session",
+    ...server("PostgresStore", "PostgresStore"),
+    find: "isOwned ? readMaps(made) : takenByAnother",
+    replace: "isOwned ? Effect.void : takenByAnother",
+    fails: "is cut off after COMMIT saves a write once, and acknowledges it when that is known"
+  },
+  {
+    id: "CLU-5",
+    breaks: "a transaction that was rolled back counts as committed",
+    ...server("internal/PostgresSession", "PostgresStore"),
+    find: "      if (error) first ??= error",
+    replace: "      if (error && first === undefined) return",
+    fails: "is read-only says so, and commits nothing until it isn't any more"
+  },
+  {
     id: "CRDT-2",
     breaks: "a tag is loaded to where nobody looks for it",
     ...server("Partitions", "Durability"),
