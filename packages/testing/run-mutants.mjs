@@ -26,9 +26,9 @@ const nameOf = (task) => task.suite === undefined ? task.name : `${nameOf(task.s
 
 /** Why the mutant counts as survived; undefined when it was killed as it should be. */
 const survival = async (mutant) => {
-  // Its sources are loaded by the build of a page, which is told by the environment.
-  const isBrowsers = mutant.test.includes("/browser/")
-  if (isBrowsers) process.env.TOPGUN_MUTANT = JSON.stringify(mutant)
+  // Its sources are loaded by the build of a page, or of a server's process, which is told by the environment.
+  const isElsewhere = /\/browser\/|\/(?:crash|trouble)\.test/.test(mutant.test)
+  if (isElsewhere) process.env.TOPGUN_MUTANT = JSON.stringify(mutant)
   const plugin = mutantPlugin(mutant, root)
   const vitest = await startVitest("test", [join(root, mutant.test)], {
     config: false,
@@ -49,7 +49,7 @@ const survival = async (mutant) => {
   const files = vitest.state.getFiles()
   await vitest.close()
   const failed = files.flatMap(testsOf).filter((task) => task.result?.state === "fail").map(nameOf)
-  if (!plugin.applied() && !isBrowsers) return `${mutant.test} doesn't load ${mutant.file}`
+  if (!plugin.applied() && !isElsewhere) return `${mutant.test} doesn't load ${mutant.file}`
   if (failed.some((name) => name.includes(mutant.fails))) return undefined
   const errors = files.flatMap((file) => file.result?.errors ?? []).map((error) => error.message)
   return errors.length > 0 ? `the test file can't be loaded: ${errors[0]}` : `"${mutant.fails}" doesn't fail`

@@ -45,6 +45,12 @@ const inBrowser = (file: string, test: string) => ({
   test: `packages/testing/test/browser/${test}.test.ts`
 })
 
+/** A fault that a test with real server processes finds. */
+const inProcesses = (file: string, test: string) => ({
+  file: `packages/server/src/${file}.ts`,
+  test: `packages/testing/test/${test}.test.ts`
+})
+
 export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "CLK-1",
@@ -3357,5 +3363,145 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "(confirmed[0] !== persistence.generation || confirmed[1] > this.#toldAge)",
     replace: "confirmed[0] === undefined",
     fails: "is no reason to drop what a store had that was put back to what it was once"
+  },
+  {
+    id: "CRASH-1",
+    breaks: "commits are synced with the next checkpoint only",
+    ...inProcesses("SqliteStore", "crash"),
+    find: "    yield* client.unsafe(\"PRAGMA synchronous = FULL\")",
+    replace: "    yield* client.unsafe(\"PRAGMA synchronous = NORMAL\")",
+    fails: "holds it when it dies before, in or after the n-th write or sync, and the power with it"
+  },
+  {
+    id: "CRASH-1",
+    breaks: "each statement is a transaction",
+    ...inProcesses("SqliteStore", "crash"),
+    find:
+      "        Effect.zipRight(Effect.forEach(statements, ({ params, sql }) => connection.executeRaw(sql, params), {",
+    replace:
+      "        Effect.zipRight(Effect.forEach(statements, ({ params, sql }) => Effect.all([connection.executeRaw(sql, params), connection.executeRaw(\"COMMIT\", []), connection.executeRaw(\"BEGIN\", [])]), {",
+    fails: "holds it when it dies before, in or after the n-th write or sync, and the power with it"
+  },
+  {
+    id: "ACK-1",
+    breaks: "PERSISTED is said before the commit, to processes that are killed",
+    ...inProcesses("WriteAcks", "crash"),
+    find: "        if (concern !== \"PERSISTED\") acknowledge(\"APPLIED\")",
+    replace: "        acknowledge(concern === \"PERSISTED\" ? \"PERSISTED\" : \"APPLIED\")",
+    fails: "holds what it acknowledged PERSISTED, gets the rest from the clients' logs"
+  },
+  {
+    id: "CRASH-2",
+    breaks: "a server that loads says that it is ready",
+    ...inProcesses("TopGunServer", "crash"),
+    find: "  const records = yield* partitions.load",
+    replace: "  phase.ready(); const records = yield* partitions.load",
+    fails: "isn't there for clients before it has loaded what is stored"
+  },
+  {
+    id: "CRASH-1",
+    breaks: "a server that starts builds on a log that was never synced",
+    ...inProcesses("SqliteStore", "trouble"),
+    find: "    yield* client.unsafe(\"PRAGMA wal_checkpoint(TRUNCATE)\")",
+    replace: "",
+    fails: "doesn't build on what the failed sync has left"
+  },
+  {
+    id: "CRASH-1",
+    breaks: "the seal is ahead of the commits",
+    ...inProcesses("SqliteStore", "crash"),
+    find: "      seal.write({ generation, commits })",
+    replace: "      seal.write({ generation, commits: commits + 1 })",
+    fails: "when it is killed at random"
+  },
+  {
+    id: "ACK-2",
+    breaks: "what isn't saved is taken for saved",
+    ...inProcesses("GroupCommit", "trouble"),
+    find: "            settleAll(line, failure)",
+    replace: "            settleAll(line, undefined)",
+    fails: "acknowledges nothing as PERSISTED, goes on with APPLIED, says why, and recovers by itself"
+  },
+  {
+    id: "ACK-2",
+    breaks: "a database that was taken away takes commits",
+    ...inProcesses("SqliteStore", "trouble"),
+    find: "        Effect.zipRight(inPlace),",
+    replace: "",
+    fails: "acknowledges nothing as PERSISTED while the database isn't where it was"
+  },
+  {
+    id: "ACK-2",
+    breaks: "a log that was taken away takes commits",
+    ...inProcesses("SqliteStore", "trouble"),
+    find: "    identityOf(file) !== database ? gone(file) : identityOf(logFile) === log ? relieve : renewLog",
+    replace: "    identityOf(file) !== database ? gone(file) : relieve",
+    fails: "goes on with another log when its log is removed"
+  },
+  {
+    id: "ACK-2",
+    breaks: "nobody is told of a log that grows",
+    ...inProcesses("SqliteStore", "trouble"),
+    find: "    if (statSync(logFile).size < logBytesMax) return Effect.void",
+    replace: "    return Effect.void",
+    fails: "keeps all, and says that the log grows"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "what a map comes to isn't looked at",
+    ...server("Partitions", "corruption"),
+    find:
+      "          if (stored === undefined || (stored.records === records && stored.hi === hi && stored.lo === lo)) return",
+    replace: "          if (stored !== null) return",
+    fails: "DELETE FROM records WHERE rowid = 17"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "the seal isn't looked at",
+    ...server("SqliteStore", "corruption"),
+    find: "    if (sealed !== undefined && sealed.commits > commits) {",
+    replace: "    if (sealed !== undefined && sealed.commits < 0) {",
+    fails: "are refused without the log"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "the seal of another database counts",
+    ...server("SqliteStore", "corruption"),
+    find: "    if (sealed !== undefined && sealed.generation !== generation) {",
+    replace: "    if (sealed !== undefined && sealed.generation === \"\") {",
+    fails: "are refused with another server's database"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a database that is missing is made anew",
+    ...server("SqliteStore", "corruption"),
+    find: "    } else if (sealed !== undefined) {",
+    replace: "    } else if (sealed !== undefined && sealed.commits < 0) {",
+    fails: "are refused without the database, which isn't made anew then"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "the index isn't looked at",
+    ...server("SqliteStore", "corruption"),
+    find:
+      "          if (isFound !== 1) throw new Error(`record ${rowid} of map \"${map.name}\" isn't found by its key`)",
+    replace: "",
+    fails: "in the table or in its index alone, is refused"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "the age of a tombstone isn't looked at",
+    ...server("SqliteStore", "corruption"),
+    find: "          if (crc !== (age === null ? null : crcOf(age, row))) {",
+    replace: "          if (crc === undefined) {",
+    fails: "UPDATE records SET age = age + 1"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "what no totals cover isn't looked at",
+    ...server("SqliteStore", "corruption"),
+    find: "    if (fault !== undefined) return yield* damaged(fault)",
+    replace: "",
+    fails: "UPDATE notes SET value"
   }
 ]
