@@ -55,7 +55,7 @@ export const connect = Effect.fnUntraced(function*(port: number, nodeId: string)
     for (const listener of listeners) listener()
   }, (reason) => Deferred.unsafeDone(closed, Effect.succeed(reason)))
   connection.send(
-    Protocol.encode({ _tag: "Auth", protocol: Protocol.version, nodeId, secret: null, token: null })
+    Protocol.encode({ _tag: "Auth", protocol: Protocol.version, nodeId, secret: null, token: null, confirmed: null })
   )
   yield* Effect.raceFirst(Deferred.await(known), Deferred.await(closed))
   return {
