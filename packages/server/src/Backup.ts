@@ -1,0 +1,160 @@
+/**
+ * A backup of a server that goes on serving, in the format of `BackupFile`: what its database holds at one instant, so that what was
+ * committed together is in it together.
+ *
+ * All of the database's records go through here, so they are held to what the database says that its maps come to: a backup of damaged data fails.
+ */
+import * as BackupFile from "@topgun/core/BackupFile"
+import { BackupRefused, StorageUnavailable } from "@topgun/core/GridError"
+import * as Chunk from "effect/Chunk"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { createHash } from "node:crypto"
+import { endOfTurn, type Snapshot } from "./GroupCommit.ts"
+import { Persistence } from "./Persistence.ts"
+import { version } from "./Phase.ts"
+import { Tombstones } from "./Tombstones.ts"
+
+/** Backups of this server. */
+export class Backup extends Context.Tag("@topgun/server/Backup")<Backup, {
+  /**
+   * Takes what is committed now, and answers it as bytes that are made when they are asked for, a few milliseconds' worth at a time. Its
+   * scope is the backup: there is one at a time. What goes wrong on the way is the last line.
+   */
+  readonly make: Effect.Effect<Stream.Stream<Uint8Array>, BackupRefused | StorageUnavailable, Scope.Scope>
+}>() {}
+
+/** Lines that are made of maps and notes in one go. */
+const linesMax = 1_000
+
+/** The text of a backup, piece by piece, and what has become of it. */
+class Text {
+  readonly #hash = createHash("sha256")
+  #lines = 0
+
+  add(lines: ReadonlyArray<string>): Uint8Array {
+    const bytes = this.#bytesOf(lines)
+    this.#hash.update(bytes)
+    this.#lines += lines.length
+    return bytes
+  }
+
+  end(): Uint8Array {
+    return this.#bytesOf([BackupFile.endLine(this.#lines, this.#hash.digest("hex"))])
+  }
+
+  fail(reason: string): Uint8Array {
+    return this.#bytesOf([BackupFile.failedLine(reason)])
+  }
+
+  #bytesOf(lines: ReadonlyArray<string>): Uint8Array {
+    return Buffer.from(lines.map((line) => `${line}\n`).join(""), "utf8")
+  }
+}
+
+/** All lines but the last, some at a time. */
+const write = (header: BackupFile.Header, snapshot: Snapshot, notes: Snapshot["notes"]) => {
+  const text = new Text()
+  const tally = new BackupFile.Tally()
+  const pieces = function*(): Generator<ReadonlyArray<string>> {
+    let lines = [BackupFile.headerLine(header)]
+    for (const { kind, map } of snapshot.maps) {
+      tally.addMap(map)
+      lines.push(BackupFile.mapLine(map, kind))
+      if (lines.length >= linesMax) yield lines.splice(0)
+    }
+    for (const [space, ofSpace] of notes) {
+      for (const [key, value] of ofSpace) {
+        lines.push(BackupFile.noteLine(space, key, value))
+        if (lines.length >= linesMax) yield lines.splice(0)
+      }
+    }
+    yield lines.splice(0)
+  }
+  const small = Stream.fromIterable({ [Symbol.iterator]: pieces })
+  const records = Stream.repeatEffectOption(Effect.flatMap(
+    Effect.mapError(snapshot.next, Option.some),
+    (stored) => {
+      if (stored.length === 0) return Effect.fail(Option.none())
+      return Effect.try({
+        try: () =>
+          stored.map(({ age, cell, kind, map, row }) => {
+            tally.add(map, cell, row)
+            return BackupFile.recordLine(map, kind, cell, row, age)
+          }),
+        catch: (cause) => Option.some(new StorageUnavailable({ reason: "a record of the database is damaged", cause }))
+      })
+    }
+  ))
+  const totals = Stream.fromIterableEffect(Effect.suspend(() => {
+    const lines: Array<string> = []
+    for (const { map, totals } of snapshot.maps) {
+      const fault = totals === undefined ? undefined : tally.faultOf(map, totals)
+      if (fault !== undefined) {
+        return new StorageUnavailable({ reason: `the database isn't what was stored: ${fault}` })
+      }
+      lines.push(BackupFile.totalsLine(map, tally.of(map)))
+    }
+    return Effect.succeed(lines)
+  })).pipe(Stream.rechunk(linesMax), Stream.chunks, Stream.map(Chunk.toReadonlyArray))
+  const body = Stream.concat(Stream.concat(small, records), totals).pipe(
+    Stream.map((lines) => text.add(lines)),
+    // Between any two of them others get their turn.
+    Stream.mapEffect((bytes) => Effect.as(endOfTurn, bytes))
+  )
+  return Stream.concat(body, Stream.sync(() => text.end())).pipe(
+    Stream.catchAll((failure) =>
+      Stream.fromEffect(Effect.as(
+        Effect.logError("A backup broke off", failure),
+        text.fail(failure.message)
+      ))
+    )
+  )
+}
+
+export const layer: Layer.Layer<Backup, never, Persistence | Tombstones> = Layer.effect(
+  Backup,
+  Effect.gen(function*() {
+    const persistence = yield* Persistence
+    const tombstones = yield* Tombstones
+    const clock = yield* Effect.clock
+    let isBusy = false
+    const turn = Effect.acquireRelease(
+      Effect.suspend(() => {
+        if (isBusy) return new BackupRefused({ reason: "another one is being made: try again when it is done" })
+        isBusy = true
+        return Effect.void
+      }),
+      () =>
+        Effect.sync(() => {
+          isBusy = false
+        })
+    )
+    return Backup.of({
+      make: Effect.gen(function*() {
+        const { snapshot } = persistence
+        if (snapshot === undefined) {
+          return yield* new BackupRefused({
+            reason:
+              `the server keeps its data in ${persistence.kind} and loses all of it when it stops: give it another storage`
+          })
+        }
+        yield* turn
+        const at = clock.unsafeCurrentTimeMillis()
+        const taken = yield* snapshot
+        // Nothing in it came later.
+        const age = tombstones.age()
+        // The age is kept now and then: this is what it is.
+        const { key, space, value } = tombstones.ageNote()
+        const notes = new Map(taken.notes).set(space, new Map([[key, value!]]))
+        yield* Effect.logInfo("A backup is being made")
+        const { generation, kind } = persistence
+        return write({ by: `TopGun ${version}`, at, storage: kind, generation, age }, taken, notes)
+      })
+    })
+  })
+)
