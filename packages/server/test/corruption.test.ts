@@ -327,9 +327,7 @@ describe("Files that don't belong together", () => {
 
   it.effect("are refused without the database, which isn't made anew then", () =>
     Effect.gen(function*() {
-      expect(yield* spoiled("ended", "no database", remove(files.database, files.log))).toMatch(
-        /topgun\.db" is missing/
-      )
+      expect(yield* spoiled("ended", "no database", remove(files.database, files.log))).toMatch(/topgun\.db" is missing/)
     }))
 
   it.effect("are refused with another server's database", () =>
