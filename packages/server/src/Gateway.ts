@@ -212,7 +212,9 @@ const serveBackup = Effect.fnUntraced(function*(settings: Settings) {
           "ask for tokens"
       )
     }
-    if (!phase.serves()) return say(503, phase.current(), { "retry-after": String(retryAfterSeconds) })
+    if (!phase.serves()) {
+      return say(503, `the server is ${phase.current()}: try again`, { "retry-after": String(retryAfterSeconds) })
+    }
     const remote = (source as IncomingMessage).socket.remoteAddress
     if (remote === undefined) return say(400, "nobody asks")
     const address = clientOf(remote, headers["x-forwarded-for"], settings.proxies)
