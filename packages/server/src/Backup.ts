@@ -9,9 +9,10 @@ import { BackupRefused, StorageUnavailable } from "@topgun/core/GridError"
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { endOfTurn, type Snapshot } from "./GroupCommit.ts"
@@ -56,8 +57,8 @@ class Text {
   }
 }
 
-/** All lines but the last, some at a time. */
-const write = (header: BackupFile.Header, snapshot: Snapshot, notes: Snapshot["notes"]) => {
+/** All lines, some at a time. By the last one it is `done`, and whoever has it may ask for another. */
+const write = (header: BackupFile.Header, snapshot: Snapshot, notes: Snapshot["notes"], done: Effect.Effect<void>) => {
   const text = new Text()
   const tally = new BackupFile.Tally()
   const pieces = function*(): Generator<ReadonlyArray<string>> {
@@ -106,33 +107,46 @@ const write = (header: BackupFile.Header, snapshot: Snapshot, notes: Snapshot["n
     // Between any two of them others get their turn.
     Stream.mapEffect((bytes) => Effect.as(endOfTurn, bytes))
   )
-  return Stream.concat(body, Stream.sync(() => text.end())).pipe(
+  return Stream.concat(body, Stream.fromEffect(Effect.map(done, () => text.end()))).pipe(
     Stream.catchAll((failure) =>
-      Stream.fromEffect(Effect.as(
-        Effect.logError("A backup broke off", failure),
-        text.fail(failure.message)
-      ))
+      Stream.fromEffect(
+        Effect.logError("A backup broke off", failure).pipe(
+          Effect.zipRight(done),
+          Effect.map(() => text.fail(failure.message))
+        )
+      )
     )
   )
 }
 
-export const layer: Layer.Layer<Backup, never, Persistence | Tombstones> = Layer.effect(
+export const layer: Layer.Layer<Backup, never, Persistence | Tombstones> = Layer.scoped(
   Backup,
   Effect.gen(function*() {
     const persistence = yield* Persistence
     const tombstones = yield* Tombstones
     const clock = yield* Effect.clock
-    let isBusy = false
-    const turn = Effect.acquireRelease(
-      Effect.suspend(() => {
-        if (isBusy) return new BackupRefused({ reason: "another one is being made: try again when it is done" })
-        isBusy = true
-        return Effect.void
-      }),
-      () =>
+    /** The one that is being made. */
+    let current: Scope.CloseableScope | undefined
+    const end = (scope: Scope.CloseableScope) =>
+      Effect.ensuring(
+        Scope.close(scope, Exit.void),
         Effect.sync(() => {
-          isBusy = false
+          if (current === scope) current = undefined
         })
+      )
+    // Nobody waits for whoever doesn't read on.
+    yield* Effect.addFinalizer(() => Effect.suspend(() => current === undefined ? Effect.void : end(current)))
+    const enter = Effect.acquireRelease(
+      Effect.suspend(() => {
+        if (current !== undefined) {
+          return new BackupRefused({ reason: "another one is being made: try again when it is done" })
+        }
+        return Effect.tap(Scope.make(), (made) =>
+          Effect.sync(() => {
+            current = made
+          }))
+      }),
+      end
     )
     return Backup.of({
       make: Effect.gen(function*() {
@@ -143,9 +157,9 @@ export const layer: Layer.Layer<Backup, never, Persistence | Tombstones> = Layer
               `the server keeps its data in ${persistence.kind} and loses all of it when it stops: give it another storage`
           })
         }
-        yield* turn
+        const scope = yield* enter
         const at = clock.unsafeCurrentTimeMillis()
-        const taken = yield* snapshot
+        const taken = yield* Scope.extend(snapshot, scope)
         // Nothing in it came later.
         const age = tombstones.age()
         // The age is kept now and then: this is what it is.
@@ -153,7 +167,7 @@ export const layer: Layer.Layer<Backup, never, Persistence | Tombstones> = Layer
         const notes = new Map(taken.notes).set(space, new Map([[key, value!]]))
         yield* Effect.logInfo("A backup is being made")
         const { generation, kind } = persistence
-        return write({ by: `TopGun ${version}`, at, storage: kind, generation, age }, taken, notes)
+        return write({ by: `TopGun ${version}`, at, storage: kind, generation, age }, taken, notes, end(scope))
       })
     })
   })

@@ -6,6 +6,7 @@ import * as Persistence from "@topgun/server/Persistence"
 import * as Restore from "@topgun/server/Restore"
 import * as ServerConfig from "@topgun/server/ServerConfig"
 import * as TopGunServer from "@topgun/server/TopGunServer"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -339,10 +340,9 @@ describe("A backup", () => {
       )
       const later = yield* Effect.clock
       for (const [minutes, isOld] of [[9, false], [11, true]] as const) {
-        const clock = {
-          ...later,
+        const clock: Clock.Clock = Object.assign(Object.create(later), {
           currentTimeMillis: Effect.map(later.currentTimeMillis, (millis) => millis + minutes * 60_000)
-        }
+        })
         const restored = yield* restoreInto(
           { settings: { ...settings, dataDir: other } } as unknown as Store,
           text,

@@ -17,6 +17,7 @@ import {
   linkSync,
   mkdirSync,
   openSync,
+  readSync,
   renameSync,
   rmSync,
   statSync
@@ -47,6 +48,24 @@ const keep = (from: string, to: string): void => {
   }
 }
 
+const magic = "SQLite format 3\0"
+
+/** Whether a file is a database, one that is empty included, or isn't there. */
+const isDatabase = (path: string): boolean => {
+  if (!existsSync(path)) return true
+  const bytes = Buffer.alloc(magic.length)
+  const fd = openSync(path, "r")
+  try {
+    const length = readSync(fd, bytes)
+    return length === 0 || bytes.toString("latin1") === magic
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** What nobody can open nobody has open. */
+const damaged = { hasData: true, gather: Effect.void }
+
 /** The database that there is, locked for as long as the scope is open. */
 const lock = Effect.fnUntraced(function*(dataDir: string) {
   const { database } = SqliteStore.filesIn(dataDir)
@@ -59,6 +78,8 @@ const lock = Effect.fnUntraced(function*(dataDir: string) {
       if (isNew && statSync(database, { throwIfNoEntry: false })?.size === 0) rmSync(database)
     })
   )
+  // SQLite would take the log of what it can't open for one of a database that is empty.
+  if (!(yield* Effect.try({ try: () => isDatabase(database), catch: failed }))) return damaged
   const client = yield* SqliteClient.make({ filename: database, disableWAL: true }).pipe(
     Effect.provideServiceEffect(Reactivity.Reactivity, Reactivity.make),
     Effect.catchAllCause((cause) =>
@@ -85,9 +106,8 @@ const lock = Effect.fnUntraced(function*(dataDir: string) {
       }).pipe(Effect.mapError(failed))
     }
   }
-  // What nobody can open nobody has open.
   if (/^SQLITE_(NOTADB|CORRUPT|ERROR)/.test(SqliteStore.codeOf(taken.left))) {
-    return { hasData: true, gather: Effect.void }
+    return damaged
   }
   return yield* failed(taken.left)
 })
