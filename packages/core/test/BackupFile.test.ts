@@ -51,9 +51,9 @@ const linesOf = (records: ReadonlyArray<Stored>): Array<string> => {
 
 const read = (lines: ReadonlyArray<string>): Array<BackupFile.Line> => {
   const reader = new BackupFile.Reader()
-  const read = [...lines, BackupFile.endLine(lines.length, sha256)].map((line) => reader.take(line))
+  const taken = [...lines, BackupFile.endLine(lines.length, sha256)].map((line) => reader.take(line))
   reader.end()
-  return read
+  return taken
 }
 
 const stamp = (millis: number) => ({ millis, counter: 0, nodeId: "a".repeat(16) })
@@ -71,14 +71,14 @@ const some = [
 
 describe("A backup", () => {
   const key = fc.oneof(fc.constantFrom("", "__proto__", "\0", "\u2028", "a\nb"), fc.string({ unit: "grapheme" }))
-  const record = fc.record({
+  const keyed = fc.record({
     map: fc.constantFrom("", "m", "__proto__"),
     key: key.filter((each) => Buffer.byteLength(each) <= Value.keyBytesMax),
     record: arbitraries.record,
     age: fc.option(fc.nat(), { nil: undefined })
   })
 
-  it.prop("has every record as it was", { records: fc.array(record), added: fc.nat(), taken: fc.nat() }, (given) => {
+  it.prop("has every record as it was", { records: fc.array(keyed), added: fc.nat(), taken: fc.nat() }, (given) => {
     const records = [
       ...given.records.map(({ age, key: of, map, record: stored }) =>
         storedOf(map, "lww", of, stored, stored.isTombstone ? age : undefined)

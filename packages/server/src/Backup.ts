@@ -62,7 +62,7 @@ const write = (header: BackupFile.Header, snapshot: Snapshot, notes: Snapshot["n
   const text = new Text()
   const tally = new BackupFile.Tally()
   const pieces = function*(): Generator<ReadonlyArray<string>> {
-    let lines = [BackupFile.headerLine(header)]
+    const lines = [BackupFile.headerLine(header)]
     for (const { kind, map } of snapshot.maps) {
       tally.addMap(map)
       lines.push(BackupFile.mapLine(map, kind))
@@ -91,7 +91,7 @@ const write = (header: BackupFile.Header, snapshot: Snapshot, notes: Snapshot["n
       })
     }
   ))
-  const totals = Stream.fromIterableEffect(Effect.suspend(() => {
+  const sums = Stream.fromIterableEffect(Effect.suspend(() => {
     const lines: Array<string> = []
     for (const { map, totals } of snapshot.maps) {
       const fault = totals === undefined ? undefined : tally.faultOf(map, totals)
@@ -102,7 +102,7 @@ const write = (header: BackupFile.Header, snapshot: Snapshot, notes: Snapshot["n
     }
     return Effect.succeed(lines)
   })).pipe(Stream.rechunk(linesMax), Stream.chunks, Stream.map(Chunk.toReadonlyArray))
-  const body = Stream.concat(Stream.concat(small, records), totals).pipe(
+  const body = Stream.concat(Stream.concat(small, records), sums).pipe(
     Stream.map((lines) => text.add(lines)),
     // Between any two of them others get their turn.
     Stream.mapEffect((bytes) => Effect.as(endOfTurn, bytes))

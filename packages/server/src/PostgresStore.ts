@@ -627,19 +627,19 @@ export const make = Effect.gen(function*() {
   const snapshot = Effect.gen(function*() {
     const reading = yield* Effect.acquireRelease(openWith(() => {}), (made) => Effect.sync(made.destroy))
     yield* ask(reading, waitForReader)
-    const [begin, declare] = readStored
-    yield* ask(reading, begin)
-    const maps = yield* ask<StoredMap>(reading, selectMaps)
-    const notes = yield* readNotes(reading)
-    yield* ask(reading, declare)
-    const byId = new Map(maps.map((map) => [String(map.id), { kind: map.kind, map: map.name.toString("utf8") }]))
+    const [transaction, cursor] = readStored
+    yield* ask(reading, transaction)
+    const inIt = yield* ask<StoredMap>(reading, selectMaps)
+    const noted = yield* readNotes(reading)
+    yield* ask(reading, cursor)
+    const byId = new Map(inIt.map((map) => [String(map.id), { kind: map.kind, map: map.name.toString("utf8") }]))
     return {
-      maps: maps.map(({ digest_hi, digest_lo, kind, name: map, records }) => ({
+      maps: inIt.map(({ digest_hi, digest_lo, kind, name: map, records }) => ({
         map: map.toString("utf8"),
         kind,
         totals: { records, hi: digest_hi, lo: digest_lo }
       })),
-      notes,
+      notes: noted,
       next: Effect.tryPromise({ try: () => fetchPage(reading, snapshotRows), catch: failed }).pipe(
         Effect.flatMap((rows) =>
           Effect.try({

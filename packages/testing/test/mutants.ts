@@ -3503,5 +3503,109 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    if (fault !== undefined) return yield* damaged(fault)",
     replace: "",
     fails: "UPDATE notes SET value"
+  },
+  {
+    id: "GC-1",
+    breaks: "what is forgotten is not in a backup",
+    ...server("Backup", "Backup"),
+    find: "    for (const [space, ofSpace] of notes) {",
+    replace: "    for (const [space, ofSpace] of notes.size < 0 ? notes : []) {",
+    fails: "is restored as it was, notes and ages included, as another store"
+  },
+  {
+    id: "GC-1",
+    breaks: "a restored tombstone is as young as the backup",
+    ...server("Restore", "Backup"),
+    find: "record.isTombstone ? age ?? this.reader.header!.age : 0",
+    replace: "record.isTombstone ? this.reader.header!.age : 0",
+    fails: "is restored as it was, notes and ages included, as another store"
+  },
+  {
+    id: "GC-1",
+    breaks: "who was at the store before a restore drops what that lacks",
+    ...serverByClient("Session", "restored"),
+    find: "(confirmed[0] !== persistence.generation || confirmed[1] > this.#toldAge)",
+    replace: "confirmed[1] > this.#toldAge",
+    fails: "isn't told to drop what only it has"
+  },
+  {
+    id: "GC-1",
+    breaks: "a restored store passes for the one of the backup",
+    ...server("PostgresStore", "Backup"),
+    find: "          for (const key of [\"generation\", \"nodeId\"]) {",
+    replace: "          for (const key of [\"nodeId\"]) {",
+    fails: "is restored as it was, notes and ages included, as another store"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a backup that breaks off is taken for whole",
+    ...core("BackupFile", "BackupFile"),
+    find: "    if (!this.#ended) throw",
+    replace: "    if (this.#lines < 0) throw",
+    fails: "is refused when it breaks off"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "what the maps of a backup come to isn't looked at",
+    ...core("BackupFile", "BackupFile"),
+    find: "    if (fault !== undefined) throw unusable(fault)",
+    replace: "",
+    fails: "is refused when a record is in another map, or was changed"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "the SHA-256 of a backup isn't looked at",
+    ...server("Restore", "Backup"),
+    find: "        if (line.sha256 === this.#hash.digest(\"hex\")) return",
+    replace: "        return",
+    fails: "that isn't whole, or isn't one, changes nothing"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a backup of data that was changed behind the server's back succeeds",
+    ...server("Backup", "Backup"),
+    find: "      const fault = totals === undefined ? undefined : tally.faultOf(map, totals)",
+    replace: "      const fault = totals === undefined ? undefined : undefined",
+    fails: "of data that was changed behind the server's back fails, and says so in its last line"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a store that has data is replaced unasked",
+    ...server("Restore", "Backup"),
+    find: "    if (hasData && !options.replace) {",
+    replace: "    if (hasData && options.replace && !hasData) {",
+    fails: "goes into an empty store, and into another only where it's to be replaced; never beside a server"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "whoever has a token gets a backup",
+    ...server("Gateway", "BackupGuard"),
+    find: "      if (!policies.current().mayBackUp(principal)) {",
+    replace: "      if (!policies.current().mayBackUp(principal) && principal === undefined) {",
+    fails: "is for those whom the policy names, and for nobody else"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "a page of another origin takes a backup of this machine's server",
+    ...server("Gateway", "BackupGuard"),
+    find: "    if (isOfAnotherPage(headers)) return say(403, \"pages of other origins may not take a backup\")",
+    replace: "",
+    fails: "is there for this machine, as it calls itself, and for no page of another's"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "a page takes a backup of this machine's server by a name that it has made lead here",
+    ...server("Gateway", "BackupGuard"),
+    find: "    if (isAnonymous && !(isLoopback(settings.host) && callsLoopback(headers[\"host\"]))) {",
+    replace: "    if (isAnonymous && !isLoopback(settings.host)) {",
+    fails: "is there for this machine, as it calls itself, and for no page of another's"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "tokens are tried at /backup without an end",
+    ...server("Gateway", "BackupGuard"),
+    find: "        Effect.tapErrorTag(\"AuthRequired\", () => Effect.sync(visitor.authenticationFailed)),",
+    replace: "",
+    fails: "isn't to be got by trying tokens"
   }
 ]

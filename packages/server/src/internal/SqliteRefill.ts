@@ -24,7 +24,7 @@ import {
 } from "node:fs"
 import { basename, join } from "node:path"
 import { Tally } from "@topgun/core/BackupFile"
-import { StorageUnavailable } from "@topgun/core/GridError"
+import type { StorageUnavailable } from "@topgun/core/GridError"
 import type { Refill } from "../GroupCommit.ts"
 import { ServerConfig } from "../ServerConfig.ts"
 import * as SqliteStore from "../SqliteStore.ts"
