@@ -209,7 +209,10 @@ onEachStore("A backup of", (stores) => {
         expect(refused.message).toContain("(--replace)")
         expect(yield* contentOf(other)).toEqual(before)
         const { kept } = yield* restoreInto(other, text, true)
-        expect((yield* contentOf(other)).records).toEqual((yield* contentOf(store)).records)
+        const after = yield* contentOf(other)
+      expect(after.records).toEqual((yield* contentOf(store)).records)
+      expect(after.generation).not.toBe(before.generation)
+      expect(after.nodeId).not.toBe(before.nodeId)
         if (stores.kind === "postgres") return
         const keptStore = {
           ...other,

@@ -3530,11 +3530,11 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "GC-1",
-    breaks: "a restored store passes for the one of the backup",
+    breaks: "a restored store passes for the one that it replaces",
     ...server("PostgresStore", "Backup"),
     find: "          for (const key of [\"generation\", \"nodeId\"]) {",
     replace: "          for (const key of [\"nodeId\"]) {",
-    fails: "is restored as it was, notes and ages included, as another store"
+    fails: "goes into an empty store, and into another only where it's to be replaced; never beside a server"
   },
   {
     id: "CRASH-3",
