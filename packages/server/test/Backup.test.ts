@@ -210,9 +210,9 @@ onEachStore("A backup of", (stores) => {
         expect(yield* contentOf(other)).toEqual(before)
         const { kept } = yield* restoreInto(other, text, true)
         const after = yield* contentOf(other)
-      expect(after.records).toEqual((yield* contentOf(store)).records)
-      expect(after.generation).not.toBe(before.generation)
-      expect(after.nodeId).not.toBe(before.nodeId)
+        expect(after.records).toEqual((yield* contentOf(store)).records)
+        expect(after.generation).not.toBe(before.generation)
+        expect(after.nodeId).not.toBe(before.nodeId)
         if (stores.kind === "postgres") return
         const keptStore = {
           ...other,
