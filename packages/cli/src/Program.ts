@@ -10,9 +10,11 @@ import * as Effect from "effect/Effect"
 import * as HashMap from "effect/HashMap"
 import { stripVTControlCharacters } from "node:util"
 import * as CommandLine from "./CommandLine.ts"
+import { command as backup } from "./commands/backup.ts"
 import { command as get } from "./commands/get.ts"
 import { command as importFile } from "./commands/import.ts"
 import { command as ls } from "./commands/ls.ts"
+import { command as restore } from "./commands/restore.ts"
 import { command as rm } from "./commands/rm.ts"
 import { command as serve } from "./commands/serve.ts"
 import { command as set } from "./commands/set.ts"
@@ -24,7 +26,7 @@ import { Output } from "./Output.ts"
 /** The version that `--version` prints: the package's. */
 export const version = "0.1.0"
 
-/** What `topgun --help` prints: the usage that @effect/cli makes of eight commands is too wide to read. */
+/** What `topgun --help` prints: the usage that @effect/cli makes of ten commands is too wide to read. */
 const help = `topgun ${version}: a local-first data grid
 
   topgun serve                  Run a server, until Ctrl-C
@@ -35,6 +37,8 @@ const help = `topgun ${version}: a local-first data grid
   topgun ls MAP                 List the keys and values of a map
   topgun watch MAP [KEY]        Print changes as they come, until Ctrl-C
   topgun status                 Print how a server is doing
+  topgun backup                 Print all that a server has stored, or write it to a file
+  topgun restore FILE           Make a store of a backup, while no server runs on it
 
 "topgun COMMAND --help" tells the options of each; they stand anywhere after the command. --version prints the version.
 TOPGUN_URL names the server for the commands that need one; without it: ws://localhost:8080.
@@ -42,7 +46,7 @@ TOPGUN_TOKEN, or a file that TOPGUN_TOKEN_FILE names, has the token that a serve
 Exit codes: 0 done, 1 failed, 2 wrong command line, 78 wrong configuration.`
 
 const topgun = Command.make("topgun").pipe(
-  Command.withSubcommands([serve, importFile, get, set, rm, ls, watch, status])
+  Command.withSubcommands([serve, importFile, get, set, rm, ls, watch, status, backup, restore])
 )
 
 const usages = new Map(HashMap.map(Command.getSubcommands(topgun), CommandDescriptor.getUsage))

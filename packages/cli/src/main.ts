@@ -23,6 +23,12 @@ const output = Output.of({
     erase()
     stdout.write(`${line}\n`)
   },
+  write: (bytes) =>
+    Effect.async<void>((resume) => {
+      erase()
+      if (stdout.write(bytes)) return resume(Effect.void)
+      stdout.once("drain", () => resume(Effect.void))
+    }),
   note: (line) => {
     erase()
     stderr.write(`${line}\n`)

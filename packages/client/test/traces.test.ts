@@ -64,6 +64,7 @@ const durable = TopGunServer.layerPartsInProcess.pipe(
         nodeId: "server0000000000",
         notes: new Map(),
         load: () => Effect.void,
+        snapshot: Effect.dieMessage("nobody backs this up"),
         commit: () => Effect.void
       })
     )

@@ -557,6 +557,33 @@ export class ConfigInvalid extends Schema.TaggedError<ConfigInvalid>()("ConfigIn
   }
 }
 
+/** A server makes no backup now, or none at all. */
+export class BackupRefused extends Schema.TaggedError<BackupRefused>()("BackupRefused", { reason: Schema.String }) {
+  readonly code = "TG_BACKUP_REFUSED"
+  readonly retryable = true
+  override get message(): string {
+    return `No backup was made: ${this.reason}`
+  }
+}
+
+/** A backup isn't whole, isn't as it was written, or is of a format that isn't known here. */
+export class BackupUnusable extends Schema.TaggedError<BackupUnusable>()("BackupUnusable", { reason: Schema.String }) {
+  readonly code = "TG_BACKUP_UNUSABLE"
+  readonly retryable = false
+  override get message(): string {
+    return `This backup can't be used: ${this.reason}`
+  }
+}
+
+/** A backup isn't restored into this store. */
+export class RestoreRefused extends Schema.TaggedError<RestoreRefused>()("RestoreRefused", { reason: Schema.String }) {
+  readonly code = "TG_RESTORE_REFUSED"
+  readonly retryable = false
+  override get message(): string {
+    return `Nothing was restored: ${this.reason}`
+  }
+}
+
 /** What a local write can fail with at once: nothing was changed. */
 export type WriteRefusal =
   | ValueNotSupported

@@ -1,6 +1,7 @@
 /** The parts of TopGun that run anywhere: clocks, CRDTs, trees, codecs, the protocol, and the services made of them. */
 export * as Backoff from "./Backoff.ts"
 export * as Backpressure from "./Backpressure.ts"
+export * as BackupFile from "./BackupFile.ts"
 export * as Cell from "./Cell.ts"
 export * as CrdtStore from "./CrdtStore.ts"
 export * as ExpiryHeap from "./ExpiryHeap.ts"
@@ -26,4 +27,5 @@ export * as StorageAdapter from "./StorageAdapter.ts"
 export * as Timestamp from "./Timestamp.ts"
 export * as Transport from "./Transport.ts"
 export * as Value from "./Value.ts"
+export * as ValueJson from "./ValueJson.ts"
 export * as WriteConcern from "./WriteConcern.ts"

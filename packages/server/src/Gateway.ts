@@ -7,6 +7,7 @@
  * | `/livez` | 200 while the process runs |
  * | `/readyz`, `/healthz` | 200 while the server serves, 503 while it loads or stops |
  * | `/metrics` | the metrics, for those who may see them |
+ * | `/backup` | all that is stored (`BackupFile`), for those who may have it |
  * | others | the files of `staticDir`, where there is one |
  *
  * Whoever isn't known yet gets little: requests are of GET and HEAD and have no body, their headers have to be there in time and
@@ -25,6 +26,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
 import { createHash, timingSafeEqual } from "node:crypto"
 import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http"
 import { createServer as createSecureServer } from "node:https"
@@ -32,15 +34,17 @@ import type { AddressInfo } from "node:net"
 import { resolve, sep } from "node:path"
 import type { Duplex } from "node:stream"
 import { type WebSocket, WebSocketServer } from "ws"
-import { AddressUnavailable, ConfigInvalid } from "@topgun/core/GridError"
+import { AddressUnavailable, ConfigInvalid, PermissionDenied } from "@topgun/core/GridError"
 import * as Protocol from "@topgun/core/Protocol"
 import { makeDrain, makeInbox, type ServerConnection } from "@topgun/core/Transport"
 import { Admission } from "./Admission.ts"
-import { bearerToken } from "./Authentication.ts"
+import { Authentication, bearerToken } from "./Authentication.ts"
+import { Backup } from "./Backup.ts"
 import { Capacity } from "./Capacity.ts"
 import { clientOf } from "./ClientAddress.ts"
 import { isLoopback } from "./Loopback.ts"
 import { Metrics, type Refusal } from "./Metrics.ts"
+import { PermissionPolicy } from "./PermissionPolicy.ts"
 import { Phase } from "./Phase.ts"
 import * as Prometheus from "./Prometheus.ts"
 import { ServerConfig, type Settings, tlsFiles } from "./ServerConfig.ts"
@@ -149,10 +153,99 @@ const serveMetrics = (
   })
 }
 
+/** Whether a web page asks: one of this server's own may, and whoever follows a link of nobody's. */
+const isOfAnotherPage = (headers: Readonly<Record<string, string | undefined>>): boolean => {
+  const site = headers["sec-fetch-site"]
+  return headers["origin"] !== undefined || (site !== undefined && site !== "none" && site !== "same-origin")
+}
+
+/** The status of each reason why a backup isn't given. */
+const backupStatus = {
+  AuthExpired: 401,
+  AuthRequired: 401,
+  AuthUnavailable: 503,
+  BackupRefused: 409,
+  Overloaded: 429,
+  PermissionDenied: 403,
+  StorageUnavailable: 503
+} as const
+
+/**
+ * A backup, for those who may take one by the policy and show it by their token. Where nobody is asked for a token it's there only for this
+ * machine, as the metrics are.
+ */
+const serveBackup = Effect.fnUntraced(function*(settings: Settings) {
+  const admission = yield* Admission
+  const { isAnonymous, verify } = yield* Authentication
+  const backup = yield* Backup
+  const phase = yield* Phase
+  const policies = yield* PermissionPolicy
+
+  /** Who asks, by their token. */
+  const enter = (address: string, authorization: string | undefined) =>
+    Effect.gen(function*() {
+      const visitor = yield* Effect.acquireRelease(
+        Effect.sync(() => admission.enter(address)),
+        (entered) => Effect.sync(entered.leave)
+      )
+      const principal = yield* Effect.flatMap(bearerToken(authorization), verify).pipe(
+        Effect.tapErrorTag("AuthRequired", () => Effect.sync(visitor.authenticationFailed)),
+        Effect.tapErrorTag("AuthExpired", () => Effect.sync(visitor.authenticationFailed))
+      )
+      const refusal = visitor.authenticated(principal?.userId)
+      if (refusal !== undefined) return yield* refusal
+      if (!policies.current().mayBackUp(principal)) {
+        return yield* new PermissionDenied({ what: "take a backup" })
+      }
+    })
+
+  return Effect.gen(function*() {
+    const { headers, method, source } = yield* HttpServerRequest.HttpServerRequest
+    const say = (status: number, text: string, more: Record<string, string> = {}) =>
+      HttpServerResponse.text(text, { status, headers: { ...more, "cache-control": "no-store" } })
+    if (method !== "GET") return say(405, "a backup is asked for by GET", { allow: "GET" })
+    if (isOfAnotherPage(headers)) return say(403, "pages of other origins may not take a backup")
+    if (isAnonymous && !(isLoopback(settings.host) && callsLoopback(headers["host"]))) {
+      return say(
+        403,
+        "a server that asks nobody for a token gives its backup to this machine only: have it listen at 127.0.0.1 and ask there, or have it " +
+          "ask for tokens"
+      )
+    }
+    if (!phase.serves()) {
+      return say(503, `the server is ${phase.current()}: try again`, { "retry-after": String(retryAfterSeconds) })
+    }
+    const remote = (source as IncomingMessage).socket.remoteAddress
+    if (remote === undefined) return say(400, "nobody asks")
+    const address = clientOf(remote, headers["x-forwarded-for"], settings.proxies)
+    const refusal = admission.knock(address)
+    if (refusal !== undefined) {
+      return say(refusal.status, refusal.reason, { "retry-after": String(refusal.retryAfterSeconds) })
+    }
+    return yield* enter(address, headers["authorization"]).pipe(
+      Effect.zipRight(backup.make),
+      Effect.map((stream) =>
+        HttpServerResponse.stream(stream, {
+          contentType: "application/x-ndjson",
+          headers: {
+            "cache-control": "no-store",
+            "content-disposition": "attachment; filename=\"topgun-backup.jsonl\""
+          }
+        })
+      ),
+      Effect.catchAll((failure) => {
+        const status = backupStatus[failure._tag]
+        return Effect.succeed(say(status, failure.message, status === 401 ? { "www-authenticate": "Bearer" } : {}))
+      })
+    )
+  })
+})
+
 const makeApp = (
   phase: Context.Tag.Service<Phase>,
   staticDir: string | undefined,
-  metrics: HttpApp.Default
+  metrics: HttpApp.Default,
+  backup: HttpApp.Default<never, Scope.Scope>
 ) => {
   const health = Effect.sync(() => {
     const current = phase.current()
@@ -166,7 +259,8 @@ const makeApp = (
     HttpRouter.get("/livez", HttpServerResponse.text("alive")),
     HttpRouter.get("/readyz", health),
     HttpRouter.get("/healthz", health),
-    HttpRouter.get("/metrics", metrics)
+    HttpRouter.get("/metrics", metrics),
+    HttpRouter.get("/backup", backup)
   )
   const routes = staticDir === undefined ? probes : HttpRouter.get(probes, "*", serveFile(staticDir))
   return Effect.catchTag(routes, "RouteNotFound", () => Effect.succeed(notFound))
@@ -370,7 +464,7 @@ const make = Effect.gen(function*() {
     closeTimeout: closeMillisMax
   }
   const webSockets = new WebSocketServer(options)
-  const app = makeApp(phase, settings.staticDir, serveMetrics(settings, metrics))
+  const app = makeApp(phase, settings.staticDir, serveMetrics(settings, metrics), yield* serveBackup(settings))
   // A span for each request would be one for each probe, and one for whoever asks.
   const handler = guarded(yield* Effect.withTracerEnabled(NodeHttpServer.makeHandler(app), false))
   const server = yield* makeServer(settings, handler)
@@ -438,7 +532,7 @@ const make = Effect.gen(function*() {
 export const layer: Layer.Layer<
   Gateway,
   AddressUnavailable | ConfigInvalid,
-  Admission | Capacity | Metrics | Phase | ServerConfig | Sessions | Visits
+  Admission | Backup | Capacity | Metrics | Phase | ServerConfig | Sessions | Visits
 > = Layer.provide(
   Layer.scoped(Gateway, make),
   NodeHttpServer.layerContext

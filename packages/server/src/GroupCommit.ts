@@ -90,6 +90,40 @@ export interface Loader {
   readonly complete: (map: string, kind: MapKind, totals: Totals | undefined) => void
 }
 
+/** A record as it is stored. */
+export interface StoredRecord {
+  readonly map: string
+  readonly kind: MapKind
+  readonly cell: string
+  readonly row: Uint8Array
+  /** That of the grid when a tombstone came. */
+  readonly age: number | undefined
+}
+
+/** What was stored at one instant: whatever is committed later isn't in it. */
+export interface Snapshot {
+  /** All maps; `totals` is what they should come to, where that is known. */
+  readonly maps: ReadonlyArray<{ readonly map: string; readonly kind: MapKind; readonly totals: Totals | undefined }>
+  readonly notes: Notes
+  /** Records that weren't handed over yet, some milliseconds of work's worth; none when all were. */
+  readonly next: Effect.Effect<ReadonlyArray<StoredRecord>, StorageUnavailable>
+}
+
+/** A store that is being filled anew, all at once: what there was is there until `finish`, and then all that was committed here. */
+export interface Refill {
+  /** Whether there is anything that would be replaced. */
+  readonly hasData: boolean
+  /** As a driver's; what it has isn't to be seen before `finish`. */
+  readonly commit: Driver["commit"]
+  /**
+   * Puts what was committed in the place of what there was, as another store, with a generation and a node id of its own, once it has been
+   * read again and come to `totals`. Answers where what there was is kept, if it is.
+   */
+  readonly finish: (
+    totals: ReadonlyMap<string, Totals>
+  ) => Effect.Effect<{ readonly kept: string | undefined }, StorageUnavailable>
+}
+
 /** What a database does for the log. */
 export interface Driver {
   readonly kind: string
@@ -101,6 +135,8 @@ export interface Driver {
   readonly notes: Notes
   /** Hands over every stored record, and each map once. */
   readonly load: (loader: Loader) => Effect.Effect<void, StorageUnavailable>
+  /** What is stored now, to be read while commits go on. It costs nothing when its scope is closed. */
+  readonly snapshot: Effect.Effect<Snapshot, StorageUnavailable, Scope.Scope>
   /**
    * All of it or nothing, in one transaction; the same again where it isn't known what became of it. Completes when it survives
    * a crash of the machine. Interrupted, it's nothing.
@@ -120,6 +156,8 @@ export interface Log {
   readonly nodeId: string
   readonly notes: Notes
   readonly load: Driver["load"]
+  /** What is committed now. `undefined` where nothing is kept. */
+  readonly snapshot: Driver["snapshot"] | undefined
   /**
    * Puts batches, for one transaction, or a barrier, in line. Called in the order of merging; settled in that order, or, when a
    * transaction fails, at once: but for who `isPatient`, as he was promised nothing, and is settled when it is made at last.
@@ -180,7 +218,8 @@ const sealOf = (space: string, key: string, value: Uint8Array): Uint8Array => {
   return new Uint8Array(seal.buffer)
 }
 
-const sealed = ({ key, space, value }: Note): Note => ({
+/** A note as drivers keep it. */
+export const sealed = ({ key, space, value }: Note): Note => ({
   space,
   key,
   value: value === undefined ? undefined : new Uint8Array(Buffer.concat([sealOf(space, key, value), value]))
@@ -349,6 +388,10 @@ export const make: (driver: Driver) => Effect.Effect<Log, StorageUnavailable, Se
         nodeId: driver.nodeId,
         notes: stored,
         load: driver.load,
+        snapshot: Effect.flatMap(
+          driver.snapshot,
+          (snapshot) => Effect.map(unsealed(driver.kind, snapshot.notes), (notes) => ({ ...snapshot, notes }))
+        ),
         append,
         isFull: () => rows >= pendingCommitsMax,
         waiting: () => rows,

@@ -9,7 +9,8 @@
  *     { "maps": ["todos"], "roles": ["user"], "allow": ["read", "put", "remove"], "where": { "owner": { "principal": "userId" } } },
  *     { "maps": ["people"], "roles": ["clerk"], "allow": ["read", "put"], "fields": { "read": ["name", "phone"], "write": ["phone"] } }
  *   ],
- *   "status": ["admin"]
+ *   "status": ["admin"],
+ *   "backup": ["admin"]
  * }
  * ```
  *
@@ -70,6 +71,8 @@ export const Policy = Schema.Struct({
   rules: Schema.Array(Rule).pipe(Schema.maxItems(1_000)),
   /** Roles of those who may ask for the server's status, which tells the names and sizes of all maps. @default nobody */
   status: Schema.optional(some(Name)),
+  /** Roles of those who may take a backup, which has all maps as a whole, whatever the rules say. @default nobody */
+  backup: Schema.optional(some(Name)),
   /** Users who may do nothing, whatever their tokens say: the way to shut one out before the token expires. */
   blocked: Schema.optional(Schema.Array(Name).pipe(Schema.maxItems(10_000)))
 })
@@ -79,7 +82,8 @@ export type Policy = typeof Policy.Type
 /** Everybody may everything. */
 export const everything: Policy = {
   rules: [{ maps: ["*"], roles: ["anyone"], allow: ["read", "put", "remove"] }],
-  status: ["anyone"]
+  status: ["anyone"],
+  backup: ["anyone"]
 }
 
 // --- Compiled ---
@@ -88,12 +92,14 @@ export const everything: Policy = {
 export interface Rulebook {
   readonly access: (principal: Principal | undefined, map: string) => Access.Access
   readonly maySeeStatus: (principal: Principal | undefined) => boolean
+  readonly mayBackUp: (principal: Principal | undefined) => boolean
 }
 
 /** Where no policy was given: who isn't asked who he is may everything, and who is nothing. */
 const withoutPolicy: Rulebook = {
   access: (principal) => principal === undefined ? Access.everything : Access.nothing,
-  maySeeStatus: (principal) => principal === undefined
+  maySeeStatus: (principal) => principal === undefined,
+  mayBackUp: (principal) => principal === undefined
 }
 
 const isPlain = (attribute: unknown): attribute is string =>
@@ -149,7 +155,7 @@ const hasRole = (roles: ReadonlyArray<string>, principal: Principal | undefined)
   (principal !== undefined && (roles.includes("user") || (principal.roles ?? []).some((role) => roles.includes(role))))
 
 /** What a policy comes to; see the head of this file. */
-export const compile = ({ blocked = [], rules, status = [] }: Policy): Rulebook => {
+export const compile = ({ backup = [], blocked = [], rules, status = [] }: Policy): Rulebook => {
   const shutOut = new Set(blocked)
   const isBlocked = (principal: Principal | undefined) => principal !== undefined && shutOut.has(principal.userId)
   const grantOf = (
@@ -169,6 +175,7 @@ export const compile = ({ blocked = [], rules, status = [] }: Policy): Rulebook 
   }
   return {
     maySeeStatus: (principal) => !isBlocked(principal) && hasRole(status, principal),
+    mayBackUp: (principal) => !isBlocked(principal) && hasRole(backup, principal),
     access: (principal, map) => {
       if (isBlocked(principal)) return Access.nothing
       const references = referencesOf(principal)

@@ -9,7 +9,20 @@ import type { ServerConfig } from "./ServerConfig.ts"
 import * as PostgresStore from "./PostgresStore.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
-export type { Batch, Driver, Loader, Log, Note, Notes, OnCommit, Row, Settle, Totals } from "./GroupCommit.ts"
+export type {
+  Batch,
+  Driver,
+  Loader,
+  Log,
+  Note,
+  Notes,
+  OnCommit,
+  Row,
+  Settle,
+  Snapshot,
+  StoredRecord,
+  Totals
+} from "./GroupCommit.ts"
 export { groupRowsMax, make, retryMillis } from "./GroupCommit.ts"
 
 /** The log of the partitions. */
@@ -26,6 +39,7 @@ export const layerMemory: Layer.Layer<Persistence> = Layer.effect(
       nodeId,
       notes: new Map(),
       load: () => Effect.void,
+      snapshot: undefined,
       append: (_, settle) => settle(undefined),
       isFull: () => false,
       waiting: () => 0,

@@ -21,7 +21,17 @@ import * as Stream from "effect/Stream"
 import type { MapKind } from "@topgun/core/Cell"
 import { StorageUnavailable } from "@topgun/core/GridError"
 import { makeNodeId } from "@topgun/core/Hlc"
-import { type Batch, type Driver, endOfTurn, type Loader, type Note, type Row, type Totals } from "./GroupCommit.ts"
+import {
+  type Batch,
+  type Driver,
+  endOfTurn,
+  type Loader,
+  type Note,
+  type Refill,
+  type Row,
+  type Snapshot,
+  type Totals
+} from "./GroupCommit.ts"
 import {
   ask,
   connect,
@@ -338,20 +348,30 @@ type StoredRow = readonly [map: string, key: string, partition: string, row: str
 
 const selectMaps = "SELECT id, name, kind, records, digest_hi, digest_lo FROM topgun.maps"
 
+const countRecords = `
+  SELECT maps.name, count(records.map) AS count FROM topgun.maps LEFT JOIN topgun.records ON records.map = maps.id
+  GROUP BY maps.id`
+
+/** Whoever a backup goes to may be slow, whatever the defaults are. */
+const waitForReader = "SELECT set_config('idle_in_transaction_session_timeout', '0', false)"
+
 const readStored = [
   "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
   "DECLARE stored NO SCROLL CURSOR FOR SELECT map, key, partition, row, age FROM topgun.records"
-]
+] as const
 
 /** Rows of one page when loading: some 10 ms of work, between which probes are answered. */
 const pageRows = 2_000
 
 const asText = { getTypeParser: () => String }
 
-const fetchPage = ({ client }: Session): Promise<ReadonlyArray<StoredRow>> =>
+/** Fewer, as more is done with each. */
+const snapshotRows = 250
+
+const fetchPage = ({ client }: Session, rows = pageRows): Promise<ReadonlyArray<StoredRow>> =>
   new Promise((resolve, reject) =>
     client.query<[string, string, string, string, string | null]>(
-      { text: `FETCH ${pageRows} FROM stored`, rowMode: "array", types: asText },
+      { text: `FETCH ${rows} FROM stored`, rowMode: "array", types: asText },
       (error, result) => error ? reject(error) : resolve(result.rows)
     )
   )
@@ -411,25 +431,27 @@ export const make = Effect.gen(function*() {
   })
 
   /** A connection as it has to be, to a database that keeps what is committed. */
-  const open = connect(address, () => isCut.unsafeOpen()).pipe(
-    Effect.tap((made) =>
-      Effect.gen(function*() {
-        yield* ask(made, prepareSession)
-        const off = yield* ask<{ readonly name: string }>(made, askSafety)
-        if (off.length === 0) return
-        return yield* new StorageUnavailable({
-          reason: `PostgreSQL at ${place.at} runs with ${
-            off.map((each) => `${each.name} = off`).join(" and ")
-          }, and loses what is ` +
-            "committed when its machine crashes: turn it on in postgresql.conf"
-        })
-      }).pipe(Effect.onError(() => Effect.sync(made.destroy)))
-    ),
-    Effect.timeoutFail({
-      duration: connectMillisMax,
-      onTimeout: () => new PostgresFault({ cause: new Error("it doesn't answer") })
-    })
-  )
+  const openWith = (onCut: () => void) =>
+    connect(address, onCut).pipe(
+      Effect.tap((made) =>
+        Effect.gen(function*() {
+          yield* ask(made, prepareSession)
+          const off = yield* ask<{ readonly name: string }>(made, askSafety)
+          if (off.length === 0) return
+          return yield* new StorageUnavailable({
+            reason: `PostgreSQL at ${place.at} runs with ${
+              off.map((each) => `${each.name} = off`).join(" and ")
+            }, and loses what is ` +
+              "committed when its machine crashes: turn it on in postgresql.conf"
+          })
+        }).pipe(Effect.onError(() => Effect.sync(made.destroy)))
+      ),
+      Effect.timeoutFail({
+        duration: connectMillisMax,
+        onTimeout: () => new PostgresFault({ cause: new Error("it doesn't answer") })
+      })
+    )
+  const open = openWith(() => isCut.unsafeOpen())
 
   const isOurs = (made: Session) => Effect.map(ask(made, askOwner, [server]), (rows) => rows.length > 0)
 
@@ -492,6 +514,15 @@ export const make = Effect.gen(function*() {
       ))
   })
 
+  const readNotes = (made: Session) =>
+    Effect.map(ask<StoredNote>(made, "SELECT space, key, value FROM topgun.notes"), (noted) => {
+      const notes = new Map<string, Map<string, Uint8Array>>()
+      for (const { key, space, value } of noted) {
+        notes.set(space, (notes.get(space) ?? new Map()).set(key.toString("utf8"), plain(value)))
+      }
+      return notes
+    })
+
   const refuseNewer = (made: Session) =>
     Effect.gen(function*() {
       const [row] = yield* ask<{ readonly value: string }>(made, "SELECT value FROM topgun.meta WHERE name = 'format'")
@@ -518,11 +549,7 @@ export const make = Effect.gen(function*() {
         made,
         "SELECT name, value FROM topgun.meta"
       )
-      const noted = yield* ask<StoredNote>(made, "SELECT space, key, value FROM topgun.notes")
-      const notes = new Map<string, Map<string, Uint8Array>>()
-      for (const { key, space, value } of noted) {
-        notes.set(space, (notes.get(space) ?? new Map()).set(key.toString("utf8"), plain(value)))
-      }
+      const notes = yield* readNotes(made)
       const stored = yield* readMaps(made)
       session = made
       return { meta: new Map(meta.map((each) => [each.name, each.value])), notes, stored }
@@ -606,6 +633,81 @@ export const make = Effect.gen(function*() {
       })
     }).pipe(mutex.withPermits(1), Effect.mapError(failed))
 
+  const snapshot = Effect.gen(function*() {
+    const reading = yield* Effect.acquireRelease(openWith(() => {}), (made) => Effect.sync(made.destroy))
+    yield* ask(reading, waitForReader)
+    const [transaction, cursor] = readStored
+    yield* ask(reading, transaction)
+    const inIt = yield* ask<StoredMap>(reading, selectMaps)
+    const noted = yield* readNotes(reading)
+    yield* ask(reading, cursor)
+    const byId = new Map(inIt.map((map) => [String(map.id), { kind: map.kind, map: map.name.toString("utf8") }]))
+    return {
+      maps: inIt.map(({ digest_hi, digest_lo, kind, name: map, records }) => ({
+        map: map.toString("utf8"),
+        kind,
+        totals: { records, hi: digest_hi, lo: digest_lo }
+      })),
+      notes: noted,
+      next: Effect.tryPromise({ try: () => fetchPage(reading, snapshotRows), catch: failed }).pipe(
+        Effect.flatMap((rows) =>
+          Effect.try({
+            try: () =>
+              rows.map(([id, key, , row, age]) => {
+                const map = byId.get(id)
+                if (map === undefined) throw new Error(`a record is of map ${id}, and there is none`)
+                return {
+                  ...map,
+                  cell: readKey(key),
+                  row: plain(Buffer.from(row.slice(2), "hex")),
+                  age: age === null ? undefined : Number(age)
+                }
+              }),
+            catch: damaged
+          })
+        )
+      )
+    } satisfies Snapshot
+  }).pipe(Effect.mapError(failed))
+
+  /** In one transaction. Its scope undoes it, unless it's finished. */
+  const refill = Effect.gen(function*() {
+    let isFinished = false
+    const filling = yield* Effect.acquireRelease(
+      current,
+      (made) => isFinished ? Effect.void : Effect.sync(made.destroy)
+    )
+    yield* ask(filling, "BEGIN ISOLATION LEVEL READ COMMITTED")
+    const owned = yield* ask(filling, fence, [owner])
+    if (owned.length === 0) return yield* takenByAnother
+    yield* ask(filling, "TRUNCATE topgun.records, topgun.maps, topgun.notes")
+    const filled: MapIds = { byName: new Map(), last: 0 }
+    return {
+      hasData: stored.length > 0,
+      commit: (batches, written) =>
+        Effect.gen(function*() {
+          const { created, statements } = plan(batches, written, filled)
+          for (const { text, values } of statements) yield* ask(filling, text, values)
+          for (const [map, id] of created) filled.byName.set(map, id)
+          filled.last += created.size
+        }).pipe(Effect.mapError(failed)),
+      finish: (totals) =>
+        Effect.gen(function*() {
+          const counted = yield* ask<{ readonly name: Buffer; readonly count: number }>(filling, countRecords)
+          for (const each of counted) {
+            const map = each.name.toString("utf8")
+            if (totals.get(map)?.records !== each.count) yield* damaged(`map "${map}" has ${each.count} records`)
+          }
+          for (const key of ["generation", "nodeId"]) {
+            yield* ask(filling, "UPDATE topgun.meta SET value = $1 WHERE name = $2", [yield* makeNodeId, key])
+          }
+          yield* ask(filling, "COMMIT")
+          isFinished = true
+          return { kept: undefined }
+        }).pipe(Effect.mapError(failed))
+    } satisfies Refill
+  }).pipe(Effect.mapError(failed))
+
   const commit = (
     batches: ReadonlyArray<Batch>,
     written: ReadonlyArray<Note>
@@ -637,6 +739,8 @@ export const make = Effect.gen(function*() {
     nodeId: meta.get("nodeId")!,
     notes,
     load,
+    snapshot,
+    refill,
     commit
-  } satisfies Driver
+  } satisfies Driver & { readonly refill: unknown }
 })

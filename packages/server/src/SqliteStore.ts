@@ -20,13 +20,23 @@ import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import { mkdirSync, type Stats, statSync } from "node:fs"
+import { mkdirSync, rmSync, type Stats, statSync } from "node:fs"
 import { join } from "node:path"
 import { crc32 } from "node:zlib"
 import type { MapKind } from "@topgun/core/Cell"
 import { StorageUnavailable } from "@topgun/core/GridError"
 import { makeNodeId } from "@topgun/core/Hlc"
-import { type Batch, type Driver, endOfTurn, type Loader, type Note, type Totals } from "./GroupCommit.ts"
+import {
+  type Batch,
+  type Driver,
+  endOfTurn,
+  type Loader,
+  type Note,
+  type Snapshot,
+  type StoredRecord,
+  type Totals
+} from "./GroupCommit.ts"
+import * as SqliteCopy from "./internal/SqliteCopy.ts"
 import * as Seal from "./Seal.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 
@@ -87,9 +97,10 @@ const crcOf = (...parts: ReadonlyArray<string | number | Uint8Array | null>): nu
 const crcOfMeta = (meta: ReadonlyArray<StoredMeta>): number =>
   crcOf(...meta.filter(({ name }) => name !== "crc").map(({ name, value }) => `${name}=${value}`).sort())
 
-const sqliteCode = (cause: unknown): string =>
+/** The code that SQLite, or the system, gives a fault. */
+export const codeOf = (cause: unknown): string =>
   cause instanceof SqlError || cause instanceof StorageUnavailable || cause instanceof Migrator.MigrationError
-    ? sqliteCode(cause.cause)
+    ? codeOf(cause.cause)
     : typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
     ? cause.code
     : ""
@@ -107,8 +118,8 @@ const damage = (file: string, cause: unknown): string =>
   }): restore its directory from a backup, or move all that is in there away and begin with none. Clients send again what they have`
 
 /** What went wrong with the database, and what mends it. */
-const explain = (file: string, directory: string, cause: unknown): StorageUnavailable => {
-  const code = sqliteCode(cause)
+export const explain = (file: string, directory: string, cause: unknown): StorageUnavailable => {
+  const code = codeOf(cause)
   const reason = /^SQLITE_(BUSY|LOCKED)/.test(code)
     ? `another server uses the data directory "${directory}": stop it, or give this one a directory of its own ` +
       "(--data-dir or TOPGUN_DATA_DIR)"
@@ -161,15 +172,27 @@ const selectPage = `SELECT rowid, map, key, partition, row, age, crc, EXISTS (
     SELECT 1 FROM records AS found INDEXED BY sqlite_autoindex_records_1
     WHERE found.map = records.map AND found.key = records.key AND +found.rowid = records.rowid
   ) FROM records WHERE rowid > ? ORDER BY rowid LIMIT ${pageRows}`
+/** Fewer rows, as more is done with each. Who starts with the backup's records looks at the index then. */
+const selectSnapshot =
+  "SELECT rowid, map, key, partition, row, age, crc, 1 FROM records WHERE rowid > ? ORDER BY rowid LIMIT 250"
 const countIndexed = "SELECT count(*) AS count FROM records INDEXED BY sqlite_autoindex_records_1"
+
+/** The files of a data directory's database. */
+export const filesIn = (dataDir: string) => ({
+  database: join(dataDir, "topgun.db"),
+  log: join(dataDir, "topgun.db-wal"),
+  seal: join(dataDir, "topgun.seal")
+})
+
+/** Where a database is made that is to take another's place. */
+export const restoringIn = (dataDir: string): string => join(dataDir, "topgun.restore")
 
 /** The database of the data directory. Its scope is its connection. */
 export const make = Effect.gen(function*() {
   const { dataDir } = yield* ServerConfig
-  const file = join(dataDir, "topgun.db")
+  const { database: file, log: logFile, seal: sealFile } = filesIn(dataDir)
   const failed = (cause: unknown) => explain(file, dataDir, cause)
   const damaged = (cause: unknown) => new StorageUnavailable({ reason: damage(file, cause), cause })
-  const sealFile = join(dataDir, "topgun.seal")
   const outdated = (what: string) =>
     new StorageUnavailable({
       reason:
@@ -214,15 +237,7 @@ export const make = Effect.gen(function*() {
     yield* Migrator.make({})({ loader: migrations }).pipe(
       Effect.provideService(SqlClient.SqlClient, client)
     )
-    const entries = yield* client.unsafe<StoredMeta>("SELECT name, value FROM meta")
-    const maps = yield* client.unsafe<StoredMap>("SELECT id, name, kind, records, digest_hi, digest_lo, crc FROM maps")
-    const noted = yield* client.unsafe<StoredNote>("SELECT space, key, value FROM notes")
-    const [state] = yield* client.unsafe<StoredState>("SELECT commits, maps, crc FROM state")
-    const meta = new Map(entries.map(({ name, value }) => [name, value]))
-    const fault = faultOf(entries, maps, state)
-    if (fault !== undefined) return yield* damaged(fault)
-    const generation = meta.get("generation")!
-    const commits = state!.commits
+    const { commits, generation, maps, nodeId, notes } = yield* readTables(client, damaged)
     if (sealed !== undefined && sealed.generation !== generation) {
       return yield* outdated(`isn't the one that "${sealFile}" belongs to`)
     }
@@ -232,11 +247,16 @@ export const make = Effect.gen(function*() {
       )
     }
     yield* client.unsafe("PRAGMA wal_checkpoint(TRUNCATE)")
-    const notes = new Map<string, Map<string, Uint8Array>>()
-    for (const { key, space, value } of noted) {
-      notes.set(space, (notes.get(space) ?? new Map()).set(key, bytesOf(value)))
-    }
-    return { commits, generation, nodeId: meta.get("nodeId")!, maps, notes }
+    yield* Effect.try({
+      try: () => {
+        // What a crash has left of a backup, and of a restore.
+        for (const left of [SqliteCopy.directoryOf(dataDir), restoringIn(dataDir)]) {
+          rmSync(left, { recursive: true, force: true })
+        }
+      },
+      catch: failed
+    })
+    return { commits, generation, nodeId, maps, notes }
   })
   const opened = yield* open.pipe(
     Effect.sandbox,
@@ -254,7 +274,6 @@ export const make = Effect.gen(function*() {
     Effect.try({ try: () => Seal.open(sealFile), catch: failed }),
     ({ close }) => Effect.sync(close)
   )
-  const logFile = `${file}-wal`
   const database = identityOf(statOf(file))
   let log = identityOf(statOf(logFile))
 
@@ -268,14 +287,10 @@ export const make = Effect.gen(function*() {
       let loaded = 0
       let done = false
       const take = (rows: ReadonlyArray<StoredRow>) => {
-        for (const [rowid, id, key, partition, row, age, crc, isFound] of rows) {
-          const map = byId.get(id)
-          if (map === undefined) throw new Error(`record ${rowid} is of no map that there is`)
-          if (isFound !== 1) throw new Error(`record ${rowid} of map "${map.name}" isn't found by its key`)
-          if (crc !== (age === null ? null : crcOf(age, row))) {
-            throw new Error(`record ${rowid} of map "${map.name}" has an age that isn't its own`)
-          }
-          loader.record(map.name, map.kind, key.toString("utf8"), partition, bytesOf(row), age ?? undefined)
+        for (const stored of rows) {
+          const { age, cell, kind, map, row } = recordOf(byId, stored)
+          const [rowid, , , partition] = stored
+          loader.record(map, kind, cell, partition, row, age)
           last = rowid
         }
         loaded += rows.length
@@ -298,6 +313,31 @@ export const make = Effect.gen(function*() {
         wholeIndex
       )
     })
+
+  // What is reserved is the client's own connection, which makes backups.
+  const { backup } = connection as Connection & Pick<SqliteClient.SqliteClient, "backup">
+  const snapshot = Effect.gen(function*() {
+    const copy = yield* Effect.mapError(SqliteCopy.make(backup, dataDir), failed)
+    const { maps: stored, notes: noted } = yield* Effect.mapError(
+      readTables(copy, damaged),
+      (cause) => cause instanceof StorageUnavailable ? cause : failed(cause)
+    )
+    const reading = yield* Effect.mapError(copy.reserve, failed)
+    const byId = new Map(stored.map((map) => [map.id, map]))
+    let last = 0
+    const take = (rows: ReadonlyArray<StoredRow>): ReadonlyArray<StoredRecord> => {
+      last = rows.at(-1)?.[0] ?? last
+      return rows.map((row) => recordOf(byId, row))
+    }
+    return {
+      maps: stored.map((map) => ({ map: map.name, kind: map.kind, totals: totalsOf(map) })),
+      notes: noted,
+      next: Effect.suspend(() => reading.executeValues(selectSnapshot, [last])).pipe(
+        Effect.mapError(failed),
+        Effect.flatMap((rows) => Effect.try({ try: () => take(rows as ReadonlyArray<StoredRow>), catch: damaged }))
+      )
+    } satisfies Snapshot
+  })
 
   const gone = (path: string) =>
     new StorageUnavailable({
@@ -448,6 +488,7 @@ export const make = Effect.gen(function*() {
     nodeId,
     notes,
     load,
+    snapshot,
     commit
   } satisfies Driver
 })
@@ -489,6 +530,39 @@ type StoredRow = readonly [
   crc: number | null,
   isFound: number
 ]
+
+/** All tables but the records. */
+const readTables = Effect.fnUntraced(function*(
+  client: SqliteClient.SqliteClient,
+  damaged: (cause: unknown) => StorageUnavailable
+) {
+  const entries = yield* client.unsafe<StoredMeta>("SELECT name, value FROM meta")
+  const maps = yield* client.unsafe<StoredMap>("SELECT id, name, kind, records, digest_hi, digest_lo, crc FROM maps")
+  const noted = yield* client.unsafe<StoredNote>("SELECT space, key, value FROM notes")
+  const [state] = yield* client.unsafe<StoredState>("SELECT commits, maps, crc FROM state")
+  const meta = new Map(entries.map(({ name, value }) => [name, value]))
+  const fault = faultOf(entries, maps, state)
+  if (fault !== undefined) return yield* damaged(fault)
+  const notes = new Map<string, Map<string, Uint8Array>>()
+  for (const { key, space, value } of noted) {
+    notes.set(space, (notes.get(space) ?? new Map()).set(key, bytesOf(value)))
+  }
+  return { commits: state!.commits, generation: meta.get("generation")!, nodeId: meta.get("nodeId")!, maps, notes }
+})
+
+/** A record as it was stored. Throws for one that isn't. */
+const recordOf = (
+  maps: ReadonlyMap<number, StoredMap>,
+  [rowid, id, key, , row, age, crc, isFound]: StoredRow
+): StoredRecord => {
+  const map = maps.get(id)
+  if (map === undefined) throw new Error(`record ${rowid} is of no map that there is`)
+  if (isFound !== 1) throw new Error(`record ${rowid} of map "${map.name}" isn't found by its key`)
+  if (crc !== (age === null ? null : crcOf(age, row))) {
+    throw new Error(`record ${rowid} of map "${map.name}" has an age that isn't its own`)
+  }
+  return { map: map.name, kind: map.kind, cell: key.toString("utf8"), row: bytesOf(row), age: age ?? undefined }
+}
 
 /** What of the smaller tables isn't what was stored. */
 const faultOf = (

@@ -17,6 +17,7 @@ import type { ServerConnection } from "@topgun/core/Transport"
 import * as Admission from "./Admission.ts"
 import { Authentication, layerConfigured } from "./Authentication.ts"
 import * as Answers from "./Answers.ts"
+import * as Backup from "./Backup.ts"
 import * as Calls from "./Calls.ts"
 import * as Capacity from "./Capacity.ts"
 import * as Confirmations from "./Confirmations.ts"
@@ -48,6 +49,8 @@ export class TopGunServer extends Context.Tag("@topgun/server/TopGunServer")<Top
   /** Serves a connection that came some other way than through the gateway, from an address where that has limits. */
   readonly accept: (connection: ServerConnection, address?: string) => void
   readonly status: Effect.Effect<ServerStatus>
+  /** A backup, as `/backup` gives it. */
+  readonly backup: Backup.Backup["Type"]["make"]
   /** What `/metrics` shows, for a program that shows it elsewhere: `Prometheus.render` makes its text. */
   readonly metrics: Effect.Effect<ReadonlyArray<MetricPair.MetricPair.Untyped>>
 }>() {}
@@ -75,6 +78,7 @@ const layerMachine = Layer.mergeAll(layerCalls, TombstoneGc.layer, Expiry.layer)
   Layer.provide(Answers.layer),
   Layer.provide(Interception.layer),
   Layer.provide(Traces.layer),
+  Layer.provideMerge(Backup.layer),
   Layer.provideMerge(Visits.layer),
   Layer.provideMerge(Metrics.layer),
   Layer.provide(Subscriptions.layer),
@@ -103,6 +107,7 @@ const layerFarewell = Layer.scopedDiscard(
 
 /** Loads what is stored and opens for business. Whatever is to be up before that is an argument. */
 const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Service<Gateway.Gateway>>) {
+  const backup = yield* Backup.Backup
   const hlc = yield* Hlc.Hlc
   const metrics = yield* Metrics.Metrics
   const partitions = yield* Partitions.Partitions
@@ -145,6 +150,7 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
     address: Option.getOrUndefined(Option.map(gateway, ({ address }) => address)),
     accept: sessions.accept,
     status: status.current,
+    backup: backup.make,
     metrics: metrics.snapshot
   })
 })

@@ -285,6 +285,7 @@ const makeFlaky = (settings: Partial<ServerConfig.Settings> = {}) => {
     nodeId: "server0000000000",
     notes: new Map(),
     load: () => Effect.void,
+    snapshot: Effect.dieMessage("nobody backs this up"),
     commit: (batches) =>
       Effect.zipRight(
         control.gate,

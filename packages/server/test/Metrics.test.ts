@@ -155,6 +155,7 @@ describe("Metrics", () => {
       nodeId: "server0000000000",
       notes: new Map(),
       load: () => Effect.void,
+      snapshot: Effect.dieMessage("nobody backs this up"),
       commit: () =>
         Effect.async<void, StorageUnavailable>((resume) => {
           commits.push(() => resume(Effect.void))

@@ -461,6 +461,7 @@ const makeDriver = () => {
     nodeId: "server0000000000",
     notes: new Map(),
     load: () => Effect.void,
+    snapshot: Effect.dieMessage("nobody backs this up"),
     commit: (batches) =>
       Effect.zipRight(
         control.gate,

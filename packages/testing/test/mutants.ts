@@ -3240,7 +3240,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...serverByClient("Reading", "returning"),
     find: "      if (access.isWriter && !this.#hasDeletions(message)) {",
     replace: "      if (access.isWriter && message === undefined) {",
-    fails: "away for longer than the horizon, brings nothing back by the copies that it has"
+    fails: "by the copies that it has"
   },
   {
     id: "GC-1",
@@ -3256,7 +3256,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...client("Replica", "returning"),
     find: "        else if (failure._tag === \"WriteRejected\" && failure.cause === \"BeyondHorizon\") {",
     replace: "        else if (failure._tag === \"WriteRejected\" && failure.cause === \"never\") {",
-    fails: "that says it comes from another store, brings nothing back by the copies that it has"
+    fails: "by the copies that it has"
   },
   {
     id: "GC-1",
@@ -3652,8 +3652,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CRASH-3",
     breaks: "the index isn't looked at",
     ...server("SqliteStore", "corruption"),
-    find:
-      "          if (isFound !== 1) throw new Error(`record ${rowid} of map \"${map.name}\" isn't found by its key`)",
+    find: "  if (isFound !== 1) throw new Error(`record ${rowid} of map \"${map.name}\" isn't found by its key`)",
     replace: "",
     fails: "in the table or in its index alone, is refused"
   },
@@ -3661,17 +3660,17 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "CRASH-3",
     breaks: "the age of a tombstone isn't looked at",
     ...server("SqliteStore", "corruption"),
-    find: "          if (crc !== (age === null ? null : crcOf(age, row))) {",
-    replace: "          if (crc === undefined) {",
+    find: "  if (crc !== (age === null ? null : crcOf(age, row))) {",
+    replace: "  if (crc === undefined) {",
     fails: "UPDATE records SET age = age + 1"
   },
   {
     id: "CRASH-3",
     breaks: "what no totals cover isn't looked at",
     ...server("SqliteStore", "corruption"),
-    find: "    if (fault !== undefined) return yield* damaged(fault)",
+    find: "  if (fault !== undefined) return yield* damaged(fault)",
     replace: "",
-    fails: "UPDATE notes SET value"
+    fails: "UPDATE maps SET name"
   },
   {
     id: "CRASH-3",
@@ -3720,5 +3719,109 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      if (replica.storageDurable()) yield* Effect.forkScoped(confirmations(hello.generation))",
     replace: "      yield* Effect.forkScoped(confirmations(hello.generation))",
     fails: "nothing that it doesn't keep: nothing is remembered for who never comes back"
+  },
+  {
+    id: "GC-1",
+    breaks: "what is forgotten is not in a backup",
+    ...server("Backup", "Backup"),
+    find: "    for (const [space, ofSpace] of notes) {",
+    replace: "    for (const [space, ofSpace] of notes.size < 0 ? notes : []) {",
+    fails: "is restored as it was, notes and ages included, as another store"
+  },
+  {
+    id: "GC-1",
+    breaks: "a restored tombstone is as young as the backup",
+    ...server("Restore", "Backup"),
+    find: "record.isTombstone ? age ?? this.reader.header!.age : 0",
+    replace: "record.isTombstone ? this.reader.header!.age : 0",
+    fails: "is restored as it was, notes and ages included, as another store"
+  },
+  {
+    id: "GC-1",
+    breaks: "who was at the store before a restore drops what that lacks",
+    ...serverByClient("Session", "restored"),
+    find: "(confirmed[0] !== persistence.generation || confirmed[1] > this.#toldAge)",
+    replace: "confirmed[1] > this.#toldAge",
+    fails: "isn't told to drop what only it has"
+  },
+  {
+    id: "GC-1",
+    breaks: "a restored store passes for the one that it replaces",
+    ...server("PostgresStore", "Backup"),
+    find: "          for (const key of [\"generation\", \"nodeId\"]) {",
+    replace: "          for (const key of [\"nodeId\"]) {",
+    fails: "goes into an empty store, and into another only where it's to be replaced; never beside a server"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a backup that breaks off is taken for whole",
+    ...core("BackupFile", "BackupFile"),
+    find: "    if (!this.#ended) throw",
+    replace: "    if (this.#lines < 0) throw",
+    fails: "is refused when it breaks off"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "what the maps of a backup come to isn't looked at",
+    ...core("BackupFile", "BackupFile"),
+    find: "    if (fault !== undefined) throw unusable(fault)",
+    replace: "",
+    fails: "is refused when a record is in another map, or was changed"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "the SHA-256 of a backup isn't looked at",
+    ...server("Restore", "Backup"),
+    find: "        if (line.sha256 === this.#hash.digest(\"hex\")) return",
+    replace: "        return",
+    fails: "that isn't whole, or isn't one, changes nothing"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a backup of data that was changed behind the server's back succeeds",
+    ...server("Backup", "Backup"),
+    find: "      const fault = totals === undefined ? undefined : tally.faultOf(map, totals)",
+    replace: "      const fault = totals === undefined ? undefined : undefined",
+    fails: "of data that was changed behind the server's back fails, and says so in its last line"
+  },
+  {
+    id: "CRASH-3",
+    breaks: "a store that has data is replaced unasked",
+    ...server("Restore", "Backup"),
+    find: "    if (hasData && !options.replace) {",
+    replace: "    if (hasData && options.replace && !hasData) {",
+    fails: "goes into an empty store, and into another only where it's to be replaced; never beside a server"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "whoever has a token gets a backup",
+    ...server("Gateway", "BackupGuard"),
+    find: "      if (!policies.current().mayBackUp(principal)) {",
+    replace: "      if (!policies.current().mayBackUp(principal) && principal === undefined) {",
+    fails: "is for those whom the policy names, and for nobody else"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "a page of another origin takes a backup of this machine's server",
+    ...server("Gateway", "BackupGuard"),
+    find: "    if (isOfAnotherPage(headers)) return say(403, \"pages of other origins may not take a backup\")",
+    replace: "",
+    fails: "is there for this machine, as it calls itself, and for no page of another's"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "a page takes a backup of this machine's server by a name that it has made lead here",
+    ...server("Gateway", "BackupGuard"),
+    find: "    if (isAnonymous && !(isLoopback(settings.host) && callsLoopback(headers[\"host\"]))) {",
+    replace: "    if (isAnonymous && !isLoopback(settings.host)) {",
+    fails: "is there for this machine, as it calls itself, and for no page of another's"
+  },
+  {
+    id: "AUTH-3",
+    breaks: "tokens are tried at /backup without an end",
+    ...server("Gateway", "BackupGuard"),
+    find: "        Effect.tapErrorTag(\"AuthRequired\", () => Effect.sync(visitor.authenticationFailed)),",
+    replace: "",
+    fails: "isn't to be got by trying tokens"
   }
 ]

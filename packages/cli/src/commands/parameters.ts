@@ -58,6 +58,17 @@ const serverUrl = (text: string): Effect.Effect<string, UsageError> => {
 /** What runs with a server: a command, once it has been told all that it needs. */
 type Served<A, E> = Effect.Effect<A, E | CommandFailed | ConfigInvalid | UsageError>
 
+/** A server's port for HTTP, and the token to show it. */
+export const httpOf = ({ token, url }: Server, path: string) =>
+  Effect.gen(function*() {
+    const address = new URL(yield* serverUrl(url))
+    const source = yield* Token.sourceOf(token)
+    address.protocol = address.protocol === "wss:" ? "https:" : "http:"
+    address.pathname = `${address.pathname.replace(/\/(ws)?$/, "")}${path}`
+    address.search = ""
+    return { address, source }
+  })
+
 /** Loads the client when a command needs it, so that others start sooner. */
 const remoteOf = ({ token, url }: Server) =>
   Effect.gen(function*() {

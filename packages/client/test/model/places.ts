@@ -128,6 +128,15 @@ export class Database {
           }
           for (const [map, { kind, totals }] of this.#maps) complete(map, kind, totals)
         }),
+      snapshot: Effect.sync(() => {
+        const { maps, notes, rows } = this.backup()
+        const left = Array.from(rows.values())
+        return {
+          maps: Array.from(maps, ([map, { kind, totals }]) => ({ map, kind, totals })),
+          notes,
+          next: Effect.sync(() => left.splice(0, 100))
+        }
+      }),
       commit: (batches, notes) =>
         Effect.zipRight(
           Effect.suspend(() =>
