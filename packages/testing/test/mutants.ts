@@ -3288,7 +3288,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("TombstoneGc", "TombstoneGc"),
     find: "    if (graveyard.size <= tombstonesMax) return 0",
     replace: "    if (graveyard.size > 0) return 0",
-    fails: "are remembered up to so many, with a device that is away to remember them for"
+    fails: "are remembered up to so many"
   },
   {
     id: "GC-2",
