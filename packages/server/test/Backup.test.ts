@@ -174,7 +174,7 @@ onEachStore("A backup of", (stores) => {
         yield* fill
         const { backup } = yield* TopGunServer.TopGunServer
         yield* Effect.scoped(Effect.gen(function*() {
-          yield* backup
+          expect(yield* backup).toBeDefined()
           const refused = yield* Effect.flip(Effect.scoped(backup))
           expect(refused).toBeInstanceOf(BackupRefused)
           expect(refused.message).toBe("No backup was made: another one is being made: try again when it is done")
