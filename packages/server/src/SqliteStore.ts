@@ -168,13 +168,13 @@ const longLogBytes = 32 * 1024 * 1024
 
 /** Rows of one page when loading: some 10 ms of work, between which probes are answered. */
 const pageRows = 1_000
-const selectPage = `SELECT rowid, map, key, partition, row, age, crc, EXISTS (
+const selectPage = `SELECT rowid, map, CAST(key AS TEXT), partition, row, age, crc, EXISTS (
     SELECT 1 FROM records AS found INDEXED BY sqlite_autoindex_records_1
     WHERE found.map = records.map AND found.key = records.key AND +found.rowid = records.rowid
   ) FROM records WHERE rowid > ? ORDER BY rowid LIMIT ${pageRows}`
 /** Fewer rows, as more is done with each. Who starts with the backup's records looks at the index then. */
 const selectSnapshot =
-  "SELECT rowid, map, key, partition, row, age, crc, 1 FROM records WHERE rowid > ? ORDER BY rowid LIMIT 250"
+  "SELECT rowid, map, CAST(key AS TEXT), partition, row, age, crc, 1 FROM records WHERE rowid > ? ORDER BY rowid LIMIT 250"
 const countIndexed = "SELECT count(*) AS count FROM records INDEXED BY sqlite_autoindex_records_1"
 
 /** The files of a data directory's database. */
@@ -523,7 +523,7 @@ interface StoredNote {
 type StoredRow = readonly [
   rowid: number,
   map: number,
-  key: Buffer,
+  key: string,
   partition: number,
   row: Buffer,
   age: number | null,
@@ -561,7 +561,7 @@ const recordOf = (
   if (crc !== (age === null ? null : crcOf(age, row))) {
     throw new Error(`record ${rowid} of map "${map.name}" has an age that isn't its own`)
   }
-  return { map: map.name, kind: map.kind, cell: key.toString("utf8"), row: bytesOf(row), age: age ?? undefined }
+  return { map: map.name, kind: map.kind, cell: key, row: bytesOf(row), age: age ?? undefined }
 }
 
 /** What of the smaller tables isn't what was stored. */
