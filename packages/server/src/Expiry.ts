@@ -44,7 +44,10 @@ const make = Effect.gen(function*() {
     if (millis <= 0) return Effect.zipRight(sweep, Effect.sleep(gatherMillis))
     return Effect.raceFirst(Effect.sleep(Math.min(millis, sleepMillisMax)), earlier.await)
   })
-  yield* Effect.forkScoped(Effect.forever(round))
+  yield* Effect.forever(round).pipe(
+    Effect.tapDefect((cause) => Effect.logError("What is over isn't swept any more, by a fault of TopGun's", cause)),
+    Effect.forkScoped
+  )
 })
 
 /** Sweeps what has expired, for as long as the server lives. */

@@ -105,9 +105,10 @@ const make = Effect.gen(function*() {
     sessions.checkpoint(age, (nodeId) => confirmations.of(nodeId) <= age - behindMillis)
   })
 
-  yield* Effect.forkScoped(Effect.forever(
-    Effect.zipRight(Effect.sleep(Math.min(roundMillisMax, behindMillis)), round)
-  ))
+  yield* Effect.forever(Effect.zipRight(Effect.sleep(Math.min(roundMillisMax, behindMillis)), round)).pipe(
+    Effect.tapDefect((cause) => Effect.logError("Nothing is forgotten any more, by a fault of TopGun's", cause)),
+    Effect.forkScoped
+  )
 })
 
 /** Forgets what needn't be remembered, for as long as the server lives. */
