@@ -14,6 +14,9 @@ import { Tombstones } from "./Tombstones.ts"
 /** Devices that are known, at most: some 150 bytes each. */
 export const knownMax = 100_000
 
+/** Devices that are noted in one go. */
+const keptAtOnce = 250
+
 const space = "confirmed"
 const format = 1
 
@@ -50,20 +53,33 @@ export const layerOf = (max: number): Layer.Layer<Confirmations, never, Persiste
         devices.set(nodeId, age!)
         reach(age!)
       }
-      const keep = (notes: ReadonlyArray<Note>): void => persistence.append([], () => {}, { notes })
+      /** Devices of which the database doesn't say yet what is known here. Too little said is safe: a device is asked again. */
+      const unkept = new Set<string>()
+      let isKeeping = false
+      /** Some at a time, one after the other: while the database fails, they aren't in the way of what waits for it. */
+      const keep = (): void => {
+        if (isKeeping || unkept.size === 0) return
+        isKeeping = true
+        const some = Array.from(unkept).slice(0, keptAtOnce)
+        for (const nodeId of some) unkept.delete(nodeId)
+        persistence.append([], () => {
+          isKeeping = false
+          keep()
+        }, { notes: some.map((nodeId) => noteOf(nodeId, devices.get(nodeId))), isPatient: true })
+      }
       return Confirmations.of({
         of: (nodeId) => devices.get(nodeId) ?? 0,
         confirm: (nodeId, age) => {
           if ((devices.get(nodeId) ?? -1) >= age) return
           devices.delete(nodeId)
           devices.set(nodeId, age)
-          const notes = [noteOf(nodeId, age)]
+          unkept.add(nodeId)
           if (devices.size > max) {
             const [longestAway] = devices.keys()
             devices.delete(longestAway!)
-            notes.push(noteOf(longestAway!, undefined))
+            unkept.add(longestAway!)
           }
-          keep(notes)
+          keep()
         },
         lowest: () => {
           let lowest = Number.POSITIVE_INFINITY
@@ -71,14 +87,14 @@ export const layerOf = (max: number): Layer.Layer<Confirmations, never, Persiste
           return lowest
         },
         forgetBefore: (age) => {
-          const notes: Array<Note> = []
+          const before = devices.size
           for (const [nodeId, confirmed] of devices) {
             if (confirmed >= age) continue
             devices.delete(nodeId)
-            notes.push(noteOf(nodeId, undefined))
+            unkept.add(nodeId)
           }
-          if (notes.length > 0) keep(notes)
-          return notes.length
+          keep()
+          return before - devices.size
         },
         size: () => devices.size
       })

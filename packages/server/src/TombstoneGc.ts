@@ -81,9 +81,18 @@ const make = Effect.gen(function*() {
     return graveyard.size <= tombstonesMax ? 0 : graveyard.ageOfOthers(Math.floor(tombstonesMax * shareLeft))
   })
 
+  let isKeepingAge = false
+  const keepAge = (): void => {
+    if (isKeepingAge) return
+    isKeepingAge = true
+    persistence.append([], () => {
+      isKeepingAge = false
+    }, { notes: [tombstones.ageNote()], isPatient: true })
+  }
+
   const round = Effect.gen(function*() {
     const age = tombstones.age()
-    persistence.append([], () => {}, { notes: [tombstones.ageNote()] })
+    keepAge()
     forgetDevices(age - horizonMillis)
     const pressure = Math.min(yield* pressed, age - settledMillis)
     if (pressure > confirmations.lowest()) {

@@ -3823,5 +3823,13 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        Effect.tapErrorTag(\"AuthRequired\", () => Effect.sync(visitor.authenticationFailed)),",
     replace: "",
     fails: "isn't to be got by trying tokens"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "what devices confirm piles up while the database fails",
+    ...server("Confirmations", "Confirmations"),
+    find: "        if (isKeeping || unkept.size === 0) return",
+    replace: "        if (unkept.size === 0) return",
+    fails: "is written down some at a time, and waits outside of the line while the database fails"
   }
 ]
