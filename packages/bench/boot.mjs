@@ -1,5 +1,5 @@
 /**
- * How long a server takes until it is ready with so many records in its database, by how often others could have had their turn
+ * How long a server takes until it is ready with so many records in its database, and how long others wait for their turn
  * meanwhile. Run with `npm run bench:boot`; `--quick` takes a tenth of them.
  */
 import { mkdtempSync, rmSync } from "node:fs"
