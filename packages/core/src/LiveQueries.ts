@@ -1,0 +1,385 @@
+/**
+ * The queries that are asked of one map: answered from its indexes where that looks at fewer records, and kept up to date by what
+ * changes. Pure; the same on clients and on servers.
+ *
+ * **What a write costs.** A query whose predicate can only be true where a field is equal to something (`QueryPlan.tiesOf`) is found
+ * by that value: of ten thousand queries for as many owners a write meets those of its record's owner before and after. Only
+ * queries of which nothing of that kind can be said judge every write. Equal queries are one, whoever asks.
+ *
+ * **How it stays right.** A query judges a record by its present value, whatever it was before, so that nothing depends on the order
+ * in which it hears of changes, or on whether it has filled its window yet: it is filled in steps, between which the map may change.
+ * What it shows changes with `flush` only, and each time by a version: all changes since the one before, at once.
+ */
+import { fieldAt } from "./internal/comparisons.ts"
+import { type Node, nodeOf, ownCopy, pathOf } from "./internal/predicateReader.ts"
+import { Indexes, type Spec } from "./Indexes.ts"
+import * as Predicate from "./Predicate.ts"
+import * as Query from "./Query.ts"
+import * as QueryPlan from "./QueryPlan.ts"
+import { QueryWindow, type RowChange } from "./QueryWindow.ts"
+
+/** The records of a map, as they are now. */
+export interface Source {
+  /** The value of a key; `undefined` for none. */
+  readonly get: (key: string) => unknown
+  /** The parts that it can be gone through in, one at a time. */
+  readonly parts: number
+  /** Goes through one. */
+  readonly visit: (part: number, visitor: (key: string, value: unknown) => void) => void
+  /** About how many records there are. */
+  readonly size: () => number
+}
+
+/** How somebody is shown the records of a map. */
+export interface View {
+  /** Equal for those who are shown the same. */
+  readonly key: string
+  /** A value as it is shown; `undefined` for one that isn't. What is shown of it is a part of it. */
+  readonly show: (value: unknown) => unknown
+  /** One of these holds of all that is shown; `undefined` where that can't be said. */
+  readonly ties: ReadonlyArray<QueryPlan.Tie> | undefined
+}
+
+/** What a query has come to since the version before. */
+export interface Delta {
+  readonly version: number
+  readonly changes: ReadonlyArray<RowChange>
+  /** Whether there are rows after those that are shown. */
+  readonly hasMore: boolean
+}
+
+/** How a query is answered, as `explain` tells. */
+export interface Explanation {
+  readonly plan: "scan" | "index"
+  /** What is looked up; nothing for a scan. */
+  readonly steps: ReadonlyArray<QueryPlan.Step>
+  /** Records that are looked at, as far as can be told before. */
+  readonly candidates: number
+  /** Records in the map. */
+  readonly records: number
+  /** Whether they come in order, so that looking stops when there are enough. */
+  readonly isOrdered: boolean
+  /** The fields by whose values a live query is found; `undefined` where it judges every write. */
+  readonly ties: ReadonlyArray<string> | undefined
+}
+
+/** Keys that are looked up in one step. */
+const STEP_LENGTH = 1_000
+
+/** A query, as it is asked for by all who ask the same. */
+export class LiveQuery {
+  readonly query: Query.Query
+  readonly view: View | undefined
+  readonly identity: string
+  readonly ties: ReadonlyArray<QueryPlan.Tie> | undefined
+  /** Those who have opened it. */
+  readonly listeners = new Set<(delta: Delta) => void>()
+  readonly #queries: LiveQueries
+  readonly #node: Node | undefined
+  readonly #test: Predicate.Test
+  readonly #ordering: Query.Ordering
+  readonly #after: Query.Place | undefined
+  readonly #window: QueryWindow
+  #filling: Iterator<void> | undefined
+  #version = 0
+
+  constructor(queries: LiveQueries, query: Query.Query, view: View | undefined, identity: string) {
+    this.#queries = queries
+    this.query = query
+    this.view = view
+    this.identity = identity
+    const { where } = query
+    this.#node = where === undefined ? undefined : nodeOf(ownCopy(where))
+    this.#test = where === undefined ? () => true : Predicate.compile(where)
+    this.#ordering = Query.ordering(query.orderBy)
+    this.#after = Query.positionOf(query)
+    const own = this.#node === undefined ? undefined : QueryPlan.tiesOf(this.#node)
+    const others = view?.ties
+    this.ties = own === undefined || (others !== undefined && others.length < own.length) ? others : own
+    this.#window = new QueryWindow({
+      ordering: this.#ordering,
+      limit: query.limit,
+      ...this.ties === undefined ? {} : {
+        onHold: (key) => queries.hold(key, this),
+        onRelease: (key) => queries.release(key, this)
+      }
+    })
+    this.#refill()
+  }
+
+  /** Grows with each change of what is shown; 0 until that is known. */
+  get version(): number {
+    return this.#version
+  }
+
+  /** Whether what it shows is all that it is to show: false while it is being filled. */
+  get isComplete(): boolean {
+    return this.#filling === undefined
+  }
+
+  /** What it shows, in order, of the present version. */
+  get rows(): ReadonlyArray<Query.Row> {
+    return this.#window.shown
+  }
+
+  get hasMore(): boolean {
+    return this.#window.hasMore
+  }
+
+  /** Looks at some more records, where it is being filled. Answers whether it is complete. */
+  advance(): boolean {
+    if (this.#filling?.next().done === true) this.#filling = undefined
+    return this.isComplete
+  }
+
+  /** Hears that a record is another now, or gone. */
+  judge(key: string, value: unknown): void {
+    this.#take(key, value === undefined || this.view === undefined ? value : this.view.show(value))
+    if (this.#window.isDirty) this.#queries.soil(this)
+  }
+
+  /**
+   * The next version, as soon as what is to be shown is known; `undefined` where it is the same as before, or where it isn't known
+   * before some more of {@link advance}.
+   */
+  flush(): Delta | undefined {
+    if (this.isComplete && this.#window.isShort) this.#refill()
+    if (!this.isComplete) return undefined
+    const changes = this.#window.show()
+    if (changes === undefined && this.#version > 0) return undefined
+    this.#version++
+    return { version: this.#version, changes: changes ?? [], hasMore: this.hasMore }
+  }
+
+  /** Nobody asks it any more. */
+  close(): void {
+    this.#window.refill()
+  }
+
+  #refill(): void {
+    this.#window.refill()
+    this.#filling = this.#fill()
+  }
+
+  #take(key: string, shown: unknown): void {
+    if (shown !== undefined && this.#test(shown) === true && this.#isAfter(key, shown)) this.#window.put(key, shown)
+    else this.#window.delete(key)
+  }
+
+  #isAfter(key: string, shown: unknown): boolean {
+    return this.#after === undefined || this.#ordering.compareTo(key, shown, this.#after) > 0
+  }
+
+  *#fill(): Iterator<void> {
+    const { source } = this.#queries
+    const { isOrdered, keys } = this.#queries.plan(this.#node, this.query, this.view)
+    if (keys === undefined) {
+      const test = this.#test
+      const window = this.#window
+      const { view } = this
+      for (let part = 0; part < source.parts; part++) {
+        source.visit(part, (key, value) => {
+          const shown = view === undefined ? value : view.show(value)
+          if (shown !== undefined && test(shown) === true && this.#isAfter(key, shown)) window.put(key, shown)
+        })
+        yield
+      }
+      return
+    }
+    let looked = 0
+    for (const key of keys()) {
+      const value = source.get(key)
+      this.#take(key, value === undefined || this.view === undefined ? value : this.view.show(value))
+      if (isOrdered && this.#window.isFull && this.#window.has(key)) return this.#window.endAt(key)
+      if (++looked % STEP_LENGTH === 0) yield
+    }
+  }
+}
+
+/** Queries that a field's value leads to. */
+interface Tied {
+  readonly names: ReadonlyArray<string>
+  readonly byValue: Map<unknown, Set<LiveQuery>>
+}
+
+/** What a map is asked by. */
+export interface Options {
+  readonly source: Source
+  readonly indexes?: ReadonlyArray<Spec>
+  /** A query has changed, or is to be filled: it is time to {@link LiveQueries.flush}, soon. */
+  readonly onDirty?: () => void
+}
+
+/** See the head of this file. */
+export class LiveQueries {
+  readonly source: Source
+  readonly indexes: Indexes
+  readonly #onDirty: () => void
+  readonly #open = new Map<string, LiveQuery>()
+  readonly #untied = new Set<LiveQuery>()
+  readonly #tied = new Map<string, Tied>()
+  /** Which of the tied queries hold a record: they are to hear when it is tied to them no more. */
+  readonly #holders = new Map<string, Set<LiveQuery>>()
+  readonly #dirty = new Set<LiveQuery>()
+
+  constructor({ indexes = [], onDirty = () => {}, source }: Options) {
+    this.source = source
+    this.indexes = new Indexes(indexes)
+    this.#onDirty = onDirty
+  }
+
+  /** Queries that are open. */
+  get size(): number {
+    return this.#open.size
+  }
+
+  /** Whether it makes a difference to hear of changes. */
+  get isIdle(): boolean {
+    return this.#open.size === 0 && this.indexes.specs.length === 0
+  }
+
+  /** The queries that are open. */
+  get open(): Iterable<LiveQuery> {
+    return this.#open.values()
+  }
+
+  /** A record is another now, or gone: after it has become so in the source, each time. */
+  set(key: string, value: unknown): void {
+    this.indexes.set(key, value)
+    for (const query of this.#untied) query.judge(key, value)
+    if (this.#tied.size === 0) return
+    const holders = this.#holders.get(key)
+    if (holders !== undefined) { for (const query of Array.from(holders)) query.judge(key, value) }
+    if (value === undefined) return
+    for (const { byValue, names } of this.#tied.values()) {
+      const queries = byValue.get(fieldAt(value, names))
+      if (queries !== undefined) { for (const query of queries) if (holders?.has(query) !== true) query.judge(key, value) }
+    }
+  }
+
+  /**
+   * Asks a query, from now on until the function that is answered is called. The first version comes with the `flush` after it is
+   * complete, unless there was one already. It is a query that `Query.parse` has passed.
+   *
+   * @throws QueryInvalid for a cursor of another query
+   */
+  ask(query: Query.Query, listener: (delta: Delta) => void, view?: View): readonly [LiveQuery, close: () => void] {
+    const identity = `${view?.key ?? ""} ${Query.identityOf(query)}`
+    let live = this.#open.get(identity)
+    if (live === undefined) {
+      live = new LiveQuery(this, query, view, identity)
+      this.#open.set(identity, live)
+      this.#tie(live)
+      this.soil(live)
+    }
+    const asked = live
+    // Each who asks is another, be it with the same function.
+    const told = (delta: Delta) => listener(delta)
+    asked.listeners.add(told)
+    return [asked, () => {
+      if (asked.listeners.delete(told) && asked.listeners.size === 0) this.#close(asked)
+    }]
+  }
+
+  /** How a query would be answered now. */
+  explain(query: Query.Query, view?: View): Explanation {
+    const node = query.where === undefined ? undefined : nodeOf(ownCopy(query.where))
+    const plan = this.plan(node, query, view)
+    const ties = node === undefined ? undefined : QueryPlan.tiesOf(node)
+    return {
+      plan: plan.keys === undefined ? "scan" : "index",
+      steps: plan.steps,
+      candidates: plan.candidates,
+      records: this.source.size(),
+      isOrdered: plan.isOrdered,
+      ties: ties === undefined ? undefined : Array.from(new Set(ties.map(({ names }) => pathOf(names))))
+    }
+  }
+
+  /** Looks at more records for queries that are being filled, until it is time to stop. Answers whether all are complete. */
+  advance(isTimeToStop: () => boolean = () => false): boolean {
+    for (const query of this.#dirty) {
+      while (!query.advance()) if (isTimeToStop()) return false
+    }
+    return true
+  }
+
+  /**
+   * Tells those who have asked what has changed. Answers whether all is told: where queries are still to be filled, it is time for some
+   * more of {@link advance}.
+   */
+  flush(): boolean {
+    let isDone = true
+    for (const query of Array.from(this.#dirty)) {
+      const delta = query.flush()
+      if (!query.isComplete) {
+        isDone = false
+        continue
+      }
+      this.#dirty.delete(query)
+      if (delta !== undefined) { for (const listener of Array.from(query.listeners)) listener(delta) }
+    }
+    return isDone
+  }
+
+  /** As {@link flush}, with as much of {@link advance} as it takes. */
+  settle(): void {
+    do this.advance()
+    while (!this.flush())
+  }
+
+  // --- For its queries ---
+
+  plan(node: Node | undefined, query: Query.Query, view: View | undefined): QueryPlan.Plan {
+    const { limit } = query
+    return QueryPlan.make(this.indexes, this.source.size(), {
+      where: node,
+      orderBy: query.orderBy ?? [],
+      rows: limit === undefined ? undefined : limit + 1,
+      mayUseOrder: view === undefined && query.cursor === undefined
+    })
+  }
+
+  soil(query: LiveQuery): void {
+    if (this.#dirty.size === 0) this.#onDirty()
+    this.#dirty.add(query)
+  }
+
+  hold(key: string, query: LiveQuery): void {
+    const holders = this.#holders.get(key)
+    if (holders === undefined) this.#holders.set(key, new Set([query]))
+    else holders.add(query)
+  }
+
+  release(key: string, query: LiveQuery): void {
+    const holders = this.#holders.get(key)
+    holders?.delete(query)
+    if (holders?.size === 0) this.#holders.delete(key)
+  }
+
+  #tie(query: LiveQuery): void {
+    if (query.ties === undefined) return void this.#untied.add(query)
+    for (const { names, to } of query.ties) {
+      const path = pathOf(names)
+      let tied = this.#tied.get(path)
+      if (tied === undefined) this.#tied.set(path, tied = { names, byValue: new Map() })
+      const queries = tied.byValue.get(to)
+      if (queries === undefined) tied.byValue.set(to, new Set([query]))
+      else queries.add(query)
+    }
+  }
+
+  #close(query: LiveQuery): void {
+    this.#open.delete(query.identity)
+    this.#dirty.delete(query)
+    this.#untied.delete(query)
+    for (const { names, to } of query.ties ?? []) {
+      const path = pathOf(names)
+      const byValue = this.#tied.get(path)?.byValue
+      byValue?.get(to)?.delete(query)
+      if (byValue?.get(to)?.size === 0) byValue.delete(to)
+      if (byValue?.size === 0) this.#tied.delete(path)
+    }
+    query.close()
+  }
+}
