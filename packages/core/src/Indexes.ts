@@ -152,11 +152,15 @@ export class SortedIndex implements Kept {
       let end = this.#end(range)
       if (last !== undefined) {
         const walked = last
-        const passed = this.#list.countBefore((item) => this.#ordering.compare(item, walked) < (backwards ? 0 : 1) ? -1 : 1)
+        const passed = this.#list.countBefore((item) =>
+          this.#ordering.compare(item, walked) < (backwards ? 0 : 1) ? -1 : 1
+        )
         if (backwards) end = Math.min(end, passed)
         else start = Math.max(start, passed)
       }
-      const batch = Array.from(this.#list.range(backwards ? end - 1 : start, Math.min(WALK_LENGTH, end - start), backwards))
+      const batch = Array.from(
+        this.#list.range(backwards ? end - 1 : start, Math.min(WALK_LENGTH, end - start), backwards)
+      )
       if (batch.length === 0) return
       for (const { key } of batch) yield key
       last = batch[batch.length - 1]!
@@ -178,7 +182,9 @@ export class SortedIndex implements Kept {
         const order = compareFields(single ? sort : (sort as ReadonlyArray<unknown>)[i], equal[i])
         if (order !== 0) return order
       }
-      return isBefore(single ? equal.length === 0 ? sort : undefined : (sort as ReadonlyArray<unknown>)[equal.length]) ? -1 : 1
+      return isBefore(single ? equal.length === 0 ? sort : undefined : (sort as ReadonlyArray<unknown>)[equal.length])
+        ? -1
+        : 1
     }
   }
 }

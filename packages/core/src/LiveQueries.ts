@@ -11,7 +11,7 @@
  * What it shows changes with `flush` only, and each time by a version: all changes since the one before, at once.
  */
 import { fieldAt } from "./internal/comparisons.ts"
-import { type Node, nodeOf, ownCopy, pathOf } from "./internal/predicateReader.ts"
+import { namesOf, type Node, nodeOf, ownCopy, pathOf } from "./internal/predicateReader.ts"
 import { Indexes, type Spec } from "./Indexes.ts"
 import * as Predicate from "./Predicate.ts"
 import * as Query from "./Query.ts"
@@ -37,8 +37,11 @@ export interface View {
   /** A value as it is shown; `undefined` for one that isn't. What is shown of it is a part of it. */
   readonly show: (value: unknown) => unknown
   /** One of these holds of all that is shown; `undefined` where that can't be said. */
-  readonly ties: ReadonlyArray<QueryPlan.Tie> | undefined
+  readonly ties: ReadonlyArray<{ readonly path: string; readonly to: unknown }> | undefined
 }
+
+/** Equal for queries that share one evaluation. */
+export const identityOf = (query: Query.Query, view?: View): string => `${view?.key ?? ""} ${Query.identityOf(query)}`
 
 /** What a query has come to since the version before. */
 export interface Delta {
@@ -94,7 +97,7 @@ export class LiveQuery {
     this.#ordering = Query.ordering(query.orderBy)
     this.#after = Query.positionOf(query)
     const own = this.#node === undefined ? undefined : QueryPlan.tiesOf(this.#node)
-    const others = view?.ties
+    const others = view?.ties?.map(({ path, to }) => ({ names: namesOf(path, "$"), to }))
     this.ties = own === undefined || (others !== undefined && others.length < own.length) ? others : own
     this.#window = new QueryWindow({
       ordering: this.#ordering,
@@ -253,7 +256,9 @@ export class LiveQueries {
     if (value === undefined) return
     for (const { byValue, names } of this.#tied.values()) {
       const queries = byValue.get(fieldAt(value, names))
-      if (queries !== undefined) { for (const query of queries) if (holders?.has(query) !== true) query.judge(key, value) }
+      if (queries !== undefined) {
+        for (const query of queries) if (holders?.has(query) !== true) query.judge(key, value)
+      }
     }
   }
 
@@ -264,7 +269,7 @@ export class LiveQueries {
    * @throws QueryInvalid for a cursor of another query
    */
   ask(query: Query.Query, listener: (delta: Delta) => void, view?: View): readonly [LiveQuery, close: () => void] {
-    const identity = `${view?.key ?? ""} ${Query.identityOf(query)}`
+    const identity = identityOf(query, view)
     let live = this.#open.get(identity)
     if (live === undefined) {
       live = new LiveQuery(this, query, view, identity)
@@ -294,6 +299,36 @@ export class LiveQueries {
       isOrdered: plan.isOrdered,
       ties: ties === undefined ? undefined : Array.from(new Set(ties.map(({ names }) => pathOf(names))))
     }
+  }
+
+  /** Counts the records that a query finds, whatever its limit, in steps: one that changes meanwhile counts as it was, or as it is. */
+  *counting({ where }: Query.Query, view?: View): Iterator<void, number> {
+    const { source } = this
+    const node = where === undefined ? undefined : nodeOf(ownCopy(where))
+    const test = where === undefined ? () => true : Predicate.compile(where)
+    const isFound = (value: unknown): boolean => {
+      const shown = value === undefined || view === undefined ? value : view.show(value)
+      return shown !== undefined && test(shown) === true
+    }
+    const { keys } = this.plan(node, {}, view)
+    let count = 0
+    if (keys === undefined) {
+      for (let part = 0; part < source.parts; part++) {
+        source.visit(part, (_, value) => {
+          if (isFound(value)) count++
+        })
+        yield
+      }
+      return count
+    }
+    // Two conditions, or two elements of a list, may find one record.
+    const counted = new Set<string>()
+    let looked = 0
+    for (const key of keys()) {
+      if (isFound(source.get(key))) counted.add(key)
+      if (++looked % STEP_LENGTH === 0) yield
+    }
+    return counted.size
   }
 
   /** Looks at more records for queries that are being filled, until it is time to stop. Answers whether all are complete. */

@@ -35,6 +35,8 @@
  * | `SyncFetch` | `SyncLeaf` | records of keys, by partition and hash, from a cursor |
  * | `SyncPull` | `SyncLeaf` | records below a node, from a cursor |
  * | `OpBatch` | `OpAck`, `OpReject`, `Durable` | writes, in the order of their sequence numbers |
+ * | `QueryOpen` | `QueryAck`, `QueryRows`, or `Fault` | asks a live query; see *Queries* |
+ * | `QueryClose` | | ends one |
  * | `Traced` | | the `OpBatch` that comes next is part of a trace |
  * | `Ping` | `Pong` | every 5 s; a side that hears nothing for 10 s closes |
  * | `Call` | `Reply` | @effect/rpc's messages (`GridRpcs`) |
@@ -46,6 +48,7 @@
  * | `Withdraw` | records of an opened map that the client may read no longer, or that aren't there for it any more |
  * | `Checkpoint` | how old the grid is: the client says `Confirmed` once it has stored what came before |
  * | `GcPrune` | deletions in an opened map that are forgotten |
+ * | `QueryRows` | what has changed of a query's rows |
  * | `SyncAgain` | what was told of an opened map has a gap, or what may be read of it has changed: the client opens it again |
  * | `AuthExpired` | the token has expired: without another the server closes when `graceMillis` have passed |
  * | `GoingAway` | the server stops: it closes soon, and the client is to come back after `retryMillis` |
@@ -72,6 +75,14 @@
  * client has confirmed and the server's partial map hasn't is dropped, and nothing is offered. So it is with a map that the user may
  * read whole and may not write whole, which is `partial` too: what a server has lost only those can restore who may write it. `Fault` `PermissionDenied` in
  * answer to `SyncInit`: nothing of the map may be read; what the client has confirmed of it is dropped.
+ *
+ * **Queries.** `QueryOpen` asks a query (`Query`, as the canonical bytes of its value) under an id of the client's; one of an id that is in
+ * use takes the place of the other. `QueryAck` tells the number by which the server speaks of it: the same one to all who ask the same and
+ * may read the same, so that its rows are encoded once. Then all its rows come, as one version after version 0, in one or more `QueryRows` of
+ * which the last says `isLast`; and from then on what has changed from version to version: the records that came, or are others now, and the keys of
+ * those that went. Whoever leaves much unread is told of no changes meanwhile, and then all rows again, after version 0; and where something else may be
+ * read than before, `QueryAck` comes again with another number. Rows are in no order: that follows from the query and, for a search, from
+ * `scores`. With `select` they have the fields that it names and those that the query speaks of. `Fault` with the id refuses a query, or ends it.
  *
  * **Deletions** are records too, tombstones, until everybody is known to have them. The grid has an age, the time in ms for which it has
  * been served, that no clock can set. `AuthAck` and `Checkpoint` tell it; a client whose maps are in step, and which has stored all that it
@@ -129,6 +140,9 @@ export const atomicBytesMax = 768 * 1024
 export const frameRowsMax = 40_000
 /** Bytes of the nodes that one `SyncBuckets` asks for, at most. */
 export const nodesBytesMax = 8 * 1024
+
+/** Bytes of a query, at most. */
+export const queryBytesMax = 256 * 1024
 
 /** How often a client sends `Ping`, in ms. */
 export const pingMillis = 5_000
@@ -256,6 +270,13 @@ const rows = <A>(
 export type { OpTuple, RecordTuple } from "./internal/rows.ts"
 const Operations = rows("Operations", Rows.operations, batchOperationsMax)
 const Records = rows("Records", Rows.records)
+/** A query, as the canonical bytes of its value. */
+const QueryBytes = field("QueryBytes", (value): value is Uint8Array => isBytes(value) && value.length <= queryBytesMax)
+/** A number for each record, big-endian float64; null where they have none. */
+const Scores = field(
+  "Scores",
+  (value): value is Uint8Array | null => value === null || (isBytes(value) && value.length % 8 === 0)
+)
 
 // --- From the client ---
 
@@ -299,6 +320,10 @@ export const SyncPull = Schema.TaggedStruct("SyncPull", {
   node: Node,
   after: TextOrNull
 })
+/** Asks a query of a map, and to be told of what changes of its rows. */
+export const QueryOpen = Schema.TaggedStruct("QueryOpen", { id: Sequence, map: MapName, query: QueryBytes })
+/** A query isn't asked any more. */
+export const QueryClose = Schema.TaggedStruct("QueryClose", { id: Sequence })
 /** Operations of one map, in the order of their sequence numbers. */
 export const OpBatch = Schema.TaggedStruct("OpBatch", {
   map: MapName,
@@ -337,6 +362,8 @@ export const ClientMessage = Schema.Union(
   SyncBuckets,
   SyncFetch,
   SyncPull,
+  QueryOpen,
+  QueryClose,
   Traced,
   OpBatch,
   Ping,
@@ -410,6 +437,24 @@ export const GcPrune = Schema.TaggedStruct("GcPrune", { map: MapName, cells: Wan
 export const Withdraw = Schema.TaggedStruct("Withdraw", { map: MapName, keys: Texts })
 /** What was told of the map isn't all: the client opens it again. */
 export const SyncAgain = Schema.TaggedStruct("SyncAgain", { map: MapName })
+/** A query is asked under this number, and its rows follow. */
+export const QueryAck = Schema.TaggedStruct("QueryAck", { id: Sequence, query: Sequence })
+/** What the rows of a query are, or have come to. */
+export const QueryRows = Schema.TaggedStruct("QueryRows", {
+  query: Sequence,
+  version: Sequence,
+  /** The version that this comes after; 0 where these are all rows. */
+  after: Sequence,
+  /** Whether nothing more of this version comes. */
+  isLast: Flag,
+  /** Whether there are rows beyond the query's limit. */
+  hasMore: Flag,
+  /** Keys of rows that are no more. */
+  left: Texts,
+  scores: Scores,
+  /** Rows that came, or have other values. */
+  records: Records
+})
 /** Operations that have reached a level. */
 export const OpAck = Schema.TaggedStruct("OpAck", {
   level: Concern,
@@ -455,6 +500,8 @@ export const ServerMessage = Schema.Union(
   GcPrune,
   Withdraw,
   SyncAgain,
+  QueryAck,
+  QueryRows,
   OpAck,
   OpReject,
   Durable,
@@ -516,6 +563,11 @@ export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
     case "SyncLeaf": {
       const { _tag, after, id, records } = message
       return withRows(packr.pack({ _tag, id, after, records: PLACEHOLDER }), Rows.records, records)
+    }
+    case "QueryRows": {
+      const { _tag, after, hasMore, isLast, left, query, records, scores, version } = message
+      const head = { _tag, query, version, after, isLast, hasMore, left, scores, records: PLACEHOLDER }
+      return withRows(packr.pack(head), Rows.records, records)
     }
     default: {
       const packed = packr.pack(message)
@@ -608,7 +660,22 @@ const makeDecode = <A>(structs: { readonly [tag: string]: { readonly fields: Sch
 
 /** The messages of a frame from a client. @throws MalformedMessage */
 export const decodeFromClient: (bytes: Uint8Array) => ReadonlyArray<ClientMessage> = makeDecode(
-  { Auth, AuthRenew, AuthKept, Confirmed, SyncInit, SyncBuckets, SyncFetch, SyncPull, Traced, OpBatch, Ping, Call }
+  {
+    Auth,
+    AuthRenew,
+    AuthKept,
+    Confirmed,
+    SyncInit,
+    SyncBuckets,
+    SyncFetch,
+    SyncPull,
+    QueryOpen,
+    QueryClose,
+    Traced,
+    OpBatch,
+    Ping,
+    Call
+  }
 )
 /** The messages of a frame from a server. @throws MalformedMessage */
 export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessage> = makeDecode(
@@ -624,7 +691,9 @@ export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessag
     GcPrune,
     Withdraw,
     SyncAgain,
-    OpAck,
+    QueryAck,
+    QueryRows,
+      OpAck,
     OpReject,
     Durable,
     GoingAway,

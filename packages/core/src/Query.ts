@@ -100,12 +100,16 @@ const known = ["where", "search", "hybrid", "orderBy", "limit", "cursor", "selec
  * @throws QueryInvalid for whatever isn't one, with the place, as in `$.orderBy[1].field`, and what to do.
  */
 export const parse = (input: unknown): Query => {
-  if (typeof input !== "object" || input === null) throw invalid("$", "a query is an object, such as { where: { done: false } }")
+  if (typeof input !== "object" || input === null) {
+    throw invalid("$", "a query is an object, such as { where: { done: false } }")
+  }
   const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
   const { where, ...rest } = given
   const own = ownCopy(rest) as Fields
   for (const name of Object.keys(own)) {
-    if (!known.includes(name)) throw invalid(`$.${name.slice(0, 40)}`, `a query has ${known.join(", ")}, and nothing else`)
+    if (!known.includes(name)) {
+      throw invalid(`$.${name.slice(0, 40)}`, `a query has ${known.join(", ")}, and nothing else`)
+    }
   }
   const query = {
     ...own,
@@ -164,13 +168,18 @@ const checkSearch = ({ hybrid, search, where }: Query): void => {
 const checkOrder = (orderBy: Value.Value | undefined): void => {
   if (orderBy === undefined) return
   if (!Array.isArray(orderBy) || orderBy.length === 0 || orderBy.length > orderByMax) {
-    throw invalid("$.orderBy", `it is a list of 1 to ${orderByMax} fields, such as [{ field: "text", direction: "desc" }]`)
+    throw invalid(
+      "$.orderBy",
+      `it is a list of 1 to ${orderByMax} fields, such as [{ field: "text", direction: "desc" }]`
+    )
   }
   orderBy.forEach((order: Value.Value, i: number) => {
     const at = `$.orderBy[${i}]`
     if (!isFields(order)) throw invalid(at, "it is an object, such as { field: \"text\", direction: \"desc\" }")
     for (const name of Object.keys(order)) {
-      if (name !== "field" && name !== "direction") throw invalid(at, "it has a field and a direction, and nothing else")
+      if (name !== "field" && name !== "direction") {
+        throw invalid(at, "it has a field and a direction, and nothing else")
+      }
     }
     pathAt(order["field"], `${at}.field`)
     const { direction } = order
@@ -211,7 +220,8 @@ export const Query: Schema.Schema<Query> = Schema.declare(
 // --- What a query speaks of ------------------------------------------------------------------------------------------
 
 /** The search of a query in its long form. */
-export const searchOf = ({ search }: Query): Search | undefined => typeof search === "string" ? { text: search } : search
+export const searchOf = ({ search }: Query): Search | undefined =>
+  typeof search === "string" ? { text: search } : search
 
 /** The paths that decide which records it finds, in which order, each once; `select` has no part in that. */
 export const fieldsOf = (query: Query): ReadonlyArray<string> =>
@@ -223,12 +233,26 @@ export const fieldsOf = (query: Query): ReadonlyArray<string> =>
     ])
   )
 
+/** What it is found and ordered by, field by field, and where the query says so. */
+export const placesOf = (
+  query: Query
+): ReadonlyArray<{ readonly at: string; readonly names: ReadonlyArray<string> }> => [
+  ...(query.where === undefined ? [] : Predicate.fieldsOf(query.where)).map((path) => ({
+    at: `$.where (${JSON.stringify(path)})`,
+    names: namesOf(path, "$")
+  })),
+  ...(query.orderBy ?? []).map(({ field }, i) => ({ at: `$.orderBy[${i}].field`, names: namesOf(field, "$") })),
+  ...(searchOf(query)?.fields ?? []).map((path, i) => ({ at: `$.search.fields[${i}]`, names: namesOf(path, "$") }))
+]
+
 /** What queries have in common that ask for the same, in the same order: their places are each other's. */
 const orderOf = ({ hybrid, orderBy, search, where }: Query): Value.Value => {
   const { fields, prefix, text } = searchOf({ ...search === undefined ? {} : { search } }) ?? {}
   return [
     (where ?? null) as Value.Value,
-    text === undefined ? null : [text, fields === undefined ? null : Array.from(fields), prefix ?? true, hybrid ?? false],
+    text === undefined
+      ? null
+      : [text, fields === undefined ? null : Array.from(fields), prefix ?? true, hybrid ?? false],
     (orderBy ?? []).map(({ direction, field }) => [pathOf(namesOf(field, "$")), direction ?? "asc"])
   ]
 }
@@ -341,7 +365,11 @@ const isPlaced = (field: Value.Value): field is ReadonlyArray<Value.Value> => Ar
 /** The place of a row in the order of a query. */
 export const cursorOf = (query: Query, { key, sort }: Place): string => {
   const several = (query.orderBy?.length ?? 0) > 1
-  const fields = query.orderBy === undefined ? [] : several ? (sort as ReadonlyArray<unknown>).map(placed) : [placed(sort)]
+  const fields = query.orderBy === undefined
+    ? []
+    : several
+    ? (sort as ReadonlyArray<unknown>).map(placed)
+    : [placed(sort)]
   const bound = digestOf(Value.encodeTransient(orderOf(query)))
   // Each of a record's fields fits into a value; all of them with its key and two digests may be a little more.
   const content = Value.encode([cursorVersion, bound, fields, key], cursorLengthMax)
@@ -353,9 +381,13 @@ export const positionOf = (query: Query): Place | undefined => {
   const { cursor } = query
   if (cursor === undefined) return undefined
   const at = "$.cursor"
-  if (typeof cursor !== "string" || cursor.length > cursorLengthMax * 2) throw invalid(at, "it is what an answer gave as its cursor")
+  if (typeof cursor !== "string" || cursor.length > cursorLengthMax * 2) {
+    throw invalid(at, "it is what an answer gave as its cursor")
+  }
   const [content, digest] = partsOf(cursor, at)
-  if (!(content instanceof Uint8Array) || digest !== digestOf(content)) throw invalid(at, "it was changed: begin without one")
+  if (!(content instanceof Uint8Array) || digest !== digestOf(content)) {
+    throw invalid(at, "it was changed: begin without one")
+  }
   const [version, bound, fields, key] = listOf(content, at)
   if (version !== cursorVersion || !Array.isArray(fields) || typeof key !== "string" || !fields.every(isPlaced)) {
     throw invalid(at, "it is of another version: begin without one")

@@ -2,7 +2,7 @@
  * How a query is answered: by looking at all records, at those that an index finds, or at an index's order until there are
  * enough. What is chosen looks at the fewest records; each is tested all the same. Pure.
  */
-import { isHashable, compareFields, rankOf, ranks } from "./internal/fieldValues.ts"
+import { compareFields, isHashable, rankOf, ranks } from "./internal/fieldValues.ts"
 import { type Comparison, namesOf, type Node, type Operand, pathOf } from "./internal/predicateReader.ts"
 import type { Indexes, Range, SortedIndex, Spec } from "./Indexes.ts"
 import type { Order } from "./Query.ts"
@@ -186,7 +186,11 @@ const isBounded = ({ equals, ranges }: Sorted): boolean =>
   equals > 0 || ranges.length !== 1 || ranges[0]!.isBefore !== undefined
 
 /** All that indexes have for these conditions; whatever is true of a record, each of them has it. */
-const accessesOf = (indexes: Indexes, conjuncts: ReadonlyArray<Node>, sorted: ReadonlyArray<Sorted>): ReadonlyArray<Access> => [
+const accessesOf = (
+  indexes: Indexes,
+  conjuncts: ReadonlyArray<Node>,
+  sorted: ReadonlyArray<Sorted>
+): ReadonlyArray<Access> => [
   ...sorted.filter(isBounded),
   ...conjuncts.flatMap((node): ReadonlyArray<Access> => {
     if (node.is === "comparison") return [...byHash(indexes, node), ...byElements(indexes, node)]
@@ -203,7 +207,10 @@ const accessesOf = (indexes: Indexes, conjuncts: ReadonlyArray<Node>, sorted: Re
 ]
 
 const fewest = (accesses: ReadonlyArray<Access>): Access | undefined =>
-  accesses.reduce<Access | undefined>((best, access) => best === undefined || access.count < best.count ? access : best, undefined)
+  accesses.reduce<Access | undefined>(
+    (best, access) => best === undefined || access.count < best.count ? access : best,
+    undefined
+  )
 
 const isComparison = (node: Node): node is Comparison => node.is === "comparison"
 
@@ -227,7 +234,8 @@ const directionOf = ({ equals, index, ranges }: Sorted, orderBy: ReadonlyArray<O
   const direction = orderBy[orderBy.length - 1]?.direction ?? "asc"
   const follows = open.length === index.spec.fields.length - equals &&
     open.every((order, i) =>
-      (order.direction ?? "asc") === direction && canonicalPath(order.field) === canonicalPath(index.spec.fields[equals + i]!)
+      (order.direction ?? "asc") === direction &&
+      canonicalPath(order.field) === canonicalPath(index.spec.fields[equals + i]!)
     )
   return follows ? direction : undefined
 }
@@ -294,10 +302,17 @@ const tiesMax = 1_000
 /** Whenever the predicate is true, one of these fields is equal to what it is tied to; `undefined` where that can't be said. */
 export const tiesOf = (node: Node): ReadonlyArray<Tie> | undefined => {
   const parts = conjunctsOf(node).flatMap((part) => {
-    const ties = part.is === "or" ? unionOf(part.nodes.map(tiesOf)) : part.is === "comparison" ? ownTies(part) : undefined
+    const ties = part.is === "or"
+      ? unionOf(part.nodes.map(tiesOf))
+      : part.is === "comparison"
+      ? ownTies(part)
+      : undefined
     return ties === undefined ? [] : [ties]
   })
-  return parts.reduce<ReadonlyArray<Tie> | undefined>((a, b) => a === undefined || b.length < a.length ? b : a, undefined)
+  return parts.reduce<ReadonlyArray<Tie> | undefined>(
+    (a, b) => a === undefined || b.length < a.length ? b : a,
+    undefined
+  )
 }
 
 const ownTies = (comparison: Comparison): ReadonlyArray<Tie> | undefined => {

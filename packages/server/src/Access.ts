@@ -36,6 +36,9 @@ export const tieOf = (value: unknown): string | undefined =>
     ? String(value)
     : undefined
 
+/** The value of a tie's form: {@link tieOf} turned round. */
+export const untied = (to: string): unknown => to.startsWith("\"") ? to.slice(1) : JSON.parse(to)
+
 /** What one rule grants on records. */
 export interface Grant {
   /** Which rule of the policy it is. */
@@ -185,6 +188,11 @@ export class Access {
     return ties.length === this.#grants.read.length ? ties : undefined
   }
 
+  /** The fields of which something may be read, in one record or another; `undefined` for all. */
+  get readableFields(): ReadonlySet<string> | undefined {
+    return fieldsOf(this.#grants.read)
+  }
+
   /** Whether there is anything in a map of this kind that may be written. */
   writesTo(kind: MapKind): boolean {
     return kind === "lww"
@@ -196,11 +204,16 @@ export class Access {
   show(record: LwwRecord.LwwRecord, value: unknown): LwwRecord.LwwRecord | undefined {
     if (this.reads === "everything") return record
     if (record.isTombstone) return undefined
+    const shown = this.showValue(value)
+    if (shown === undefined) return undefined
+    return shown === value ? record : LwwRecord.put(record.stamp, Value.encode(shown), record.expiresAt)
+  }
+
+  /** A value as it may be read: itself, or a part of it; `undefined` where nothing may. */
+  showValue(value: unknown): unknown {
+    if (this.reads === "everything") return value
     const fields = this.#visible(value)
-    if (fields === "none") return undefined
-    if (fields === undefined) return record
-    if (!isRecord(value)) return undefined
-    return LwwRecord.put(record.stamp, Value.encode(pick(value, fields)), record.expiresAt)
+    return fields === undefined ? value : fields === "none" || !isRecord(value) ? undefined : pick(value, fields)
   }
 
   /**

@@ -121,6 +121,8 @@ export class Partitions extends Context.Tag("@topgun/server/Partitions")<Partiti
   readonly records: (map: string, partition: number) => Iterable<KeyedRecord>
   /** A map's records that have changed since, as they are now; `undefined` where that isn't known, or they are many. */
   readonly changedSince: (map: string, sequence: number) => ReadonlyArray<KeyedRecord> | undefined
+  /** Has `onWon` called for records that were merged, in the same step: what it is told is what {@link source} shows. */
+  readonly observe: (onWon: (won: Won) => void) => void
   /** When the next value expires, or something that it was replaced by since, in ms. */
   readonly nextExpiry: () => number | undefined
   /** Has `onEarlier` called whenever that is earlier than it was. */
@@ -495,6 +497,8 @@ const make = Effect.gen(function*() {
     }
   }
 
+  let onWon = (_: Won): void => {}
+
   /** Merges what was checked; answers what won. */
   const mergeAll = ({ kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {
     const won: Array<Row> = []
@@ -507,7 +511,9 @@ const make = Effect.gen(function*() {
     }
     const amended = rows.filter(({ isAmended }) => isAmended)
     const { hi, lo, records } = maps.get(map) ?? noTotals
-    return { map, kind, rows: won, age, totals: { records, hi, lo }, sequence: changes.sequence(map), amended }
+    const merged = { map, kind, rows: won, age, totals: { records, hi, lo }, sequence: changes.sequence(map), amended }
+    if (won.length > 0) onWon(merged)
+    return merged
   }
 
   const applyEach = (part: Part): Applied => {
@@ -645,6 +651,9 @@ const make = Effect.gen(function*() {
         records.push([cell, record])
       }
       return records
+    },
+    observe: (observer) => {
+      onWon = observer
     },
     nextExpiry: () => expiring.next,
     observeExpiry: (onEarlier) => {
