@@ -2620,7 +2620,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("internal/regex", "Predicate"),
     find: "          if (!this.skip(flags)) {",
     replace: "          if (this.skip(flags) !== undefined) add(1)\n          else {",
-    fails: "never weighs less than what it is compiled to"
+    fails: "is refused, however it is written, where it would be large"
   },
   {
     id: "QRY-3",
@@ -2634,8 +2634,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-3",
     breaks: "a fault in a regular expression is found when somebody connects",
     ...core("Predicate", "Predicate"),
-    find: "      : Effect.andThen(Regex.engine, attempt(() => regexes.forEach(checkRegex))))",
-    replace: "      : Regex.engine)",
+    find: "Effect.andThen(Regex.engine, attempt(() => regexes.forEach(checkRegex)))",
+    replace: "Regex.engine",
     fails: "is RE2's, finds anywhere, and judges text only"
   },
   {
@@ -2648,10 +2648,10 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     id: "QRY-3",
-    breaks: "a regular expression costs what any comparison does",
+    breaks: "a regular expression costs nothing",
     ...core("internal/cost", "Predicate"),
-    find: "    case \"regex\":\n      return regexNanos",
-    replace: "    case \"regex\":\n      if (textLength > 0) return partNanos\n      return regexNanos",
+    find: "      return regexNanos + textLength",
+    replace: "      return 0 * textLength",
     fails: "is known before it is loaded, and grows with what it asks"
   },
   {
