@@ -26,6 +26,8 @@
  * | `contains` | any | is an array with an element equal to it, or text with this text, of a literal, in it |
  * | `containsAll` `containsAny` | a list | contains all of it, or one of it |
  * | `startsWith` | text | is text that begins so |
+ * | `like` | a pattern | is text that, as a whole, is as in SQL: `%` any text, `_` one code point, a backslash takes the next as it is |
+ * | `regex` | a pattern | is text in which a regular expression of RE2's syntax finds something; {@link load} goes before it |
  * | `exists` | true or false | is there, or is not |
  *
  * **Operands.** `{ "principal": "userId" }` is a reference: what {@link compile} is told of that name. It can stand for an
@@ -43,14 +45,21 @@
  * unknown, `and` is false as soon as one part is, `or` true as soon as one is. What isn't {@link isTrue} is not granted and
  * not found, so that no missing field or claim opens anything. Null is a value, equal to itself; `exists` is never unknown.
  *
+ * **Patterns.** Both `like` and `regex` take time linear in the text, whatever the pattern, and both tell case from case, but that a
+ * regular expression may begin with `(?i)`. RE2's have no backreferences and nothing that looks around. A pattern has at most
+ * {@link patternLengthMax} characters. What a predicate's regular expressions may be compiled to is bounded ({@link QueryTooExpensive}),
+ * and so is the text that one judges: up to {@link regexTextLengthMax}, some ten thousand characters for an everyday one, less for one
+ * with classes of Unicode or many repetitions. Of a longer text it says that it doesn't know.
+ *
  * **Limits.** {@link nodesMax}, {@link listMax}, {@link pathLengthMax} and {@link bytesMax}, and the levels of arrays and
  * objects that a value may have. One evaluation goes through a field at most once for each node, text included.
  */
+import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type * as AST from "effect/SchemaAST"
-import { QueryInvalid, RecordTooLarge, ValueNotSupported } from "./GridError.ts"
+import { type ConnectionLost, QueryInvalid, QueryTooExpensive, RecordTooLarge, ValueNotSupported } from "./GridError.ts"
 import {
   all,
   any,
@@ -63,6 +72,7 @@ import {
   type Truth,
   unknown
 } from "./internal/comparisons.ts"
+import { costOf } from "./internal/cost.ts"
 import {
   type Comparison,
   listMax,
@@ -74,9 +84,11 @@ import {
   pathOf,
   type Reference
 } from "./internal/predicateReader.ts"
+import * as Regex from "./internal/regex.ts"
 import * as Value from "./Value.ts"
 
 export type { Test, Truth } from "./internal/comparisons.ts"
+export { patternLengthMax, textLengthMaxOf as regexTextLengthMax } from "./internal/regex.ts"
 export {
   bytesMax,
   listMax,
@@ -109,6 +121,8 @@ export interface Operators {
   readonly containsAll?: List
   readonly containsAny?: List
   readonly startsWith?: string | Reference
+  readonly like?: string
+  readonly regex?: string
   readonly exists?: boolean
 }
 
@@ -120,9 +134,10 @@ export type Predicate =
   | { readonly not: Predicate }
 
 /**
- * Passes a predicate from outside, as a frozen copy.
+ * Passes a predicate from outside, as a frozen copy. Whether its regular expressions are any, {@link load} tells.
  *
  * @throws QueryInvalid for whatever isn't one, with the place, as in `$.or[1].n`, and what to do.
+ * @throws QueryTooExpensive for one whose regular expressions are too large, with the place.
  */
 export const parse = (input: unknown): Predicate => {
   const own = ownCopy(input)
@@ -130,7 +145,7 @@ export const parse = (input: unknown): Predicate => {
   return own as Predicate
 }
 
-/** As {@link parse}, in other schemas: those of requests and of configuration. Its issue is the message of QueryInvalid. */
+/** As {@link parse}, in other schemas: those of requests and of configuration. Its issue is the message of what that throws. */
 export const Predicate: Schema.Schema<Predicate> = Schema.declare(
   [],
   { decode: () => parsed, encode: () => parsed },
@@ -145,10 +160,13 @@ const parsed = (
   Either.try({
     try: () => parse(input),
     catch: (fault) => {
-      if (fault instanceof QueryInvalid) return new ParseResult.Type(ast, input, fault.message)
+      if (isRefusal(fault)) return new ParseResult.Type(ast, input, fault.message)
       throw fault
     }
   })
+
+const isRefusal = (fault: unknown): fault is QueryInvalid | QueryTooExpensive =>
+  fault instanceof QueryInvalid || fault instanceof QueryTooExpensive
 
 // --- What a predicate speaks of --------------------------------------------------------------------------------------
 
@@ -195,6 +213,15 @@ const tiesOf = (node: Node): ReturnType<typeof equalities> => {
   return operandsOf(node).map((operand) => ({ path: pathOf(node.names), operand }))
 }
 
+/**
+ * About how many ns one evaluation takes, of a value with texts of a hundred characters: what to refuse a scan by before it is tried.
+ * Rough, and the same on every machine.
+ *
+ * @throws QueryInvalid
+ * @throws QueryTooExpensive
+ */
+export const cost = (predicate: Predicate): number => costOf(nodeOf(ownCopy(predicate)))
+
 // --- Compiling -------------------------------------------------------------------------------------------------------
 
 /** Whether it is true, and neither false nor unknown: the only answer that grants or finds anything. */
@@ -209,10 +236,47 @@ export interface References {
 }
 
 /**
+ * Makes a predicate ready for {@link compile}: brings the engine of regular expressions, which is apart for its size, and finds the
+ * faults in them. There is nothing to wait for where it has none. Whoever takes predicates from others runs it when he gets them.
+ *
+ * Fails with ConnectionLost where the engine can't be fetched, as on a page without network that hasn't used it before.
+ */
+export const load = (
+  predicate: Predicate
+): Effect.Effect<void, QueryInvalid | QueryTooExpensive | ConnectionLost> =>
+  Effect.flatMap(
+    attempt(() => comparisonsOf(nodeOf(ownCopy(predicate))).filter(isRegex)),
+    (regexes) =>
+      regexes.length === 0
+        ? Effect.void
+        : Effect.andThen(Regex.engine, attempt(() => regexes.forEach(checkRegex)))
+  )
+
+const attempt = <A>(evaluate: () => A): Effect.Effect<A, QueryInvalid | QueryTooExpensive> =>
+  Effect.try({
+    try: evaluate,
+    catch: (fault) => {
+      if (isRefusal(fault)) return fault
+      throw fault
+    }
+  })
+
+const isRegex = ({ operator }: Comparison): boolean => operator === "regex"
+
+const checkRegex = (comparison: Comparison): void => {
+  const [pattern] = operandsOf(comparison) as readonly [{ readonly literal: string }]
+  const fault = Regex.faultOf(pattern.literal)
+  if (fault !== undefined) {
+    throw new QueryInvalid({ path: comparison.at, reason: `it is no regular expression of RE2's syntax: ${fault}` })
+  }
+}
+
+/**
  * The test that a predicate stands for, once for many values: paths are split, references resolved and lists hashed here,
- * and a test allocates nothing.
+ * and a test allocates nothing, but where there are regular expressions. For those {@link load} has to have been run: without, it dies.
  *
  * @throws QueryInvalid
+ * @throws QueryTooExpensive
  */
 export const compile = (predicate: Predicate, references: References = {}): Test =>
   testOf(nodeOf(ownCopy(predicate)), resolver(references))
@@ -240,6 +304,7 @@ const comparisonTest = (comparison: Comparison, resolve: Resolve): Test => {
     ? resolveAll(comparison.operand, resolve)
     : resolve(comparison.operand as Operand)
   if (operand === undefined) return unknown
+  if (isRegex(comparison)) checkRegex(comparison)
   const held = operators[comparison.operator](operand)
   const test = isContains(comparison) && operandsOf(comparison).some(isReference) ? ofNoText(held) : held
   if (names.length === 1) {

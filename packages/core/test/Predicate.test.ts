@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Either, FastCheck as fc, Schema } from "effect"
-import { QueryInvalid } from "../src/GridError.ts"
+import { Effect, Either, FastCheck as fc, Schema } from "effect"
+import { RE2JS } from "re2js"
+import { vi } from "vitest"
+import { QueryInvalid, QueryTooExpensive } from "../src/GridError.ts"
+import { weightOf } from "../src/internal/regex.ts"
 import * as Predicate from "../src/Predicate.ts"
 import * as Value from "../src/Value.ts"
 
@@ -61,6 +64,16 @@ const ranked = (value: unknown): string | number => {
   }
 }
 
+/** By trying everything, on code points. */
+const isLike = (pattern: ReadonlyArray<string>, text: ReadonlyArray<string>): boolean => {
+  const [first, ...others] = pattern
+  const [point, ...rest] = text
+  if (first === undefined) return point === undefined
+  if (first === "%") return isLike(others, text) || (point !== undefined && isLike(pattern, rest))
+  const literal = first === "\\" ? others.shift() : first === "_" ? point : first
+  return point !== undefined && literal === point && isLike(others, rest)
+}
+
 const holds = (field: unknown, operator: string, given: unknown, references: Data): number => {
   if (operator === "exists") return Number((field !== undefined) === given)
   const whole = resolved(given, references)
@@ -105,6 +118,8 @@ const holds = (field: unknown, operator: string, given: unknown, references: Dat
       return Array.isArray(operand) && Number.isInteger(contains("")) ? Math.min(1, ...operand.map(contains)) : unknown
     case "containsAny":
       return Array.isArray(operand) && Number.isInteger(contains("")) ? Math.max(0, ...operand.map(contains)) : unknown
+    case "like":
+      return typeof field === "string" ? Number(isLike(Array.from(operand as string), Array.from(field))) : unknown
     default:
       return typeof field === "string" && typeof operand === "string" ? Number(field.startsWith(operand)) : unknown
   }
@@ -206,6 +221,7 @@ const anyCondition: fc.Arbitrary<Value.Value> = fc.oneof(
       fc.tuple(fc.constant("between"), pair),
       fc.tuple(fc.constantFrom("in", "containsAll", "containsAny"), list),
       fc.tuple(fc.constant("startsWith"), fc.oneof(fc.constantFrom("", "a", "b"), reference)),
+      fc.tuple(fc.constant("like"), fc.constantFrom("", "%", "a%", "_", "_b")),
       fc.tuple(fc.constant("exists"), fc.boolean())
     ).map(([operator, of]) => ({ [operator]: of })),
     weight: 12
@@ -477,6 +493,237 @@ describe("A predicate", () => {
   })
 })
 
+describe("like", () => {
+  const points = ["a", "b", "\u{10000}"]
+
+  it.prop(
+    "says of a text what trying everything says",
+    [
+      fc.array(fc.constantFrom("a", "b", "\u{10000}", "%", "%", "_", "\\%", "\\\\", "\\a"), { maxLength: 8 }),
+      fc.array(fc.constantFrom(...points, "%", "\\"), { maxLength: 8 })
+    ],
+    ([pattern, text]) => {
+      const like = pattern.join("")
+      assert.strictEqual(truthOf({ t: { like } }, { t: text.join("") }), isLike(Array.from(like), text))
+    },
+    { fastCheck: { numRuns: 3_000 } }
+  )
+
+  it.prop(
+    "finds segments of any length, with any code point where it says so",
+    [
+      fc.array(fc.constantFrom(...points), { minLength: 1, maxLength: 120, size: "max" }),
+      fc.func(fc.boolean()),
+      fc.array(fc.constantFrom(...points), { maxLength: 40 }),
+      fc.nat(200)
+    ],
+    ([segment, isOpen, around, wrong]) => {
+      const isAny = segment.map((_, at) => isOpen(at))
+      const like = `%${segment.map((point, at) => isAny[at] ? "_" : point).join("")}%`
+      const text = [...around, ...segment.map((point, at) => isAny[at] || at === wrong ? "a" : point), ...around]
+      const isIn = text.some((_, from) =>
+        from + segment.length <= text.length &&
+        segment.every((point, at) => isAny[at] || text[from + at] === point)
+      )
+      assert.strictEqual(truthOf({ t: { like } }, { t: text.join("") }), isIn)
+    },
+    law
+  )
+
+  it("speaks of the whole text, case by case, and of text only", () => {
+    const of = (like: string, t: unknown) => truthOf({ t: { like } }, { t })
+    assert.isTrue(of("Mi%", "Milk"))
+    assert.isFalse(of("mi%", "Milk"))
+    assert.isFalse(of("il", "Milk"))
+    assert.isFalse(of("a%a", "a"))
+    assert.isTrue(of("100\\%", "100%"))
+    assert.isFalse(of("100\\%", "1000"))
+    assert.isTrue(of("a.*[", "a.*["))
+    assert.isTrue(of("_", "\u{1f600}"))
+    assert.isUndefined(of("%", 1))
+    assert.isUndefined(of("%", ["a"]))
+    assert.isUndefined(truthOf({ not: { t: { like: "%" } } }, {}))
+  })
+
+  it("goes through a text of the greatest size once, whatever the pattern", () => {
+    // By backtracking, each of these would take longer than anybody waits.
+    const text = "a".repeat(Value.valueBytesMax - 100)
+    const half = "a".repeat(60)
+    for (
+      const like of ["%a".repeat(127) + "%b", "%_a".repeat(80) + "%b", `%${half}_${half}b%${half}_c%`, "%".repeat(256)]
+    ) {
+      assert.strictEqual(truthOf({ t: { like } }, { t: text }), !/[bc]/.test(like))
+    }
+  })
+})
+
+describe("regex", () => {
+  const load = (predicate: unknown) => Predicate.load(predicate as Predicate.Predicate)
+  const refusalOf = (predicate: unknown) => Effect.flip(load(predicate))
+
+  /** What both dialects have, of matches in texts of `a`, `b` and `-`. */
+  const expression = fc.letrec<{ any: string }>((tie) => ({
+    any: fc.oneof(
+      { maxDepth: 3 },
+      fc.constantFrom("a", "b", ".", "[ab]", "[^a]", "\\w", "\\b", "^", "$"),
+      fc.tuple(tie("any"), tie("any")).map(([a, b]) => a + b),
+      fc.tuple(tie("any"), tie("any")).map(([a, b]) => `(?:${a}|${b})`),
+      fc.tuple(tie("any"), fc.constantFrom("*", "+", "?", "{2}", "{1,2}")).map(([a, times]) => `(${a})${times}`)
+    )
+  })).any
+
+  it.effect("finds what the platform's own engine finds", () =>
+    Effect.gen(function*() {
+      yield* load({ t: { regex: "a" } })
+      fc.assert(
+        fc.property(expression, fc.string({ unit: fc.constantFrom("a", "b", "-"), maxLength: 6 }), (regex, text) => {
+          fc.pre(regex.length <= Predicate.patternLengthMax)
+          assert.strictEqual(truthOf({ t: { regex } }, { t: text }), new RegExp(regex).test(text))
+        }),
+        { numRuns: 1_000 }
+      )
+    }))
+
+  it.effect("is RE2's, finds anywhere, and judges text only", () =>
+    Effect.gen(function*() {
+      const of = (regex: string, t: unknown) =>
+        Effect.map(load({ t: { regex } }), () => truthOf({ t: { regex } }, { t }))
+      assert.isTrue(yield* of("il", "Milk"))
+      assert.isFalse(yield* of("^il", "Milk"))
+      assert.isTrue(yield* of("(?i)^milk$", "Milk"))
+      assert.isTrue(yield* of("^\\p{Greek}.$", "\u03b1\u{1f600}"))
+      assert.isUndefined(yield* of("", 1))
+      assert.isUndefined(yield* of("", undefined))
+      for (const regex of ["(", "[a", "(?=a)", "(a)\\1", "(?<!a)b", "a**", "\\p{Nothing}", "\\C"]) {
+        const refusal = yield* refusalOf({ or: [{ t: 1 }, { t: { regex } }] })
+        assert.include(refusal, { path: "$.or[1].t.regex" }, regex)
+        assert.strictEqual(refusal._tag, "QueryInvalid", regex)
+      }
+      assert.include((yield* refusalOf({ t: { regex: "(?=a)" } })).message, "unsupported Perl syntax: `(?=`")
+    }))
+
+  it.effect("is compiled once it is loaded, and says so before", () =>
+    Effect.gen(function*() {
+      vi.resetModules()
+      const Unloaded = yield* Effect.promise(() => import("../src/Predicate.ts"))
+      const predicate = Unloaded.parse({ t: { regex: "(" } })
+      assert.throws(() => Unloaded.compile(predicate), /run Predicate.load with the predicate first/)
+      yield* Unloaded.load({ t: 1 })
+      assert.throws(() => Unloaded.compile({ t: { regex: "a" } }), /run Predicate.load/)
+      yield* Unloaded.load({ t: { regex: "a" } })
+      assert.isTrue(Unloaded.compile({ t: { regex: "a" } })({ t: "a" }))
+      assert.throws(() => Unloaded.compile(predicate), /no regular expression of RE2's syntax/)
+    }))
+
+  it.effect("is refused, however it is written, where it would be large", () =>
+    Effect.gen(function*() {
+      const repeated = (pattern: string, times: number) => pattern.repeat(times).slice(0, Predicate.patternLengthMax)
+      for (
+        const regex of [
+          "((a{1,50}){1,50}){1,50}",
+          "((a{1,10}){1,10}){1,10}",
+          "[\\p{L}]{1000}",
+          "(?:\\Q)\\Eabcdefghijklmnopqrst){300}",
+          "(?:abcdefghijklmnopqrst)(?i){300}",
+          repeated("\\pL", 100),
+          `(?i)${repeated("[b-\\x{10000}]", 15)}`
+        ]
+      ) {
+        const refusal = yield* refusalOf({ and: [{ t: { regex } }] })
+        assert.instanceOf(refusal, QueryTooExpensive, regex)
+        assert.strictEqual(refusal.path, "$.and[0].t.regex")
+        assert.throws(() => Predicate.parse({ t: { regex } }), /would cost too much/)
+        assert.isTrue(Either.isLeft(Schema.decodeUnknownEither(Predicate.Predicate)({ t: { regex } })))
+      }
+      const many = { or: Array.from({ length: 100 }, () => ({ t: { regex: "[a-z]{1,9}" } })) }
+      assert.instanceOf(yield* refusalOf(many), QueryTooExpensive)
+    }))
+
+  it.prop(
+    "never weighs less than what it is compiled to",
+    [
+      fc.array(
+        fc.oneof(
+          expression,
+          fc.constantFrom(
+            "(?i)",
+            "(?:",
+            "(?P<n>",
+            "(",
+            ")",
+            "|",
+            "??",
+            "{1,3}",
+            "{40}",
+            "{2,}",
+            "{",
+            "\\pL",
+            "[^\\PN]",
+            "[]a]",
+            "[[:alpha:]-]",
+            "[b-\\x{3ff}]",
+            "\\x41",
+            "\\Q(a\\E",
+            "\\Q\\E",
+            "\u{1f600}",
+            "\\."
+          )
+        ),
+        { maxLength: 12 }
+      )
+    ],
+    ([parts]) => {
+      const pattern = parts.join("")
+      let size = 0
+      try {
+        size = RE2JS.compile(pattern).programSize()
+      } catch {
+        // No pattern is heavier than one.
+      }
+      assert.isAtLeast(weightOf(pattern), size)
+    },
+    { fastCheck: { numRuns: 2_000 } }
+  )
+
+  it.effect("takes time by the text alone, of which one that is too long for it isn't judged", () =>
+    Effect.gen(function*() {
+      for (const regex of ["(x+x+)+y", "(a+)+$", "(a|a)*b", ".*.*.*=.*", "(.*){1,20}[^a]b", "\\pL{1,60}c"]) {
+        yield* load({ t: { regex } })
+        const lengthMax = Predicate.regexTextLengthMax(regex)
+        assert.isAbove(lengthMax, 150)
+        for (const text of ["a", "x", "ab"]) {
+          const whole = text.repeat(lengthMax).slice(0, lengthMax)
+          assert.isBoolean(truthOf({ t: { regex } }, { t: whole }))
+          assert.isUndefined(truthOf({ t: { regex } }, { t: `${whole}a` }))
+          assert.isUndefined(truthOf({ not: { t: { regex } } }, { t: `${whole}a` }))
+        }
+      }
+      assert.isAbove(Predicate.regexTextLengthMax("^[a-z]+@example\\.org$"), 5_000)
+    }))
+})
+
+describe("A predicate's cost", () => {
+  it("is known before it is loaded, and grows with what it asks", () => {
+    const ascending: ReadonlyArray<Predicate.Predicate> = [
+      { n: { exists: true } },
+      { n: 1 },
+      { "n.m": 1 },
+      { n: 1, m: 1 },
+      { t: { contains: "x".repeat(40) } },
+      { t: { like: "%a_b%" } },
+      { t: { like: `%a${"_".repeat(100)}b%` } },
+      { t: { regex: "a{200}" }, u: { regex: "\\pL{20}" } },
+      { or: Array.from({ length: 200 }, (_, i) => ({ n: i })) }
+    ]
+    const costs = ascending.map(Predicate.cost)
+    assert.deepStrictEqual(costs, Array.from(costs).sort((a, b) => a - b))
+    assert.strictEqual(new Set(costs).size, costs.length)
+    assert.isBelow(Predicate.cost({ n: { in: Array.from({ length: 1_000 }, (_, i) => i) } }), 100)
+    assert.isAbove(Predicate.cost({ t: { regex: "a" } }), 10 * Predicate.cost({ t: "a" }))
+    assert.strictEqual(Predicate.cost({ not: { n: 1 } }), Predicate.cost({ or: [{ n: 1 }] }))
+  })
+})
+
 describe("What a predicate speaks of", () => {
   const example: Predicate.Predicate = {
     and: [{ owner: { principal: "userId" } }, { "a\\.b": 1, n: { gt: 1 } }],
@@ -525,8 +772,8 @@ describe("A predicate from outside is refused", () => {
     assert.include(faultOf({ tags: { containAny: [] } })[1], "did you mean \"containsAny\"?")
     assert.include(faultOf({ tags: { exist: true } })[1], "did you mean \"exists\"?")
     assert.include(faultOf({ owner: { id: 1, name: 2 } })[1], "\"owner.id\"")
-    assert.include(faultOf({ text: { like: "a%" } })[1], "\"startsWith\" and \"contains\"")
-    assert.include(faultOf({ text: { regex: "(a+)+$" } })[1], "\"regex\" is no operator")
+    assert.include(faultOf({ text: { likes: "a%" } })[1], "did you mean \"like\"?")
+    assert.include(faultOf({ text: { regexp: "(a+)+$" } })[1], "did you mean \"regex\"?")
     assert.include(faultOf({ a: { __proto__: null, constructor: 1 } })[1], "\"constructor\" is no operator")
     assert.include(faultOf({ And: [{ a: 1 }] })[1], "did you mean \"and\"?")
     assert.strictEqual(faultOf({ "owner.id": { eq: undefined } })[0], "$[\"owner.id\"].eq")
@@ -554,6 +801,12 @@ describe("A predicate from outside is refused", () => {
       [{ a: { in: "a" } }, "$.a.in"],
       [{ a: { containsAll: { literal: [] } } }, "$.a.containsAll"],
       [{ a: { startsWith: 1 } }, "$.a.startsWith"],
+      [{ a: { like: 1 } }, "$.a.like"],
+      [{ a: { like: { principal: "userId" } } }, "$.a.like"],
+      [{ a: { like: "a%\\" } }, "$.a.like"],
+      [{ a: { regex: 123 } }, "$.a.regex"],
+      [{ a: { regex: { principal: "userId" } } }, "$.a.regex"],
+      [{ a: { regex: ["a"] } }, "$.a.regex"],
       [{ a: { exists: 1 } }, "$.a.exists"],
       [{ a: Number.NaN }, "$.a"],
       [{ a: { eq: () => 1 } }, "$.a.eq"],
@@ -582,6 +835,10 @@ describe("A predicate from outside is refused", () => {
     assert.include(faultOf({ ["a".repeat(Predicate.pathLengthMax + 1)]: 1 })[1], "1024 characters")
     assert.include(faultOf({ a: { principal: "a".repeat(Predicate.pathLengthMax + 1) } })[1], "1024 characters")
     assert.deepStrictEqual(faultOf({ a: "x".repeat(Predicate.bytesMax) }), ["$", "it has more than 65536 bytes"])
+    for (const operator of ["like", "regex"]) {
+      Predicate.parse({ a: { [operator]: "%".repeat(Predicate.patternLengthMax) } })
+      assert.include(faultOf({ a: { [operator]: "%".repeat(10_000) } })[1], "256 characters")
+    }
     const nested = numbers(70).reduce<unknown>((inner) => ({ not: inner }), {})
     assert.include(faultOf(nested)[1], "64 arrays and objects")
     const cyclic: Record<string, unknown> = {}

@@ -30,7 +30,6 @@ import * as Predicate from "@topgun/core/Predicate"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as ParseResult from "effect/ParseResult"
 import * as Schedule from "effect/Schedule"
@@ -154,7 +153,7 @@ const hasRole = (roles: ReadonlyArray<string>, principal: Principal | undefined)
   roles.includes("anyone") ||
   (principal !== undefined && (roles.includes("user") || (principal.roles ?? []).some((role) => roles.includes(role))))
 
-/** What a policy comes to; see the head of this file. */
+/** What a policy comes to; see the head of this file. It was decoded by {@link decode}: conditions may need what that loads. */
 export const compile = ({ backup = [], blocked = [], rules, status = [] }: Policy): Rulebook => {
   const shutOut = new Set(blocked)
   const isBlocked = (principal: Principal | undefined) => principal !== undefined && shutOut.has(principal.userId)
@@ -215,18 +214,30 @@ export interface Policies {
 
 const decodePolicy = Schema.decodeUnknownEither(Policy, { errors: "all", onExcessProperty: "error" })
 
-/** A policy from data. Fails with all that is wrong with it. */
-export const decode = (data: unknown): Either.Either<Policy, ConfigInvalid> =>
-  Either.mapLeft(decodePolicy(data), (error) =>
-    new ConfigInvalid({
-      faults: ParseResult.ArrayFormatter.formatErrorSync(error).map(({ message, path }) =>
-        `the policy's ${path.length === 0 ? "whole" : path.join(".")}: ${message}`
-      )
-    }))
+/** A policy from data, whose conditions are ready to be compiled. Fails with all that is wrong with it. */
+export const decode = (data: unknown): Effect.Effect<Policy, ConfigInvalid> =>
+  Effect.flatMap(decodePolicy(data), (policy) => Effect.as(loadConditions(policy), policy)).pipe(
+    Effect.catchTag("ParseError", (error) =>
+      new ConfigInvalid({
+        faults: ParseResult.ArrayFormatter.formatErrorSync(error).map(({ message, path }) =>
+          `the policy's ${path.length === 0 ? "whole" : path.join(".")}: ${message}`
+        )
+      }))
+  )
+
+const loadConditions = ({ rules }: Policy): Effect.Effect<void, ConfigInvalid> =>
+  Effect.validateAll(
+    rules.entries(),
+    ([at, { where = {} }]) =>
+      Effect.mapError(Predicate.load(where), ({ message }) => `the policy's rules.${at}.where: ${message}`),
+    { discard: true }
+  ).pipe(Effect.mapError((faults) => new ConfigInvalid({ faults })))
 
 const holding = (first: Rulebook, isGiven: boolean): Policies => {
   let rulebook = first
   const observers = new Set<() => void>()
+  // Loading may wait, and what was put in force last is to stay.
+  const turn = Effect.unsafeMakeSemaphore(1)
   return {
     isGiven,
     current: () => rulebook,
@@ -237,10 +248,10 @@ const holding = (first: Rulebook, isGiven: boolean): Policies => {
       }
     },
     replace: (policy) =>
-      Effect.map(decode(policy), (decoded) => {
+      turn.withPermits(1)(Effect.map(decode(policy), (decoded) => {
         rulebook = compile(decoded)
         for (const onChange of Array.from(observers)) onChange()
-      })
+      }))
   }
 }
 

@@ -6,7 +6,6 @@ import type { Access } from "@topgun/server/Access"
 import type { Principal } from "@topgun/server/Authentication"
 import * as PermissionPolicy from "@topgun/server/PermissionPolicy"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -320,26 +319,37 @@ describe("A policy", () => {
 })
 
 describe("A policy's data", () => {
-  const faultsOf = (data: unknown): ReadonlyArray<string> => {
-    const decoded = PermissionPolicy.decode(data)
-    return Either.isLeft(decoded) ? decoded.left.faults : []
-  }
+  const faultsOf = (data: unknown) =>
+    Effect.match(PermissionPolicy.decode(data), {
+      onFailure: ({ faults }) => faults,
+      onSuccess: (): ReadonlyArray<string> => []
+    })
   const good = { maps: ["m"], roles: ["user"], allow: ["read"] }
 
-  it("is refused with all that is wrong with it, and where", () => {
-    const faults = faultsOf({
-      rules: [good, { ...good, allow: ["red"] }, { ...good, roles: [] }, { ...good, wher: {} }, {
-        ...good,
-        maps: ["a{b"]
-      }],
-      statis: []
-    })
-    for (const place of ["rules.1.allow.0", "rules.2.roles", "rules.3.wher", "rules.4.maps.0", "statis"]) {
-      expect(faults.some((fault) => fault.includes(place)), `${place} in ${faults.join("\n")}`).toBe(true)
-    }
-  })
+  it.effect("is refused with all that is wrong with it, and where", () =>
+    Effect.gen(function*() {
+      const faults = yield* faultsOf({
+        rules: [good, { ...good, allow: ["red"] }, { ...good, roles: [] }, { ...good, wher: {} }, {
+          ...good,
+          maps: ["a{b"]
+        }],
+        statis: []
+      })
+      for (const place of ["rules.1.allow.0", "rules.2.roles", "rules.3.wher", "rules.4.maps.0", "statis"]) {
+        expect(faults.some((fault) => fault.includes(place)), `${place} in ${faults.join("\n")}`).toBe(true)
+      }
+    }))
 
-  it.each([
+  it.effect("is refused with all faults of its regular expressions, and where", () =>
+    Effect.gen(function*() {
+      const where = (regex: string) => ({ ...good, where: { or: [{ n: { regex } }] } })
+      const faults = yield* faultsOf({ rules: [where("a"), where("("), good, where("(?=a)")] })
+      expect(faults).toHaveLength(2)
+      expect(faults[0]).toContain("rules.1.where: The predicate at $.or[0].n.regex is not valid")
+      expect(faults[1]).toContain("rules.3.where")
+    }))
+
+  it.effect.each([
     null,
     [],
     "x",
@@ -347,22 +357,21 @@ describe("A policy's data", () => {
     { rules: {} },
     { rules: [{ ...good, maps: [] }] },
     { rules: [{ ...good, maps: [""] }] },
-    { rules: [{ ...good, where: { n: { like: "x" } } }] },
+    { rules: [{ ...good, where: { n: { likes: "x" } } }] },
     { rules: [{ ...good, fields: { read: [] } }] },
     { rules: [{ ...good, fields: { see: ["a"] } }] },
     { rules: Array.from({ length: 1_001 }, () => good) },
     { rules: [], blocked: [7] }
-  ])("%j is refused", (data) => {
-    expect(faultsOf(data)).not.toEqual([])
-  })
+  ])("%j is refused", (data) => Effect.map(faultsOf(data), (faults) => expect(faults).not.toEqual([])))
 
-  it("may be read back from JSON", () => {
-    const policy = {
-      rules: [{ ...good, where: { owner: { principal: "userId" } }, fields: { read: ["a"] } }],
-      status: ["admin"]
-    }
-    expect(Either.getOrThrow(PermissionPolicy.decode(JSON.parse(JSON.stringify(policy))))).toEqual(policy)
-  })
+  it.effect("may be read back from JSON", () =>
+    Effect.gen(function*() {
+      const policy = {
+        rules: [{ ...good, where: { owner: { principal: "userId" } }, fields: { read: ["a"] } }],
+        status: ["admin"]
+      }
+      expect(yield* PermissionPolicy.decode(JSON.parse(JSON.stringify(policy)))).toEqual(policy)
+    }))
 })
 
 describe("A policy's file", () => {
@@ -406,6 +415,18 @@ describe("A policy's file", () => {
       expect(errors.filter((error) => error.includes("cannot be read"))).toHaveLength(1)
     }).pipe(Effect.provide(logger))
   })
+
+  it.scoped("may judge by regular expressions from the first connection on", () =>
+    Effect.gen(function*() {
+      const file = yield* withFile
+      const rule = { maps: ["m"], roles: ["anyone"], allow: ["read"], where: { mail: { regex: "@example\\.org$" } } }
+      writeFileSync(file, JSON.stringify({ rules: [rule] }))
+      const context = yield* Layer.build(PermissionPolicy.layerFile(file))
+      const policies = yield* Effect.provide(PermissionPolicy.PermissionPolicy, context)
+      const access = policies.current().access(undefined, "m")
+      expect(shown(access, { mail: "a@example.org" })).toEqual({ mail: "a@example.org" })
+      expect(shown(access, { mail: "a@example.organic" })).toBeUndefined()
+    }))
 
   it.scoped("that isn't there, is a directory or no policy keeps the server from starting, and says why", () =>
     Effect.gen(function*() {

@@ -2558,6 +2558,103 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "finds long text in text as short text"
   },
   {
+    id: "QRY-3",
+    breaks: "a word of like's bits doesn't go on in the next",
+    ...core("internal/like", "Predicate"),
+    find: "carry = word >>> 31",
+    replace: "carry = 0",
+    fails: "finds segments of any length, with any code point where it says so"
+  },
+  {
+    id: "QRY-3",
+    breaks: "the _ of like is half a character",
+    ...core("internal/like", "Predicate"),
+    find: "text.codePointAt(at)! > 0xffff ? 2 : 1",
+    replace: "1",
+    fails: "says of a text what trying everything says"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a part between two % may overlap what comes after it",
+    ...core("internal/like", "Predicate"),
+    find: "      return at >= 0 && at + literal.length <= end ? at + literal.length : -1",
+    replace: "      return at >= 0 ? at + literal.length : -1",
+    fails: "says of a text what trying everything says"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a pattern of like has any length",
+    ...core("internal/predicateReader", "Predicate"),
+    find: "  if (operand.literal.length > lengthMax) throw",
+    replace: "  if (operand.literal.length > Infinity) throw",
+    fails: "where it is too much to evaluate"
+  },
+  {
+    id: "PERM-2",
+    breaks: "a user's attribute is taken for a pattern",
+    ...core("internal/predicateReader", "Predicate"),
+    find: "  if (!(\"literal\" in operand) || typeof operand.literal !== \"string\") throw",
+    replace:
+      "  if (!(\"literal\" in operand)) return operand.principal\n  if (typeof operand.literal !== \"string\") throw",
+    fails: "where an operand isn't one"
+  },
+  {
+    id: "QRY-3",
+    breaks: "what a regular expression repeats weighs as if it were there once",
+    ...core("internal/regex", "Predicate"),
+    find: "const repeated = (atom + 2) * Math.max(1, times)",
+    replace: "const repeated = atom + 2",
+    fails: "is refused, however it is written, where it would be large"
+  },
+  {
+    id: "QRY-3",
+    breaks: "each regular expression of a predicate is weighed alone",
+    ...core("internal/predicateReader", "Predicate"),
+    find: "        this.weight += Regex.weightOf(pattern)",
+    replace: "        this.weight = Regex.weightOf(pattern)",
+    fails: "is refused, however it is written, where it would be large"
+  },
+  {
+    id: "QRY-3",
+    breaks: "flags amid a pattern hide what is repeated after them",
+    ...core("internal/regex", "Predicate"),
+    find: "          if (!this.skip(flags)) {",
+    replace: "          if (this.skip(flags) !== undefined) add(1)\n          else {",
+    fails: "is refused, however it is written, where it would be large"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a regular expression judges a text of any length",
+    ...core("internal/regex", "Predicate"),
+    find: "text.length > lengthMax ? undefined",
+    replace: "text.length > Infinity ? undefined",
+    fails: "takes time by the text alone, of which one that is too long for it isn't judged"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a fault in a regular expression is found when somebody connects",
+    ...core("Predicate", "Predicate"),
+    find: "Effect.andThen(Regex.engine, attempt(() => regexes.forEach(checkRegex)))",
+    replace: "Regex.engine",
+    fails: "is RE2's, finds anywhere, and judges text only"
+  },
+  {
+    id: "PERM-2",
+    breaks: "the regular expressions of a policy aren't loaded with it",
+    ...server("PermissionPolicy", "PermissionPolicy"),
+    find: "Effect.as(loadConditions(policy), policy)",
+    replace: "Effect.succeed(policy)",
+    fails: "may judge by regular expressions from the first connection on"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a regular expression costs nothing",
+    ...core("internal/cost", "Predicate"),
+    find: "      return regexNanos + textLength",
+    replace: "      return 0 * textLength",
+    fails: "is known before it is loaded, and grows with what it asks"
+  },
+  {
     id: "PERM-2",
     breaks: "a user whose name is part of another's has what is the other's",
     ...core("Predicate", "Predicate"),

@@ -4,6 +4,8 @@
  */
 import * as Value from "../Value.ts"
 import { compareNames } from "./fieldOrder.ts"
+import * as Like from "./like.ts"
+import * as Regex from "./regex.ts"
 
 // --- Logic -----------------------------------------------------------------------------------------------------------
 
@@ -230,17 +232,17 @@ const hasAllOf = (set: ReadonlySet<unknown>): (array: ReadonlyArray<unknown>) =>
 
 const inTextOf = (part: Value.Value): Test => {
   if (typeof part !== "string") return unknown
-  const isIn = searchFor(part)
-  return (text) => isIn(text as string)
+  const indexIn = searchFor(part)
+  return (text) => indexIn(text as string, 0) >= 0
 }
 
 /** Up to here the engine's own search is the faster one. What it takes for a longer part may be their lengths' product. */
 const SHORT_PART_LENGTH = 32
 
-/** Finds a part in texts, in time linear in theirs (Knuth, Morris, Pratt 1977). */
-const searchFor = (part: string): (text: string) => boolean => {
+/** Where a text has a part first, from an index on, or -1; in time linear in the text (Knuth, Morris, Pratt 1977). */
+const searchFor = (part: string): (text: string, from: number) => number => {
   const { length } = part
-  if (length <= SHORT_PART_LENGTH) return (text) => text.includes(part)
+  if (length <= SHORT_PART_LENGTH) return (text, from) => text.indexOf(part, from)
   /** By index, the longest start of the part that ends there, and is not the part up to there itself. */
   const borders = new Int32Array(length)
   const advance = (matched: number, unit: number): number => {
@@ -249,12 +251,15 @@ const searchFor = (part: string): (text: string) => boolean => {
     return part.charCodeAt(next) === unit ? next + 1 : 0
   }
   for (let i = 1; i < length; i++) borders[i] = advance(borders[i - 1]!, part.charCodeAt(i))
-  return (text) => {
+  return (text, from) => {
     let matched = 0
-    for (let i = 0; i < text.length && matched < length; i++) matched = advance(matched, text.charCodeAt(i))
-    return matched === length
+    let i = from
+    while (i < text.length && matched < length) matched = advance(matched, text.charCodeAt(i++))
+    return matched === length ? i - length : -1
   }
 }
+
+const ofText = (isIn: (text: string) => Truth): Test => (field) => typeof field === "string" ? isIn(field) : undefined
 
 /** By name, the test of a field that is there, for a resolved operand. Whether one is there is no test of it: `exists` is apart. */
 export const operators = {
@@ -270,7 +275,9 @@ export const operators = {
   containsAll,
   containsAny,
   startsWith: (operand: Value.Value): Test => (field) =>
-    typeof field === "string" && typeof operand === "string" ? field.startsWith(operand) : undefined
+    typeof field === "string" && typeof operand === "string" ? field.startsWith(operand) : undefined,
+  like: (pattern: Value.Value): Test => ofText(Like.matcherOf(pattern as string, searchFor)),
+  regex: (pattern: Value.Value): Test => ofText(Regex.matcherOf(pattern as string))
 }
 
 export type Operator = keyof typeof operators

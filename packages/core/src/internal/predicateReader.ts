@@ -1,8 +1,10 @@
 /** Reads a predicate from what somebody wrote: its form, its limits, and what is said of faults. See `Predicate.ts`. */
-import { QueryInvalid, RecordTooLarge, ValueNotSupported } from "../GridError.ts"
+import { QueryInvalid, QueryTooExpensive, RecordTooLarge, ValueNotSupported } from "../GridError.ts"
 import * as Spelling from "../Spelling.ts"
 import * as Value from "../Value.ts"
 import { type Fields, isFields, isOperator, type Operator, operators, orderTo } from "./comparisons.ts"
+import * as Like from "./like.ts"
+import * as Regex from "./regex.ts"
 
 // --- Limits ----------------------------------------------------------------------------------------------------------
 
@@ -29,7 +31,12 @@ export interface Reference {
 export type Operand = { readonly literal: Value.Value } | Reference
 
 export type Comparison =
-  & { readonly is: "comparison"; readonly names: ReadonlyArray<string> }
+  & {
+    readonly is: "comparison"
+    readonly names: ReadonlyArray<string>
+    /** Where it was written, for what is found wrong with it later. */
+    readonly at: string
+  }
   & (
     | { readonly operator: Operator; readonly operand: Operand | ReadonlyArray<Operand> }
     | { readonly operator: "exists"; readonly expected: boolean }
@@ -83,6 +90,7 @@ const within = (at: string, name: string): string =>
 /** Reads one predicate, counting as it goes. */
 class Reader {
   private nodes = 0
+  private weight = 0
 
   predicate(value: Value.Value, at: string): Node {
     if (!isFields(value)) throw invalid(at, "a predicate is an object, such as { done: false }")
@@ -119,7 +127,7 @@ class Reader {
     }
     if (!isFields(value) || isReference(value)) {
       this.count(at)
-      return [{ is: "comparison", names, operator: "eq", operand: operandOf(value, at) }]
+      return [{ is: "comparison", names, at, operator: "eq", operand: operandOf(value, at) }]
     }
     const entries = Object.entries(value)
     if (entries.length === 0) throw invalid(at, "it has no operator: for an empty object write { eq: {} }")
@@ -130,10 +138,10 @@ class Reader {
     this.count(at)
     if (operator === "exists") {
       if (typeof value !== "boolean") throw invalid(at, "\"exists\" is true or false")
-      return { is: "comparison", names, operator, expected: value }
+      return { is: "comparison", names, at, operator, expected: value }
     }
     if (!isOperator(operator)) throw invalid(at, unknownOperator(operator))
-    return { is: "comparison", names, operator, operand: this.operand(operator, value, at) }
+    return { is: "comparison", names, at, operator, operand: this.operand(operator, value, at) }
   }
 
   private operand(
@@ -150,6 +158,19 @@ class Reader {
         const operand = operandOf(value, at)
         if ("literal" in operand && typeof operand.literal !== "string") throw invalid(at, "\"startsWith\" takes text")
         return operand
+      }
+      case "like": {
+        const pattern = patternOf(operator, Like.patternLengthMax, value, at)
+        if (Like.segmentsOf(pattern) === undefined) {
+          throw invalid(at, "a pattern doesn't end with a backslash: write two of them for one in the text")
+        }
+        return { literal: pattern }
+      }
+      case "regex": {
+        const pattern = patternOf(operator, Regex.patternLengthMax, value, at)
+        this.weight += Regex.weightOf(pattern)
+        if (this.weight > Regex.weightMax) throw new QueryTooExpensive({ path: at, reason: tooHeavy })
+        return { literal: pattern }
       }
       case "gt":
       case "gte":
@@ -190,6 +211,18 @@ const operandOf = (value: Value.Value, at: string): Operand => {
   return { principal }
 }
 
+/** A pattern is never another's than who wrote the predicate: who could choose it could choose what it costs, and whom it finds. */
+const patternOf = (operator: string, lengthMax: number, value: Value.Value, at: string): string => {
+  const operand = operandOf(value, at)
+  if (!("literal" in operand) || typeof operand.literal !== "string") throw invalid(at, `"${operator}" takes text`)
+  if (operand.literal.length > lengthMax) throw invalid(at, `a pattern has at most ${lengthMax} characters`)
+  return operand.literal
+}
+
+const tooHeavy =
+  "its regular expressions are too large. Repeat less often what is repeated in braces, name fewer classes such as \\p{L}, " +
+  "or ask for less with contains, startsWith or like"
+
 const orderedOf = (value: Value.Value, at: string): Operand => {
   const operand = operandOf(value, at)
   if ("literal" in operand && Number.isNaN(orderTo(operand.literal)(operand.literal))) {
@@ -218,7 +251,6 @@ const listOf = (operator: string, value: Value.Value, at: string): Operand | Rea
 
 const unknownOperator = (name: string): string => {
   const found = `"${shown(name)}" is no operator`
-  if (name === "like" || name === "regex") return `${found}: "startsWith" and "contains" look into text`
   const meant = Spelling.nearest(name.slice(0, SHOWN_NAME_LENGTH), [...Object.keys(operators), "exists"])
   return found + (meant === undefined ? "." : `, did you mean "${meant}"?`) +
     " A field of a field is written \"owner.id\", and an object to compare with { eq: … }"
