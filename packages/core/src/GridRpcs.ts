@@ -5,7 +5,7 @@
 import * as Rpc from "@effect/rpc/Rpc"
 import * as RpcGroup from "@effect/rpc/RpcGroup"
 import * as Schema from "effect/Schema"
-import { PermissionDenied } from "./GridError.ts"
+import { MapKindMismatch, Overloaded, PermissionDenied, QueryInvalid, QueryTooExpensive } from "./GridError.ts"
 
 /** How a server is doing. */
 export class ServerStatus extends Schema.Class<ServerStatus>("ServerStatus")({
@@ -26,7 +26,51 @@ export class ServerStatus extends Schema.Class<ServerStatus>("ServerStatus")({
   }))
 }) {}
 
+/** A value as JSON: see `ValueJson`. */
+const Json = Schema.Unknown
+
+/** Why a query isn't answered. */
+const QueryFault = Schema.Union(PermissionDenied, QueryInvalid, QueryTooExpensive, MapKindMismatch, Overloaded)
+
+/** Rows that a query has found, in its order. */
+export class QueryAnswer extends Schema.Class<QueryAnswer>("QueryAnswer")({
+  rows: Schema.Array(Schema.Struct({
+    key: Schema.String,
+    value: Json,
+    /** How well it matches, where a text was searched for. */
+    score: Schema.optional(Schema.Number)
+  })),
+  /** Whether there are more rows, of which the next come after `cursor`. */
+  hasMore: Schema.Boolean,
+  cursor: Schema.NullOr(Schema.String)
+}) {}
+
+/** How a query would be answered. */
+export class QueryExplanation extends Schema.Class<QueryExplanation>("QueryExplanation")({
+  plan: Schema.Literal("scan", "index"),
+  /** What is looked up. */
+  steps: Schema.Array(Schema.Struct({
+    index: Schema.Struct({ fields: Schema.Array(Schema.String), kind: Schema.Literal("hash", "sorted", "inverted") }),
+    by: Schema.Literal("equality", "range", "elements", "order"),
+    candidates: Schema.Number
+  })),
+  /** Records that are looked at. */
+  candidates: Schema.Number,
+  /** Records in the map. */
+  records: Schema.Number,
+  /** Whether they come in order, so that looking stops when there are enough. */
+  isOrdered: Schema.Boolean,
+  /** The fields by whose values a live query is found; null where it judges every write. */
+  ties: Schema.NullOr(Schema.Array(Schema.String))
+}) {}
+
+const query = { map: Schema.String, query: Json }
+
 /** The calls that a client can make. */
 export class GridRpcs extends RpcGroup.make(
-  Rpc.make("Status", { success: ServerStatus, error: PermissionDenied })
+  Rpc.make("Status", { success: ServerStatus, error: PermissionDenied }),
+  Rpc.make("Query", { payload: query, success: QueryAnswer, error: QueryFault }),
+  /** How many records a query finds, whatever its limit. */
+  Rpc.make("Count", { payload: query, success: Schema.Number, error: QueryFault }),
+  Rpc.make("Explain", { payload: query, success: QueryExplanation, error: QueryFault })
 ) {}

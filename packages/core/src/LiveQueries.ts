@@ -236,6 +236,11 @@ export class LiveQueries {
     return this.#open.size
   }
 
+  /** Records that tied queries hold. */
+  get held(): number {
+    return this.#holders.size
+  }
+
   /** Whether it makes a difference to hear of changes. */
   get isIdle(): boolean {
     return this.#open.size === 0 && this.indexes.specs.length === 0

@@ -693,7 +693,7 @@ export const decodeFromServer: (bytes: Uint8Array) => ReadonlyArray<ServerMessag
     SyncAgain,
     QueryAck,
     QueryRows,
-      OpAck,
+    OpAck,
     OpReject,
     Durable,
     GoingAway,

@@ -45,7 +45,9 @@ export const layerFile = (path: string): Layer.Layer<Declarations, ConfigInvalid
     const faults: Array<string> = []
     const grid = Object.entries(data).flatMap(([name, options]: [string, unknown]) => {
       try {
-        if (typeof options !== "object" || options === null) throw new TypeError("what a map is declared with is an object")
+        if (typeof options !== "object" || options === null) {
+          throw new TypeError("what a map is declared with is an object")
+        }
         const unknown = Object.keys(options).find((option) => option !== "indexes" && option !== "search")
         if (unknown !== undefined) throw new TypeError(`"${unknown}" is neither "indexes" nor "search"`)
         return [Grid.map(name, undefined, options as Grid.MapOptions<unknown>)]

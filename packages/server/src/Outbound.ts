@@ -117,12 +117,24 @@ export class Outbound {
 
   /** Sends an event of a map, unless the client is behind. */
   push(event: Uint8Array, map: string): void {
-    if (this.#gaps.has(map)) return
-    // Only what the medium doesn't take at once counts: one batch of others may be larger than the room.
-    if (this.#bytes > this.#shared.eventFrameBytes) this.flush()
-    if (this.#host.connection.bufferedBytes() <= this.#shared.eventsBytesMax) return this.put(event)
+    if (this.#gaps.has(map) || this.offer(event)) return
     this.#gaps.set(map, "untold")
     this.#flushSoon()
+  }
+
+  /** Sends an event, unless the client is behind: then it isn't sent, and the answer is false. */
+  offer(event: Uint8Array): boolean {
+    // Only what the medium doesn't take at once counts: one batch of others may be larger than the room.
+    if (this.#bytes > this.#shared.eventFrameBytes) this.flush()
+    if (this.#host.connection.bufferedBytes() > this.#shared.eventsBytesMax) return false
+    this.put(event)
+    return true
+  }
+
+  /** Goes on when the client has read most of what waits for it, so that it can be told of events again. */
+  whenCaughtUp(goOn: () => void): void {
+    this.flush()
+    this.#whenRead(this.#shared.caughtUpBytes, goOn)
   }
 
   /** The client opens a map, or isn't told of it any more: nothing of it is left out. */

@@ -71,7 +71,11 @@ export class Queries extends Context.Tag("@topgun/server/Queries")<Queries, {
     where: Predicate.Predicate | undefined
   ) => Effect.Effect<number, QueryFault>
   /** How a query would be answered. */
-  readonly explain: (map: string, access: Access, query: Query.Query) => Effect.Effect<LiveQueries.Explanation, QueryFault>
+  readonly explain: (
+    map: string,
+    access: Access,
+    query: Query.Query
+  ) => Effect.Effect<LiveQueries.Explanation, QueryFault>
   /** Live queries that are evaluated. */
   readonly size: () => number
 }>() {}
@@ -221,7 +225,8 @@ const make = Effect.gen(function*() {
         if (all > queryBytesMax) {
           throw new QueryTooExpensive({
             path: "$",
-            reason: `its rows have more than ${queryBytesMax} bytes: ask for fewer by a limit, or for some fields by select`
+            reason:
+              `its rows have more than ${queryBytesMax} bytes: ask for fewer by a limit, or for some fields by select`
           })
         }
         if (bytes + size > Protocol.batchBytesMax) cut(false)
@@ -352,7 +357,10 @@ const make = Effect.gen(function*() {
     if (readable === undefined) return
     for (const { at, names } of Query.placesOf(query)) {
       if (!readable.has(names[0]!)) {
-        throw new QueryInvalid({ path: at, reason: "this field may not be read, and so nothing be found, ordered or shown by it" })
+        throw new QueryInvalid({
+          path: at,
+          reason: "this field may not be read, and so nothing be found, ordered or shown by it"
+        })
       }
     }
   }
@@ -365,7 +373,8 @@ const make = Effect.gen(function*() {
     if (millis <= queryMillisMax) return
     throw new QueryTooExpensive({
       path: "$",
-      reason: `it would look at ${candidates} records, for some ${millis} ms, where queryMillisMax allows ${queryMillisMax}: ` +
+      reason:
+        `it would look at ${candidates} records, for some ${millis} ms, where queryMillisMax allows ${queryMillisMax}: ` +
         "declare an index that it can use (explain tells which it does)"
     })
   }
@@ -374,7 +383,10 @@ const make = Effect.gen(function*() {
   const limited = (query: Query.Query): Query.Query => {
     if (query.limit === undefined) return { ...query, limit: queryRowsMax }
     if (query.limit <= queryRowsMax) return query
-    throw new QueryTooExpensive({ path: "$.limit", reason: `queryRowsMax allows ${queryRowsMax}: read page by page, by cursor` })
+    throw new QueryTooExpensive({
+      path: "$.limit",
+      reason: `queryRowsMax allows ${queryRowsMax}: read page by page, by cursor`
+    })
   }
 
   const ask = (name: string, access: Access, asked: Query.Query, asker: Asker): Asked => {

@@ -151,6 +151,7 @@ const fields: { readonly [K in keyof Settings]-?: Field<Settings[K]> } = {
   jwtAttributes: field("TOPGUN_JWT_ATTRIBUTES", list(Text), "names of claims, parted by commas"),
   jwtTolerance: duration("TOPGUN_JWT_TOLERANCE", Jwt.toleranceMillisMax),
   policyFile: field("TOPGUN_POLICY_FILE", Text, "the path of a JSON file"),
+  gridFile: field("TOPGUN_GRID_FILE", Text, "the path of a JSON file"),
   allowedOrigins: field(
     "TOPGUN_ALLOWED_ORIGINS",
     list(Schema.String.pipe(Schema.pattern(/^(\*|https?:\/\/[^/\s,]+)$/))),
@@ -180,6 +181,10 @@ const fields: { readonly [K in keyof Settings]-?: Field<Settings[K]> } = {
   mapsMax: count("TOPGUN_MAPS_MAX", 1, 100_000),
   subscriptionsMax: count("TOPGUN_SUBSCRIPTIONS_MAX", 1, 100_000),
   callsMax: count("TOPGUN_CALLS_MAX", 1, 10_000),
+  queriesMax: count("TOPGUN_QUERIES_MAX", 1, 100_000),
+  queryRowsMax: count("TOPGUN_QUERY_ROWS_MAX", 1, 1_000_000),
+  queryBytesMax: count("TOPGUN_QUERY_BYTES_MAX", 256 * 1024, 1024 * 1024 * 1024),
+  queryMillisMax: count("TOPGUN_QUERY_MILLIS_MAX", 1, 600_000),
   resolverMillisMax: count("TOPGUN_RESOLVER_MILLIS_MAX", 1, 10_000),
   interceptorMillisMax: count("TOPGUN_INTERCEPTOR_MILLIS_MAX", 10, 600_000),
   shutdownTimeout: duration("TOPGUN_SHUTDOWN_TIMEOUT", "1 hour"),

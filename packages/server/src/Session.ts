@@ -34,6 +34,8 @@ import { Persistence } from "./Persistence.ts"
 import { Phase } from "./Phase.ts"
 import { ServerConfig } from "./ServerConfig.ts"
 import * as Outbound from "./Outbound.ts"
+import { Queries } from "./Queries.ts"
+import { Querying } from "./Querying.ts"
 import * as Reading from "./Reading.ts"
 import type { Subscriptions } from "./Subscriptions.ts"
 import { Tombstones } from "./Tombstones.ts"
@@ -79,7 +81,11 @@ const comeBackMillis = { least: 500, spread: 500, spreadPerSession: 2, spreadMax
 
 /** What a message takes, in the unit of `Turns`; what is sent in answer to it comes to that. */
 const workOf = (message: Protocol.ClientMessage): number =>
-  message._tag === "OpBatch" ? 3 + message.ops.length : message._tag === "SyncInit" ? 50 : 5
+  message._tag === "OpBatch"
+    ? 3 + message.ops.length
+    : message._tag === "SyncInit" || message._tag === "QueryOpen"
+    ? 50
+    : 5
 /** Bytes of answers that take a unit of work, and of events, which were made for others too. */
 const bytesPerWork = { answers: 512, events: 4096 }
 /** Operations of a map with a resolver that are carried out in one turn, at most, but for atomic batches. */
@@ -90,7 +96,8 @@ const workOfEvent = 0.1
 type AuthFault = GridError.AuthRequired | GridError.AuthUnavailable | GridError.AuthExpired
 
 const make = Effect.gen(function*() {
-  const { authGraceMillis, authMillisMax, drainMillisMax, outboundBytesMax, shutdownTimeout } = yield* ServerConfig
+  const { authGraceMillis, authMillisMax, drainMillisMax, outboundBytesMax, queriesMax, shutdownTimeout } =
+    yield* ServerConfig
   const { verify } = yield* Authentication
   const admission = yield* Admission
   const calls = yield* Calls
@@ -105,6 +112,7 @@ const make = Effect.gen(function*() {
   const phase = yield* Phase
   const tombstones = yield* Tombstones
   const policies = yield* PermissionPolicy
+  const queries = yield* Queries
   const views = yield* Views
   const visits = yield* Visits
   const writeAcks = yield* WriteAcks
@@ -149,6 +157,7 @@ const make = Effect.gen(function*() {
     #caller: Caller | undefined
     readonly #outbound: Outbound.Outbound
     readonly #reading: Reading.Reading
+    readonly #querying: Querying
     /** What came and wasn't looked at yet. */
     #frames: Array<{ readonly frame: Uint8Array; readonly receivedNanos: bigint }> = []
     /** The messages of the frame that is being carried out, and which is next. */
@@ -185,6 +194,30 @@ const make = Effect.gen(function*() {
         nodeId: () => this.#nodeId,
         hasConfirmed: (age) => this.#isOfAnother || confirmations.of(this.#nodeId) >= age
       }, reading)
+      this.#querying = new Querying(
+        {
+          send: this.send,
+          put: (page) => {
+            if (this.#closed) return
+            turns.spend(page.length / bytesPerWork.answers)
+            this.#outbound.put(page)
+          },
+          offer: (page) => {
+            if (this.#closed) return true
+            turns.spend(workOfEvent + page.length / bytesPerWork.events)
+            return this.#outbound.offer(page)
+          },
+          hasRoom: () => this.#outbound.hasRoom,
+          whenCaughtUp: (goOn) => this.#outbound.whenCaughtUp(goOn),
+          refuse: (id, fault) => this.#refuse(id, fault),
+          access: (map) => this.#reading.access(map),
+          guard: (serve) => {
+            if (!this.#closed) this.#guard(serve)
+          }
+        },
+        queries,
+        queriesMax
+      )
       this.#watch = run(this.#watching)
     }
 
@@ -364,6 +397,10 @@ const make = Effect.gen(function*() {
           return this.#reading.answer(message, (answers) => answers.fetch(message.wants, message.after ?? undefined))
         case "SyncPull":
           return this.#reading.answer(message, (answers) => answers.pull(message.node, message.after ?? undefined))
+        case "QueryOpen":
+          return this.#querying.open(message)
+        case "QueryClose":
+          return this.#querying.close(message.id)
         case "Call":
           this.#caller ??= calls.open((payload) => this.send({ _tag: "Reply", payload }), () => this.#principal)
           return this.#caller.receive(message.payload)
@@ -444,6 +481,7 @@ const make = Effect.gen(function*() {
         this.#visit.renewed("accepted")
         this.send({ _tag: "AuthRenewAck", id, expiresAt: this.#principal?.expiresAt ?? null })
         renewed()
+        this.#querying.judgeAnew()
       })
     }
 
@@ -559,6 +597,7 @@ const make = Effect.gen(function*() {
     /** Another policy is in force. */
     judgeAnew(): void {
       this.#reading.judgeAnew()
+      this.#querying.judgeAnew()
     }
 
     #write(batch: typeof Protocol.OpBatch.Type): void {
@@ -668,6 +707,7 @@ const make = Effect.gen(function*() {
       open.delete(this)
       if (sessionOf.get(this.#nodeId) === this) sessionOf.delete(this.#nodeId)
       this.#reading.end()
+      this.#querying.end()
       this.#caller?.close()
       this.#seat.leave()
       this.#disconnect()
@@ -762,6 +802,7 @@ export const layer: Layer.Layer<
   | Partitions
   | Persistence
   | Phase
+  | Queries
   | ServerConfig
   | Subscriptions
   | Tombstones

@@ -68,6 +68,11 @@ export interface Settings {
    */
   readonly policyFile: string | undefined
   /**
+   * A file that says by what the maps of the grid are indexed and searched: see `Declarations`. Indexes are built at the start, and cost
+   * memory for each record; without them a query looks at all records of its map. @default undefined
+   */
+  readonly gridFile: string | undefined
+  /**
    * Origins of web pages, other than the server's own, whose scripts may connect, as in `https://app.example.com`; `*`
    * for all. Programs that send no origin may always. @default none
    */
@@ -179,6 +184,17 @@ export interface Settings {
   readonly subscriptionsMax: number
   /** Calls of one connection that are answered at a time; more are refused. Each costs a fiber. @default 32 */
   readonly callsMax: number
+  /** Live queries of one connection; more are refused. Each costs the rows that it shows, and as many to spare. @default 100 */
+  readonly queriesMax: number
+  /** Rows of one query, which also says that there are more. Higher values let one query hold more, and tell more at once. @default 10000 */
+  readonly queryRowsMax: number
+  /** Bytes of all rows of one live query; one with more is ended. Encoded, they are kept once for all who ask the same. @default 4194304 */
+  readonly queryBytesMax: number
+  /**
+   * How long answering a query for the first time may take, in ms, by what its plan looks at: some 2 ms for 1,000 records. What would take
+   * longer is refused. Others get their turn meanwhile, but have less of the processor. @default 5000
+   */
+  readonly queryMillisMax: number
   /**
    * What a resolver may take for one operation, in ms, before it is stopped and the operation rejected. Nothing else is done
    * meanwhile. Higher values suit slower resolvers and collections of garbage amid them, and let one that never ends hold everybody
@@ -239,6 +255,7 @@ export const defaults: Settings = {
   jwtAttributes: undefined,
   jwtTolerance: undefined,
   policyFile: undefined,
+  gridFile: undefined,
   allowedOrigins: [],
   connectionsMax: 10_000,
   proxies: 0,
@@ -263,6 +280,10 @@ export const defaults: Settings = {
   mapsMax: 1_000,
   subscriptionsMax: 1_000,
   callsMax: 32,
+  queriesMax: 100,
+  queryRowsMax: 10_000,
+  queryBytesMax: 4 * 1024 * 1024,
+  queryMillisMax: 5_000,
   resolverMillisMax: 50,
   interceptorMillisMax: 5_000,
   shutdownTimeout: Duration.seconds(10),

@@ -2,12 +2,9 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { PermissionDenied } from "@topgun/core/GridError"
-import { GridRpcs, ServerStatus } from "@topgun/core/GridRpcs"
+import { ServerStatus } from "@topgun/core/GridRpcs"
 import { Hlc } from "@topgun/core/Hlc"
-import { Calls } from "./Calls.ts"
 import { Partitions } from "./Partitions.ts"
-import { PermissionPolicy } from "./PermissionPolicy.ts"
 import { Persistence } from "./Persistence.ts"
 import { Phase, version } from "./Phase.ts"
 import { Sessions } from "./Session.ts"
@@ -37,21 +34,5 @@ export const layer: Layer.Layer<Status, never, Hlc | Partitions | Persistence | 
         })
       )
     })
-  })
-)
-
-/** The handlers of `GridRpcs`. Each asks first whether its caller may. */
-export const layerCalls = GridRpcs.toLayer(
-  Effect.gen(function*() {
-    const { current } = yield* Status
-    const { principalOf } = yield* Calls
-    const policies = yield* PermissionPolicy
-    return {
-      Status: (_, { clientId }) =>
-        Effect.flatMap(principalOf(clientId), (principal) =>
-          policies.current().maySeeStatus(principal)
-            ? current
-            : new PermissionDenied({ what: "see the server's status" }))
-    }
   })
 )

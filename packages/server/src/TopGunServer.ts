@@ -9,6 +9,7 @@ import type * as MetricPair from "effect/MetricPair"
 import * as Option from "effect/Option"
 import * as CrdtStore from "@topgun/core/CrdtStore"
 import { type AddressUnavailable, ConfigInvalid, type StorageUnavailable } from "@topgun/core/GridError"
+import type * as Grid from "@topgun/core/Grid"
 import { GridRpcs, type ServerStatus } from "@topgun/core/GridRpcs"
 import * as Hlc from "@topgun/core/Hlc"
 import * as MerkleSync from "@topgun/core/MerkleSync"
@@ -23,13 +24,16 @@ import * as Capacity from "./Capacity.ts"
 import * as Confirmations from "./Confirmations.ts"
 import * as Devices from "./Devices.ts"
 import * as Expiry from "./Expiry.ts"
+import * as Declarations from "./Declarations.ts"
 import * as Gateway from "./Gateway.ts"
+import * as Handlers from "./Handlers.ts"
 import * as Interception from "./Interception.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Partitions from "./Partitions.ts"
 import * as PermissionPolicy from "./PermissionPolicy.ts"
 import * as Persistence from "./Persistence.ts"
 import * as Phase from "./Phase.ts"
+import * as Queries from "./Queries.ts"
 import { version } from "./Phase.ts"
 import * as ServerConfig from "./ServerConfig.ts"
 import * as Sessions from "./Session.ts"
@@ -67,7 +71,7 @@ export type Parts =
 // --- What serves a connection ---
 
 const layerCalls = RpcServer.layer(GridRpcs, { disableTracing: true, disableFatalDefects: true }).pipe(
-  Layer.provide(Status.layerCalls)
+  Layer.provide(Handlers.layer)
 )
 
 const layerMachine = Layer.mergeAll(layerCalls, TombstoneGc.layer, Expiry.layer).pipe(
@@ -86,6 +90,7 @@ const layerMachine = Layer.mergeAll(layerCalls, TombstoneGc.layer, Expiry.layer)
   Layer.provide(Devices.layer),
   Layer.provideMerge(Admission.layer),
   Layer.provide(Confirmations.layer),
+  Layer.provideMerge(Queries.layer),
   Layer.provideMerge(Partitions.layer),
   Layer.provide(Tombstones.layer),
   Layer.provideMerge(Capacity.layer),
@@ -113,6 +118,7 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
   const partitions = yield* Partitions.Partitions
   const persistence = yield* Persistence.Persistence
   const phase = yield* Phase.Phase
+  const queries = yield* Queries.Queries
   const sessions = yield* Sessions.Sessions
   const status = yield* Status.Status
   const { auth } = yield* ServerConfig.ServerConfig
@@ -137,6 +143,7 @@ const serve = Effect.fnUntraced(function*(gateway: Option.Option<Context.Tag.Ser
 
   hlc.unsafeAdopt(persistence.nodeId, 0)
   const records = yield* partitions.load
+  yield* queries.load
   phase.ready()
   yield* Effect.annotateLogs(Effect.logInfo("TopGun is ready"), { version, records, storage: persistence.kind })
   // What is built last ends first: nothing is stopped yet.
@@ -214,6 +221,8 @@ const layerDefaultParts = Layer.mergeAll(
 export interface Options extends Partial<ServerConfig.Settings> {
   /** The policy. That of `policyFile` goes before it, and it before one that is provided. */
   readonly policy?: PermissionPolicy.Policy
+  /** The maps of the grid, as clients declare them, to be indexed and searched. That of `gridFile` goes before it. */
+  readonly grid?: ReadonlyArray<Grid.Declaration>
 }
 
 /** The policy of the configuration's file, where it names one, or the one given. */
@@ -226,6 +235,20 @@ const layerPolicy = (policy?: PermissionPolicy.Policy) =>
           ? PermissionPolicy.layerFile(policyFile)
           : policy !== undefined
           ? PermissionPolicy.layer(policy)
+          : Layer.empty
+    )
+  )
+
+/** The declarations of the configuration's file, where it names one, or the ones given. */
+const layerDeclarations = (grid?: ReadonlyArray<Grid.Declaration>) =>
+  Layer.unwrapEffect(
+    Effect.map(
+      ServerConfig.ServerConfig,
+      ({ gridFile }): Layer.Layer<never, ConfigInvalid> =>
+        gridFile !== undefined
+          ? Declarations.layerFile(gridFile)
+          : grid !== undefined
+          ? Declarations.layer(grid)
           : Layer.empty
     )
   )
@@ -246,22 +269,24 @@ const layerTracing = Layer.unwrapEffect(Effect.gen(function*() {
 
 /** The server of a configuration. */
 export const layer = (
-  { policy, ...settings }: Options = {}
+  { grid, policy, ...settings }: Options = {}
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable | AddressUnavailable> =>
   layerParts.pipe(
     Layer.provide(layerDefaultParts),
     Layer.provide(layerPolicy(policy)),
+    Layer.provide(layerDeclarations(grid)),
     Layer.provide(layerTracing),
     Layer.provide(ServerConfig.layer(settings))
   )
 
 /** The server of a configuration, without sockets, and in memory unless told otherwise. */
 export const layerInProcess = (
-  { policy, ...settings }: Options = {}
+  { grid, policy, ...settings }: Options = {}
 ): Layer.Layer<TopGunServer, ConfigInvalid | StorageUnavailable> =>
   layerPartsInProcess.pipe(
     Layer.provide(layerDefaultParts),
     Layer.provide(layerPolicy(policy)),
+    Layer.provide(layerDeclarations(grid)),
     Layer.provide(layerTracing),
     Layer.provide(ServerConfig.layer({ storage: "memory", ...settings }))
   )
@@ -308,6 +333,7 @@ export const layerConfig = (
       layerParts.pipe(
         Layer.provide(layerDefaultParts),
         Layer.provide(layerPolicy()),
+        Layer.provide(layerDeclarations()),
         Layer.provide(layerTracing),
         Layer.provide(Layer.effectDiscard(announce(loaded))),
         Layer.provide(layerLogging),

@@ -65,6 +65,7 @@ describe("ServerConfig", () => {
         TOPGUN_SHUTDOWN_TIMEOUT: "30s",
         TOPGUN_SHUTDOWN_NOTICE: "5s",
         TOPGUN_POLICY_FILE: "/etc/topgun/policy.json",
+        TOPGUN_GRID_FILE: "/etc/topgun/grid.json",
         TOPGUN_LOG_LEVEL: "debug",
         TOPGUN_LOG_FORMAT: "json",
         TOPGUN_STATIC_DIR: "/srv/www",
@@ -94,6 +95,10 @@ describe("ServerConfig", () => {
         TOPGUN_MAPS_MAX: "3",
         TOPGUN_SUBSCRIPTIONS_MAX: "4",
         TOPGUN_CALLS_MAX: "5",
+        TOPGUN_QUERIES_MAX: "6",
+        TOPGUN_QUERY_ROWS_MAX: "7",
+        TOPGUN_QUERY_BYTES_MAX: "300000",
+        TOPGUN_QUERY_MILLIS_MAX: "8",
         TOPGUN_RESOLVER_MILLIS_MAX: "30",
         TOPGUN_INTERCEPTOR_MILLIS_MAX: "700"
       })
@@ -119,6 +124,7 @@ describe("ServerConfig", () => {
         shutdownTimeout: Duration.seconds(30),
         shutdownNotice: Duration.seconds(5),
         policyFile: "/etc/topgun/policy.json",
+        gridFile: "/etc/topgun/grid.json",
         metricsToken: Redacted.make("sixteen-or-more-characters"),
         logLevel: "debug",
         logFormat: "json",
@@ -148,6 +154,10 @@ describe("ServerConfig", () => {
         mapsMax: 3,
         subscriptionsMax: 4,
         callsMax: 5,
+        queriesMax: 6,
+        queryRowsMax: 7,
+        queryBytesMax: 300_000,
+        queryMillisMax: 8,
         resolverMillisMax: 30,
         interceptorMillisMax: 700
       })

@@ -3928,5 +3928,121 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "        if (isKeeping || unkept.size === 0) return",
     replace: "        if (unkept.size === 0) return",
     fails: "is written down some at a time, and waits outside of the line while the database fails"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a window that has dropped rows takes itself for complete",
+    ...core("QueryWindow", "LiveQueries"),
+    find: "this.#edge = this.#list.last",
+    replace: "    this.#edge = undefined",
+    fails: "so does one of many records"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a window that has run short isn't filled again",
+    ...core("QueryWindow", "LiveQueries"),
+    find: "    return this.#edge !== undefined && this.#list.size <= this.#limit",
+    replace: "    return false && this.#list.size <= this.#limit",
+    fails: "so does one of many records"
+  },
+  {
+    id: "QRY-1",
+    breaks: "what is pushed over the border of a window isn't told",
+    ...core("QueryWindow", "LiveQueries"),
+    find: "      const crossing = keys.size",
+    replace: "      const crossing = 0",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a record that matches no more stays",
+    ...core("LiveQueries", "LiveQueries"),
+    find: "    else this.#window.delete(key)",
+    replace: "    else if (shown === undefined) this.#window.delete(key)",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a record that isn't tied to a query any more stays in it",
+    ...core("LiveQueries", "LiveQueries"),
+    find: "    if (holders !== undefined) { for (const query of Array.from(holders)) query.judge(key, value) }",
+    replace: "    if (holders?.size === 0) { for (const query of Array.from(holders)) query.judge(key, value) }",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-1",
+    breaks: "only the first of several queries with one tie is told",
+    ...core("LiveQueries", "LiveQueries"),
+    find: "      else queries.add(query)",
+    replace: "      else if (queries.size === 0) queries.add(query)",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a window that was filled in order as far as it needs takes itself for complete",
+    ...core("QueryWindow", "LiveQueries"),
+    find: "this.#edge = last",
+    replace: "    this.#edge = this.#edge",
+    fails: "so does one whose order an index has"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a hash index keeps a record under its old value",
+    ...core("Indexes", "LiveQueries"),
+    find: "    if (field === this.#fields[id]) return",
+    replace: "    if (this.#fields[id] !== undefined) return",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a sorted index keeps a record in its old place",
+    ...core("Indexes", "LiveQueries"),
+    find: "    this.#entries[id] = entry",
+    replace: "    if (before !== undefined) return",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a range leaves out what it ends with",
+    ...core("QueryPlan", "LiveQueries"),
+    find:
+      "      return { isBefore: (field) => rankOf(field) < rank, isUpTo: (field) => compareFields(field, literal) <= 0 }",
+    replace:
+      "      return { isBefore: (field) => rankOf(field) < rank, isUpTo: (field) => compareFields(field, literal) < 0 }",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a list's texts aren't looked into by contains",
+    ...core("Indexes", "LiveQueries"),
+    find: "    if (typeof field === \"string\") this.#texts.add(id)",
+    replace: "    if (field === \"\") this.#texts.add(id)",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-2",
+    breaks: "one index is taken for both sides of an or",
+    ...core("QueryPlan", "LiveQueries"),
+    find: "    const parts = node.nodes.map((part) => accessFor(indexes, part))",
+    replace: "    const parts = node.nodes.slice(0, 1).map((part) => accessFor(indexes, part))",
+    fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-2",
+    breaks: "an index in another direction is taken for the order",
+    ...core("QueryPlan", "LiveQueries"),
+    find: "  const follows = open.length === index.spec.fields.length - equals &&",
+    replace: "  const follows = open.length <= index.spec.fields.length - equals &&",
+    fails: "so does one of many records"
+  },
+  {
+    id: "QRY-2",
+    breaks: "records of which a condition is unknown are found",
+    ...core("LiveQueries", "LiveQueries"),
+    find:
+      "    if (shown !== undefined && this.#test(shown) === true && this.#isAfter(key, shown)) this.#window.put(key, shown)",
+    replace:
+      "    if (shown !== undefined && this.#test(shown) !== false && this.#isAfter(key, shown)) this.#window.put(key, shown)",
+    fails: "a live query shows at every version what a fresh evaluation finds"
   }
 ]

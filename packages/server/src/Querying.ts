@@ -1,0 +1,229 @@
+/**
+ * The live queries of one session. Their rows go out one query at a time, as far as there is room for them, and then what changes of
+ * them: while the client leaves much unread it isn't told of changes, and afterwards gets all rows of those queries anew. So nothing
+ * piles up for it, however slowly it reads and however much is written.
+ */
+import * as GridError from "@topgun/core/GridError"
+import type * as Protocol from "@topgun/core/Protocol"
+import * as Query from "@topgun/core/Query"
+import * as Value from "@topgun/core/Value"
+import type { Access } from "./Access.ts"
+import type { Asked, Queries, QueryFault } from "./Queries.ts"
+
+/** What a session's queries ask of it. */
+export interface Host {
+  readonly send: (message: Protocol.ServerMessage) => void
+  /** Sends an answer that is encoded. */
+  readonly put: (page: Uint8Array) => void
+  /** Sends an event, unless the client is behind: then the answer is false. */
+  readonly offer: (page: Uint8Array) => boolean
+  readonly hasRoom: () => boolean
+  readonly whenCaughtUp: (goOn: () => void) => void
+  /** A request failed, the connection goes on. */
+  readonly refuse: (id: number, fault: { readonly _tag: string; readonly message: string }) => void
+  readonly access: (map: string) => Access
+  readonly guard: (serve: () => void) => void
+}
+
+/** A query, by all ids under which the client asks it. */
+interface Following {
+  readonly map: string
+  readonly query: Query.Query
+  readonly viewKey: string
+  readonly ids: Set<number>
+  readonly asked: Asked
+  /** `waits` until all its rows are sent, which is then done in its turn; `follows` when it is told of changes. */
+  state: "waits" | "follows"
+  /** What has changed while its rows are being sent. */
+  late: Array<Uint8Array>
+}
+
+/** What may change of a query while its rows are on their way, in bytes: with more, they are sent anew. */
+const lateBytesMax = 256 * 1024
+
+/** See the head of this file. */
+export class Querying {
+  readonly #host: Host
+  readonly #queries: Queries["Type"]
+  readonly #queriesMax: number
+  readonly #byId = new Map<number, Following>()
+  readonly #byNumber = new Map<number, Following>()
+  /** Those whose rows are to be sent, in turn. */
+  readonly #line = new Set<Following>()
+  /** What is being sent. */
+  #sending: { readonly following: Following; readonly pages: ReadonlyArray<Uint8Array>; at: number } | undefined
+  #isWaiting = false
+  #isPumping = false
+  #isOver = false
+
+  constructor(host: Host, queries: Queries["Type"], queriesMax: number) {
+    this.#host = host
+    this.#queries = queries
+    this.#queriesMax = queriesMax
+  }
+
+  /** Asks a query. @throws MalformedMessage where it isn't the bytes of a value */
+  open({ id, map, query: bytes }: typeof Protocol.QueryOpen.Type): void {
+    const given = Value.decode(bytes)
+    this.close(id)
+    if (this.#byId.size >= this.#queriesMax) {
+      return this.#host.refuse(id, new GridError.Overloaded({ what: "this connection asks as many queries as it may" }))
+    }
+    let query: Query.Query
+    try {
+      query = Query.parse(given)
+    } catch (fault) {
+      if (!(fault instanceof GridError.QueryInvalid || fault instanceof GridError.QueryTooExpensive)) throw fault
+      return this.#host.refuse(id, fault)
+    }
+    this.#ask(id, map, query)
+  }
+
+  /** A query isn't asked any more. */
+  close(id: number): void {
+    const following = this.#byId.get(id)
+    if (following === undefined) return
+    this.#byId.delete(id)
+    following.ids.delete(id)
+    if (following.ids.size === 0) this.#drop(following)
+  }
+
+  /** Something else may be read than before: what is shown otherwise is asked anew. */
+  judgeAnew(): void {
+    for (const following of Array.from(this.#byNumber.values())) {
+      const { ids, map, query, viewKey } = following
+      if (this.#host.access(map).viewKey === viewKey) continue
+      this.#drop(following)
+      for (const id of ids) {
+        this.#byId.delete(id)
+        this.#ask(id, map, query)
+      }
+    }
+  }
+
+  /** The session has ended. */
+  end(): void {
+    this.#isOver = true
+    for (const { asked } of this.#byNumber.values()) asked.close()
+    this.#byNumber.clear()
+    this.#byId.clear()
+    this.#line.clear()
+    this.#sending = undefined
+  }
+
+  #ask(id: number, map: string, query: Query.Query): void {
+    const access = this.#host.access(map)
+    let following: Following | undefined
+    let asked: Asked
+    try {
+      asked = this.#queries.ask(map, access, query, {
+        onVersion: (changes) => this.#host.guard(() => following !== undefined && this.#tell(following, changes)),
+        onEnd: (fault) => this.#host.guard(() => following !== undefined && this.#end(following, fault))
+      })
+    } catch (fault) {
+      if (!isQueryFault(fault)) throw fault
+      return this.#host.refuse(id, fault)
+    }
+    const known = this.#byNumber.get(asked.number)
+    if (known !== undefined) asked.close()
+    following = known ??
+      { map, query, viewKey: access.viewKey, ids: new Set(), asked, state: "waits", late: [] }
+    following.ids.add(id)
+    this.#byId.set(id, following)
+    this.#byNumber.set(asked.number, following)
+    this.#host.send({ _tag: "QueryAck", id, query: asked.number })
+    this.#sendAll(following)
+  }
+
+  #drop(following: Following): void {
+    following.asked.close()
+    this.#byNumber.delete(following.asked.number)
+    this.#line.delete(following)
+    if (this.#sending?.following !== following) return
+    this.#sending = undefined
+    this.#pump()
+  }
+
+  #end(following: Following, fault: QueryFault): void {
+    this.#drop(following)
+    for (const id of following.ids) {
+      this.#byId.delete(id)
+      this.#host.refuse(id, fault)
+    }
+  }
+
+  #tell(following: Following, changes: ReadonlyArray<Uint8Array> | undefined): void {
+    if (changes === undefined || following.state === "waits") {
+      if (this.#sending?.following !== following) return this.#sendAll(following)
+      following.late.push(...changes ?? [])
+      if (following.late.reduce((bytes, page) => bytes + page.length, 0) > lateBytesMax) this.#sendAll(following)
+      return
+    }
+    // Of a version all is told or nothing: what was told of one that is cut short is told again.
+    if (!changes.every((page) => this.#host.offer(page))) this.#sendAll(following)
+  }
+
+  /** All rows of a query are to be sent, from the first on. */
+  #sendAll(following: Following): void {
+    following.state = "waits"
+    following.late = []
+    if (this.#sending?.following === following) this.#sending = undefined
+    this.#line.add(following)
+    this.#pump()
+  }
+
+  /** Sends rows, as far as there is room. */
+  #pump(): void {
+    // What is told while rows are gathered is in them.
+    if (this.#isWaiting || this.#isOver || this.#isPumping) return
+    this.#isPumping = true
+    try {
+      this.#send()
+    } finally {
+      this.#isPumping = false
+    }
+  }
+
+  #send(): void {
+    while (this.#sending !== undefined || this.#next()) {
+      const sending = this.#sending!
+      const { following, pages } = sending
+      if (!this.#host.hasRoom()) {
+        this.#isWaiting = true
+        return this.#host.whenCaughtUp(() => {
+          this.#isWaiting = false
+          this.#host.guard(() => this.#pump())
+        })
+      }
+      if (sending.at < pages.length) this.#host.put(pages[sending.at++]!)
+      else if (following.late.length > 0) this.#host.put(following.late.shift()!)
+      else {
+        following.state = "follows"
+        this.#sending = undefined
+      }
+    }
+  }
+
+  /** Begins with the next query that has rows. */
+  #next(): boolean {
+    for (const following of this.#line) {
+      if (!following.asked.isReady()) continue
+      try {
+        this.#sending = { following, pages: following.asked.snapshot(), at: 0 }
+      } catch (fault) {
+        if (!isQueryFault(fault)) throw fault
+        this.#end(following, fault)
+        continue
+      }
+      following.late = []
+      this.#line.delete(following)
+      return true
+    }
+    return false
+  }
+}
+
+const isQueryFault = (fault: unknown): fault is QueryFault =>
+  fault instanceof GridError.QueryInvalid || fault instanceof GridError.QueryTooExpensive ||
+  fault instanceof GridError.PermissionDenied || fault instanceof GridError.MapKindMismatch ||
+  fault instanceof GridError.Overloaded
