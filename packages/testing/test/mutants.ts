@@ -2655,6 +2655,30 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "is known before it is loaded, and grows with what it asks"
   },
   {
+    id: "QRY-3",
+    breaks: "the name of a field is taken for more of a path",
+    ...core("Where", "Where"),
+    find: "{ [pathOf(names)]:",
+    replace: "{ [names.join(\".\")]:",
+    fails: "escapes names, and finds fields that are called as operators are"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a field that is called as an operator is can't be asked",
+    ...core("Where", "Where"),
+    find: "return (inner: string) => fieldAt([...names, inner])",
+    replace: "return (inner: string) => conditionOf(names, inner)",
+    fails: "escapes names, and finds fields that are called as operators are"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a list stands for what it is equal to without saying so",
+    ...core("Where", "Where"),
+    find: "operator === \"eq\" && isShort(operand) ? operand : said",
+    replace: "operator === \"eq\" ? operand : said",
+    fails: "has each operator, where the field's type has it"
+  },
+  {
     id: "PERM-2",
     breaks: "a user whose name is part of another's has what is the other's",
     ...core("Predicate", "Predicate"),
