@@ -2679,6 +2679,38 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "has each operator, where the field's type has it"
   },
   {
+    id: "QRY-3",
+    breaks: "a map has any number of indexes",
+    ...core("internal/indexOptions", "Grid"),
+    find: "  if (given.length > indexesMax) throw",
+    replace: "  if (given.length > Infinity) throw",
+    fails: "is refused when it is declared"
+  },
+  {
+    id: "QRY-3",
+    breaks: "an index has any number of fields",
+    ...core("internal/indexOptions", "Grid"),
+    find: "  if (paths.length === 0 || paths.length > indexFieldsMax) {",
+    replace: "  if (paths.length === 0) {",
+    fails: "is refused when it is declared"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a boost may be nothing",
+    ...core("internal/indexOptions", "Grid"),
+    find: "!(boost > 0)",
+    replace: "!(boost >= 0)",
+    fails: "is refused when it is declared"
+  },
+  {
+    id: "QRY-3",
+    breaks: "an index of an array's elements is declared as one of the array",
+    ...core("internal/indexOptions", "Grid"),
+    find: "kind: kind as IndexKind })",
+    replace: "kind: \"sorted\" as IndexKind })",
+    fails: "are declared with it, by path"
+  },
+  {
     id: "PERM-2",
     breaks: "a user whose name is part of another's has what is the other's",
     ...core("Predicate", "Predicate"),
