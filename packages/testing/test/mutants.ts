@@ -2602,8 +2602,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-3",
     breaks: "what a regular expression repeats weighs as if it were there once",
     ...core("internal/regex", "Predicate"),
-    find: "const repeated = (atom + 2) * Math.max(1, times)",
-    replace: "const repeated = atom + 2",
+    find: "const repeated = atom * times +",
+    replace: "const repeated = atom +",
     fails: "is refused, however it is written, where it would be large"
   },
   {
