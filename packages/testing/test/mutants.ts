@@ -2595,7 +2595,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("internal/predicateReader", "Predicate"),
     find: "  if (!(\"literal\" in operand) || typeof operand.literal !== \"string\") throw",
     replace:
-      "  if (!(\"literal\" in operand)) return operand.principal\n  if (typeof operand.literal !== \"string\") throw",
+      "  if (!(\"literal\" in operand)) return operand.principal; if (typeof operand.literal !== \"string\") throw",
     fails: "where an operand isn't one"
   },
   {
@@ -2619,7 +2619,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     breaks: "flags amid a pattern hide what is repeated after them",
     ...core("internal/regex", "Predicate"),
     find: "          if (!this.skip(flags)) {",
-    replace: "          if (this.skip(flags) !== undefined) add(1)\n          else {",
+    replace: "          if (this.skip(flags) !== undefined) add(1); else {",
     fails: "is refused, however it is written, where it would be large"
   },
   {
