@@ -21,7 +21,9 @@ const documents = () =>
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",
-    ...readdirSync(join(root, "packages")).map((name) => `packages/${name}/README.md`)
+    ...readdirSync(join(root, "packages")).flatMap((
+      name
+    ) => [`packages/${name}/README.md`, `packages/${name}/QUERIES.md`])
   ].filter((path) => existsSync(join(root, path)))
 
 /** The fences of a document: language, words after it, the line (from 1) on which the code starts, the code. */

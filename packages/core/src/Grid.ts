@@ -7,6 +7,17 @@
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
+import type { FieldPath, TextPath } from "./FieldPath.ts"
+import { type Index, indexesFrom, type IndexKind, type Search, searchFrom } from "./internal/indexOptions.ts"
+
+export {
+  type Index,
+  indexesMax,
+  indexFieldsMax,
+  type IndexKind,
+  type Search,
+  searchFieldsMax
+} from "./internal/indexOptions.ts"
 
 /** A validator by the Standard Schema specification, version 1, as far as declarations need it. */
 export interface StandardSchema<A> {
@@ -37,6 +48,30 @@ export interface MapOptions {
   readonly ttlMs?: number | undefined
 }
 
+/** An index: a field, several of them in their order, or either with its kind. @default kind "sorted" */
+export type IndexOption<A> = FieldPath<A> | ReadonlyArray<FieldPath<A>> | {
+  readonly fields: FieldPath<A> | ReadonlyArray<FieldPath<A>>
+  readonly kind?: IndexKind | undefined
+}
+
+/** Fields of text, or of lists of it, with their boosts: what a hit in one counts beside a hit in another. */
+export type Boosts<A> = { readonly [Path in TextPath<A>]?: number }
+
+/** How a map's values are found. Paths are written as in predicates: see `Predicate.ts`. */
+export interface QueryOptions<A> {
+  /**
+   * The indexes that are kept, at most {@link indexesMax} of at most {@link indexFieldsMax} fields each. A query that finds one for it
+   * looks at what it finds; without, at all values.
+   * @default none
+   */
+  readonly indexes?: ReadonlyArray<IndexOption<A>> | undefined
+  /**
+   * Which fields are searched, at most {@link searchFieldsMax}, and in which language; without one, words are taken as they are.
+   * @default none
+   */
+  readonly search?: Boosts<A> | { readonly fields: Boosts<A>; readonly language?: string | undefined } | undefined
+}
+
 /** What all maps of values have. */
 export interface ValuesDeclaration<A> extends MapOptions {
   readonly name: string
@@ -51,6 +86,8 @@ export interface ValuesDeclaration<A> extends MapOptions {
 /** A map of records, the last writer of a key winning. */
 export interface MapDeclaration<A> extends ValuesDeclaration<A> {
   readonly _tag: "Map"
+  readonly indexes: ReadonlyArray<Index>
+  readonly search: Search | undefined
 }
 
 /** A map of sets of values: what one device adds while another removes is kept. */
@@ -128,15 +165,32 @@ const values = (name: string, schema: object | undefined, { sync, ttlMs }: MapOp
   validate: schema === undefined ? () => undefined : validator(name, schema)
 })
 
-/** Declares a map. Without a schema its values are untyped and any storable value is accepted. */
+/**
+ * Declares a map. Without a schema its values are untyped and any storable value is accepted.
+ *
+ * @throws TypeError for a schema, an index or a search that is none
+ */
 export function map<A>(
   name: string,
   schema: EffectSchema<A> | StandardSchema<A>,
-  options?: MapOptions
+  options?: MapOptions & QueryOptions<NoInfer<A>>
 ): MapDeclaration<A>
-export function map(name: string, schema?: undefined, options?: MapOptions): MapDeclaration<unknown>
-export function map(name: string, schema?: object, options?: MapOptions): MapDeclaration<unknown> {
-  return { _tag: "Map", ...values(name, schema, { sync: "all", ...options }) }
+export function map(
+  name: string,
+  schema?: undefined,
+  options?: MapOptions & QueryOptions<unknown>
+): MapDeclaration<unknown>
+export function map(
+  name: string,
+  schema?: object,
+  options?: MapOptions & QueryOptions<unknown>
+): MapDeclaration<unknown> {
+  return {
+    _tag: "Map",
+    ...values(name, schema, { sync: "all", ...options }),
+    indexes: indexesFrom(name, options?.indexes),
+    search: searchFrom(name, options?.search)
+  }
 }
 
 /** Declares a map of sets of values. Without a schema they are untyped and any storable value is accepted. */

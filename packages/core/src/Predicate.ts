@@ -76,28 +76,20 @@ import { costOf } from "./internal/cost.ts"
 import {
   type Comparison,
   listMax,
-  namesOf,
   type Node,
   nodeOf,
   type Operand,
   ownCopy,
-  pathOf,
   type Reference
 } from "./internal/predicateReader.ts"
+import { namesOf, pathOf } from "./internal/paths.ts"
 import * as Regex from "./internal/regex.ts"
 import * as Value from "./Value.ts"
 
 export type { Test, Truth } from "./internal/comparisons.ts"
 export { patternLengthMax, textLengthMaxOf as regexTextLengthMax } from "./internal/regex.ts"
-export {
-  bytesMax,
-  listMax,
-  nodesMax,
-  type Operand,
-  path,
-  pathLengthMax,
-  type Reference
-} from "./internal/predicateReader.ts"
+export { bytesMax, listMax, nodesMax, type Operand, type Reference } from "./internal/predicateReader.ts"
+export { path, pathLengthMax } from "./internal/paths.ts"
 
 // --- Form ------------------------------------------------------------------------------------------------------------
 
@@ -126,12 +118,17 @@ export interface Operators {
   readonly exists?: boolean
 }
 
-/** A condition on a value: see the head of this module. */
+/** A condition on a value: see the head of this module, and `Where.ts` for those of a schema's values. */
 export type Predicate =
   | { readonly [path: string]: Scalar | Reference | Operators }
-  | { readonly and: ReadonlyArray<Predicate> }
-  | { readonly or: ReadonlyArray<Predicate> }
-  | { readonly not: Predicate }
+  | Connectives
+
+/** Other predicates together; there may be paths beside them. */
+export type Connectives = {
+  readonly and?: ReadonlyArray<Predicate>
+  readonly or?: ReadonlyArray<Predicate>
+  readonly not?: Predicate
+}
 
 /**
  * Passes a predicate from outside, as a frozen copy. Whether its regular expressions are any, {@link load} tells.

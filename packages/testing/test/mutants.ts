@@ -2595,15 +2595,15 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("internal/predicateReader", "Predicate"),
     find: "  if (!(\"literal\" in operand) || typeof operand.literal !== \"string\") throw",
     replace:
-      "  if (!(\"literal\" in operand)) return operand.principal\n  if (typeof operand.literal !== \"string\") throw",
+      "  if (!(\"literal\" in operand)) return operand.principal; if (typeof operand.literal !== \"string\") throw",
     fails: "where an operand isn't one"
   },
   {
     id: "QRY-3",
     breaks: "what a regular expression repeats weighs as if it were there once",
     ...core("internal/regex", "Predicate"),
-    find: "const repeated = (atom + 2) * Math.max(1, times)",
-    replace: "const repeated = atom + 2",
+    find: "const repeated = atom * times +",
+    replace: "const repeated = atom +",
     fails: "is refused, however it is written, where it would be large"
   },
   {
@@ -2619,7 +2619,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     breaks: "flags amid a pattern hide what is repeated after them",
     ...core("internal/regex", "Predicate"),
     find: "          if (!this.skip(flags)) {",
-    replace: "          if (this.skip(flags) !== undefined) add(1)\n          else {",
+    replace: "          if (this.skip(flags) !== undefined) add(1); else {",
     fails: "is refused, however it is written, where it would be large"
   },
   {
@@ -2653,6 +2653,62 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      return regexNanos + textLength",
     replace: "      return 0 * textLength",
     fails: "is known before it is loaded, and grows with what it asks"
+  },
+  {
+    id: "QRY-3",
+    breaks: "the name of a field is taken for more of a path",
+    ...core("Where", "Where"),
+    find: "{ [pathOf(names)]:",
+    replace: "{ [names.join(\".\")]:",
+    fails: "escapes names, and finds fields that are called as operators are"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a field that is called as an operator is can't be asked",
+    ...core("Where", "Where"),
+    find: "return (inner: string) => fieldAt([...names, inner])",
+    replace: "return (inner: string) => conditionOf(names, inner)",
+    fails: "escapes names, and finds fields that are called as operators are"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a list stands for what it is equal to without saying so",
+    ...core("Where", "Where"),
+    find: "operator === \"eq\" && isShort(operand) ? operand : said",
+    replace: "operator === \"eq\" ? operand : said",
+    fails: "has each operator, where the field's type has it"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a map has any number of indexes",
+    ...core("internal/indexOptions", "Grid"),
+    find: "  if (given.length > indexesMax) throw",
+    replace: "  if (given.length > Infinity) throw",
+    fails: "is refused when it is declared"
+  },
+  {
+    id: "QRY-3",
+    breaks: "an index has any number of fields",
+    ...core("internal/indexOptions", "Grid"),
+    find: "  if (paths.length === 0 || paths.length > indexFieldsMax) {",
+    replace: "  if (paths.length === 0) {",
+    fails: "is refused when it is declared"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a boost may be nothing",
+    ...core("internal/indexOptions", "Grid"),
+    find: "!(boost > 0)",
+    replace: "!(boost >= 0)",
+    fails: "is refused when it is declared"
+  },
+  {
+    id: "QRY-3",
+    breaks: "an index of an array's elements is declared as one of the array",
+    ...core("internal/indexOptions", "Grid"),
+    find: "kind: kind as IndexKind })",
+    replace: "kind: \"sorted\" as IndexKind })",
+    fails: "are declared with it, by path"
   },
   {
     id: "PERM-2",

@@ -23,10 +23,10 @@ const arrayNanos = 40
 const searchedUnitNanos = 6
 const pointNanos = 5
 const wordNanos = 3
-/** A regular expression by itself, by UTF-16 unit of the text, and by its weight, for what isn't the usual way. */
+/** A regular expression by itself, by UTF-16 unit of the text, and by its size, for what isn't the usual way. */
 const regexNanos = 400
 const regexUnitNanos = 4
-const regexWeightNanos = 2
+const regexSizeNanos = 2
 
 export const costOf = (node: Node): number => {
   switch (node.is) {
@@ -57,7 +57,7 @@ const operatorCost = (comparison: Comparison): number => {
     case "like":
       return likeCost(literals[0] as string)
     case "regex":
-      return regexNanos + textLength * regexUnitNanos + Regex.weightOf(literals[0] as string) * regexWeightNanos
+      return regexNanos + textLength * regexUnitNanos + Regex.sizeOf(literals[0] as string) * regexSizeNanos
     default:
       return literals.reduce<number>(sumOfParts, 0)
   }

@@ -4,6 +4,7 @@ import * as Spelling from "../Spelling.ts"
 import * as Value from "../Value.ts"
 import { type Fields, isFields, isOperator, type Operator, operators, orderTo } from "./comparisons.ts"
 import * as Like from "./like.ts"
+import { connectives, namesOf, pathLengthMax } from "./paths.ts"
 import * as Regex from "./regex.ts"
 
 // --- Limits ----------------------------------------------------------------------------------------------------------
@@ -13,9 +14,6 @@ export const nodesMax = 1_000
 
 /** Elements of one list, at most, be it written or that of a reference. */
 export const listMax = 1_000
-
-/** UTF-16 units of one path, or of a reference's name, at most. */
-export const pathLengthMax = 1_024
 
 /** Canonical bytes of one predicate, as of any value, at most. */
 export const bytesMax = 64 * 1024
@@ -47,34 +45,6 @@ export type Node =
   | { readonly is: "and" | "or"; readonly nodes: ReadonlyArray<Node> }
   | { readonly is: "not"; readonly node: Node }
   | Comparison
-
-// --- Paths -----------------------------------------------------------------------------------------------------------
-
-const connectives = ["and", "or", "not"]
-
-/** The path that leads from a value through these fields: `path("a.b", "c")` is `a\.b.c`, `path("or")` is `\or`. */
-export const path = (...names: readonly [string, ...ReadonlyArray<string>]): string => pathOf(names)
-
-export const pathOf = (names: ReadonlyArray<string>): string => {
-  const text = names.map((name) => name.replaceAll(/[\\.]/g, "\\$&")).join(".")
-  return connectives.includes(text) ? `\\${text}` : text
-}
-
-export const namesOf = (text: string, at: string): ReadonlyArray<string> => {
-  if (text.length > pathLengthMax) throw invalid(at, `a path has at most ${pathLengthMax} characters`)
-  const names = [""]
-  for (let i = 0; i < text.length; i++) {
-    if (text[i] === ".") {
-      names.push("")
-      continue
-    }
-    if (text[i] === "\\" && ++i === text.length) {
-      throw invalid(at, "a path doesn't end with a backslash: write two of them for one in a field's name")
-    }
-    names[names.length - 1] += text[i]!
-  }
-  return names
-}
 
 // --- Reading ---------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 /**
  * Regular expressions in RE2's syntax, by re2js: no pattern makes it turn back, so that a match takes time linear in the text.
- * Linear is not yet cheap. {@link weightOf} bounds from above what a pattern comes to before the engine sees it, and
- * {@link textLengthMaxOf} the texts that one of that weight judges.
+ * Linear is not yet cheap. {@link weightOf} bounds from above what a pattern costs to compile, before the engine sees it, and
+ * {@link textLengthMaxOf} the texts that it judges, by the size of its program.
  *
  * The engine is 60 kB after compression, which no page loads whose predicates don't need it: {@link engine} brings it.
  */
@@ -19,27 +19,33 @@ export const patternLengthMax = 256
 export const weightMax = 1_000
 
 /**
- * What one match may take, as weight × UTF-16 units of the text: about 5 ms of the engine's slowest way, which takes up to 30 ns for
- * each. Its usual way takes 15 ns a unit, whatever the weight.
+ * What one match may take, as instructions × UTF-16 units of the text: about 5 ms of the engine's slowest way, which takes 20 to 60 ns
+ * for each. Its usual way takes 15 ns a unit, whatever the program.
  */
-const stepsMax = 160_000
+const stepsMax = 120_000
 
 /** Bytes of states that the engine keeps for a pattern, at most. Where they don't suffice, it goes on without any, and slower. */
 const stateBytesMax = 256 * 1024
 
 /** Compiled patterns that are kept for whoever asks for them again. A server compiles its policy's for each of its users. */
-const keptMax = 128
+const keptMax = 64
 
 /** UTF-16 units of a text that a pattern judges, at most. */
-export const textLengthMaxOf = (pattern: string): number => Math.floor(stepsMax / weightOf(pattern))
+export const textLengthMaxOf = (pattern: string): number => Math.floor(stepsMax / sizeOf(pattern))
 
 // --- Weight ----------------------------------------------------------------------------------------------------------
 
-/** What a class of Unicode's tables weighs, beside one instruction: some hundred ranges. */
-const tableWeight = 12
+/** What a class weighs beside one instruction: for each of Unicode's tables in it, and by code points folded one by one. */
+interface Prices {
+  readonly table: number
+  readonly foldedPerWeight: number
+}
 
-/** Code points that are folded one by one, where case doesn't count, in the time of one weight. */
-const foldedPerWeight = 256
+/** To compile: a table is some hundred ranges, which are merged and folded. */
+const compiling: Prices = { table: 12, foldedPerWeight: 256 }
+
+/** To match: what is searched in a table takes twice as long. */
+const matching: Prices = { table: 2, foldedPerWeight: Infinity }
 
 /** The last code point that has others of another case. */
 const FOLDED_MAX = 0x1e943
@@ -54,20 +60,22 @@ const groupStart = /^\((?:\?(?:P?<[^>]*>|[a-zA-Z-]*:))?/
 const flags = /^\(\?[a-zA-Z-]*\)/
 const ignoresCase = /\(\?[a-zA-Z-]*i/
 
-/**
- * What a pattern weighs: the instructions that it is compiled to, at least, and more for what is dearer than one. It's a bound from
- * above, of what is no pattern too.
- */
-export const weightOf = (pattern: string): number => new Scale(pattern).weight()
+/** What a pattern costs to compile, in tens of µs: a bound from above, of what is no pattern too. */
+export const weightOf = (pattern: string): number => new Scale(pattern, compiling).weight()
+
+/** The instructions that a pattern is compiled to, some counted twice: a bound from above. */
+export const sizeOf = (pattern: string): number => new Scale(pattern, matching).weight()
 
 /** Reads a pattern as far as its weight goes: atoms, what repeats them, and groups. */
 class Scale {
   private readonly pattern: string
   private readonly isFolded: boolean
+  private readonly prices: Prices
   private at = 0
 
-  constructor(pattern: string) {
+  constructor(pattern: string, prices: Prices) {
     this.pattern = pattern
+    this.prices = prices
     this.isFolded = ignoresCase.test(pattern)
   }
 
@@ -111,8 +119,11 @@ class Scale {
             this.at++
             add(1)
           } else {
-            const times = Math.max(Number(found[1]), Number(found[3] ?? 0)) + (found[2] === undefined ? 0 : 1)
-            const repeated = (atom + 2) * Math.max(1, times)
+            const [, low, isOpen, high] = found
+            const least = Number(low)
+            const times = Math.max(1, high === undefined || high === "" ? least : Number(high), least)
+            // What may be left out costs one more each; what has no end, a loop.
+            const repeated = atom * times + (times - Math.min(times, least)) + (isOpen === undefined ? 0 : 2)
             total += repeated - atom
             atom = repeated
           }
@@ -149,7 +160,7 @@ class Scale {
   }
 
   private escapeWeight(): number {
-    if (this.skip(table) !== undefined) return 1 + tableWeight
+    if (this.skip(table) !== undefined) return 1 + this.prices.table
     this.point()
     return 1
   }
@@ -161,13 +172,13 @@ class Scale {
       if (this.pattern[this.at] === "]" && !isFirst) break
       if (this.skip(/^\[:\^?\w*:\]/) !== undefined) continue
       if (this.skip(table) !== undefined) {
-        weight += tableWeight
+        weight += this.prices.table
         continue
       }
       this.point()
       if (this.skip(/^-(?!\])/) !== undefined) {
         const last = this.point()
-        if (this.isFolded) weight += Math.ceil(last / foldedPerWeight)
+        if (this.isFolded) weight += Math.ceil(last / this.prices.foldedPerWeight)
       }
     }
     this.at++
