@@ -16,16 +16,13 @@
  */
 import { fieldAt } from "./internal/comparisons.ts"
 import { compareFields, isHashable } from "./internal/fieldValues.ts"
-import { namesOf } from "./internal/predicateReader.ts"
+import type { Index as Spec } from "./internal/indexOptions.ts"
+import { namesOf } from "./internal/paths.ts"
 import { type Probe, SortedList } from "./internal/SortedList.ts"
 import * as Query from "./Query.ts"
 
 /** An index, as it is declared. */
-export interface Spec {
-  /** Paths, as in predicates. */
-  readonly fields: ReadonlyArray<string>
-  readonly kind: "hash" | "sorted" | "inverted"
-}
+export type { Index as Spec } from "./internal/indexOptions.ts"
 
 /** Which of a map's records an index has. `update` is told what a value was before by nobody: it remembers what it needs. */
 interface Kept {

@@ -11,7 +11,8 @@
  * What it shows changes with `flush` only, and each time by a version: all changes since the one before, at once.
  */
 import { fieldAt } from "./internal/comparisons.ts"
-import { namesOf, type Node, nodeOf, ownCopy, pathOf } from "./internal/predicateReader.ts"
+import { namesOf, pathOf } from "./internal/paths.ts"
+import { type Node, nodeOf, ownCopy } from "./internal/predicateReader.ts"
 import { Indexes, type Spec } from "./Indexes.ts"
 import * as Predicate from "./Predicate.ts"
 import * as Query from "./Query.ts"

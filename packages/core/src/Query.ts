@@ -30,7 +30,7 @@ import { MalformedMessage, QueryInvalid, RecordTooLarge, ValueNotSupported } fro
 import { fieldAt, fieldOf, type Fields, isFields } from "./internal/comparisons.ts"
 import { compareFields, compareKeys, rankOf, ranks } from "./internal/fieldValues.ts"
 import { type Hash64, hashBytes, hex } from "./internal/hash.ts"
-import { namesOf, pathOf } from "./internal/predicateReader.ts"
+import { namesOf, pathOf } from "./internal/paths.ts"
 import * as Predicate from "./Predicate.ts"
 import * as Value from "./Value.ts"
 

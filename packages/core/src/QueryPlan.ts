@@ -3,7 +3,8 @@
  * enough. What is chosen looks at the fewest records; each is tested all the same. Pure.
  */
 import { compareFields, isHashable, rankOf, ranks } from "./internal/fieldValues.ts"
-import { type Comparison, namesOf, type Node, type Operand, pathOf } from "./internal/predicateReader.ts"
+import { namesOf, pathOf } from "./internal/paths.ts"
+import { type Comparison, type Node, type Operand } from "./internal/predicateReader.ts"
 import type { Indexes, Range, SortedIndex, Spec } from "./Indexes.ts"
 import type { Order } from "./Query.ts"
 

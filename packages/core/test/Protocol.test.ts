@@ -67,6 +67,8 @@ const fromClient: { readonly [Tag in Protocol.ClientMessage["_tag"]]: fc.Arbitra
     after: orNull(text)
   }),
   SyncPull: tagged("SyncPull", { id: sequence, map: mapName, node, after: orNull(text) }),
+  QueryOpen: tagged("QueryOpen", { id: sequence, map: mapName, query: someBytes }),
+  QueryClose: tagged("QueryClose", { id: sequence }),
   OpBatch: tagged("OpBatch", {
     map: mapName,
     kind: fc.constantFrom(...kinds),
@@ -114,6 +116,17 @@ const fromServer: { readonly [Tag in Protocol.ServerMessage["_tag"]]: fc.Arbitra
   GcPrune: tagged("GcPrune", { map: mapName, cells: places }),
   Withdraw: tagged("Withdraw", { map: mapName, keys: fc.array(text) }),
   SyncAgain: tagged("SyncAgain", { map: mapName }),
+  QueryAck: tagged("QueryAck", { id: sequence, query: sequence }),
+  QueryRows: tagged("QueryRows", {
+    query: sequence,
+    version: sequence,
+    after: sequence,
+    isLast: fc.boolean(),
+    hasMore: fc.boolean(),
+    left: fc.array(text),
+    scores: orNull(fc.nat(4).chain((n) => fc.uint8Array({ minLength: n * 8, maxLength: n * 8 }))),
+    records: someRecords
+  }),
   GoingAway: tagged("GoingAway", { retryMillis: sequence }),
   OpAck: tagged("OpAck", {
     level: fc.constantFrom(...WriteConcern.literals),

@@ -50,7 +50,7 @@ export const layerFile = (path: string): Layer.Layer<Declarations, ConfigInvalid
         }
         const unknown = Object.keys(options).find((option) => option !== "indexes" && option !== "search")
         if (unknown !== undefined) throw new TypeError(`"${unknown}" is neither "indexes" nor "search"`)
-        return [Grid.map(name, undefined, options as Grid.MapOptions<unknown>)]
+        return [Grid.map(name, undefined, options as Grid.QueryOptions<unknown>)]
       } catch (fault) {
         if (!(fault instanceof TypeError)) throw fault
         faults.push(`the grid's file ${path}, map ${JSON.stringify(name)}: ${fault.message}`)

@@ -486,6 +486,11 @@ describe("Somebody to whom nothing is granted", () => {
       says: { _tag: "SyncPull", id, map: "vault", node: [partitionOf("canary"), ""], after: null },
       hears: "closes"
     },
+    QueryOpen: {
+      says: { _tag: "QueryOpen", id, map: "vault", query: Value.encode({ where: { owner: "mallory" } }) },
+      hears: [denied]
+    },
+    QueryClose: { says: { _tag: "QueryClose", id }, hears: [] },
     Traced: {
       says: { _tag: "Traced", parent: `00-${"1".repeat(32)}-${"2".repeat(16)}-01` },
       hears: []
