@@ -19,7 +19,7 @@ type EscapedEach<Name extends string> = Name extends `${infer Char}${infer Other
   ? `${Char extends "." | "\\" ? `\\${Char}` : Char}${EscapedEach<Others>}`
   : Name
 
-type PathsIn<A, Depth extends keyof Fewer> = A extends Leaf ? never : {
+type PathsIn<A, Depth extends keyof Fewer> = unknown extends A ? string : A extends Leaf ? never : {
   [Name in keyof A & string]:
     | Escaped<Name>
     | ([Fewer[Depth]] extends [never] ? never : `${Escaped<Name>}.${PathsIn<A[Name], Fewer[Depth]>}`)
@@ -40,7 +40,7 @@ type NamesByChar<Path extends string, Name extends string> = Path extends `\\${i
   : Path extends `${infer Char}${infer Others}` ? NamesByChar<Others, `${Name}${Char}`>
   : [Name]
 
-type FieldOf<A, Name> = A extends Leaf ? never : Name extends keyof A ? A[Name] : never
+type FieldOf<A, Name> = unknown extends A ? unknown : A extends Leaf ? never : Name extends keyof A ? A[Name] : never
 type ValueOf<A, Names> = Names extends readonly [infer Name, ...infer Others] ? ValueOf<FieldOf<A, Name>, Others> : A
 
 /** What `A` has at a path, where it has anything there. */

@@ -615,6 +615,17 @@ describe("regex", () => {
       assert.throws(() => Unloaded.compile(predicate), /no regular expression of RE2's syntax/)
     }))
 
+  it.effect("goes on judging however many others are compiled", () =>
+    Effect.gen(function*() {
+      const predicates = Array.from({ length: 200 }, (_, i): Predicate.Predicate => ({ t: { regex: `^${i}$` } }))
+      for (const predicate of predicates) yield* Predicate.load(predicate)
+      const tests = predicates.map((predicate) => Predicate.compile(predicate))
+      tests.forEach((test, i) => {
+        assert.isTrue(test({ t: `${i}` }))
+        assert.isFalse(test({ t: `${i + 1}` }))
+      })
+    }))
+
   it.effect("is refused, however it is written, where it would be large", () =>
     Effect.gen(function*() {
       const repeated = (pattern: string, times: number) => pattern.repeat(times).slice(0, Predicate.patternLengthMax)

@@ -67,6 +67,7 @@ describe("FieldPath", () => {
     expectTypeOf<FieldPath<unknown>>().toEqualTypeOf<string>()
     expectTypeOf<FieldPath<string>>().toEqualTypeOf<never>()
     expectTypeOf<FieldPath<ReadonlyArray<{ readonly n: number }>>>().toEqualTypeOf<never>()
+    expectTypeOf<"any" | `any.${string}`>().toExtend<FieldPath<Todo>>()
     expectTypeOf<"counts" | `counts.${string}`>().toExtend<FieldPath<Todo>>()
   })
 
@@ -89,6 +90,7 @@ describe("FieldPath", () => {
     expectTypeOf<ValueAt<Shape, "label">>().toEqualTypeOf<string>()
     expectTypeOf<ValueAt<Tree, "right.right.value">>().toEqualTypeOf<number>()
     expectTypeOf<ValueAt<unknown, "a.b">>().toEqualTypeOf<unknown>()
+    expectTypeOf<ValueAt<Todo, "any.x.y">>().toEqualTypeOf<unknown>()
   })
 
   it("tells what can be searched", () => {
@@ -110,7 +112,7 @@ describe("Where", () => {
       todo({ priority: { in: ["low", "high"] }, due: { between: [new Date(0), new Date(1)] } }),
       todo({ blob: Uint8Array.of(1), size: { gte: 2n }, "a\\.b": 1, "\\or": true, "counts.apples": { gt: 1 } }),
       todo({ steps: { contains: { n: 1 } }, tags: { eq: ["a"] }, owner: { neq: { literal: { id, name: "Ann" } } } }),
-      todo({ any: { eq: { x: [1] } }, title: { contains: "milk", containsAll: ["a", "b"] } })
+      todo({ any: { eq: { x: [1] } }, "any.x": { gt: 1 }, title: { contains: "milk", containsAll: ["a", "b"] } })
     ]
     for (const each of all) Predicate.parse(each)
     const shape: Where.Where<Shape> = { kind: "circle", r: { gt: 1 }, label: { startsWith: "x" } }
