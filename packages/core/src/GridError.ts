@@ -363,6 +363,18 @@ export class QueryInvalid extends Schema.TaggedError<QueryInvalid>()("QueryInval
   }
 }
 
+/** What is asked for at `path` would take longer than any one question may. It is refused before it is tried. */
+export class QueryTooExpensive extends Schema.TaggedError<QueryTooExpensive>()("QueryTooExpensive", {
+  path: Schema.String,
+  reason: Schema.String
+}) {
+  readonly code = "TG_QUERY_TOO_EXPENSIVE"
+  readonly retryable = false
+  override get message(): string {
+    return `The query at ${this.path} would cost too much: ${this.reason}`
+  }
+}
+
 /** A counter, or one node's part of it, would leave the integers that a number holds exactly. Nothing was changed. */
 export class CounterOverflow extends Schema.TaggedError<CounterOverflow>()("CounterOverflow", {
   what: Schema.Literal("value", "increments", "decrements")
