@@ -21,7 +21,7 @@ const rememberedMax = 16_384
 
 /** Marks that writers leave out: the accents of Latin, Greek and Cyrillic, and the vowels of Hebrew and Arabic. */
 const accents =
-  /[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u0652\u0656-\u065f\u0670]/g
+  /\u0640|[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u0652\u0656-\u065f\u0670]/g
 const apostrophes = /[\u2019\u02bc\uff07]/g
 const invisibles = /(?!\u200b)[\p{Default_Ignorable_Code_Point}\p{Cf}]/gu
 const words = /[\p{L}\p{N}][\p{L}\p{N}\p{M}]*/gu
@@ -165,7 +165,7 @@ export class Analyzer {
     this.#rules = rules
     const stopWords = new Set<string>()
     for (const word of rules?.stopWords ?? []) {
-      const normal = this.normal(word)
+      const normal = this.normal(word.replaceAll(invisibles, ""))
       stopWords.add(normal)
       // With "you're" also "re", which is left where only a part of what is written is a stop word: "Anna's", "the author've".
       const at = normal.indexOf("'")
