@@ -31,11 +31,11 @@
  * **Limits.** {@link queryLengthMax} and {@link queryTermsMax} of a query, {@link prefixTermsMax} of a beginning,
  * {@link documentTermsMax} of a document. A search goes at most once through the documents of each of its terms in each field.
  */
-import { EmptyBTree } from "sorted-btree"
 import { QueryInvalid, QueryTooExpensive } from "./GridError.ts"
-import { type Analyzer, ownText, termLengthMax, type Token } from "./internal/analyzer.ts"
+import { type Analyzer, termLengthMax, type Token } from "./internal/analyzer.ts"
 import { compareNames } from "./internal/fieldOrder.ts"
 import { grown, Postings } from "./internal/postings.ts"
+import { Vocabulary } from "./internal/vocabulary.ts"
 import type { Language } from "./Languages.ts"
 import * as Predicate from "./Predicate.ts"
 
@@ -199,12 +199,8 @@ export class FullTextIndex {
   readonly #k1: number
   readonly #b: number
   readonly #postings = new Postings()
-  // Terms, by their id. The list of a term in a field is `id * fields + field`.
-  readonly #termIds = new Map<string, number>()
-  readonly #terms: Array<string> = []
-  readonly #freeTerms: Array<number> = []
-  /** Terms in their order, for beginnings. */
-  readonly #vocabulary = EmptyBTree.clone()
+  /** The list of a term in a field is `id * fields + field`. */
+  readonly #vocabulary = new Vocabulary()
   // Documents, by their id; that of a removed one is given to another.
   readonly #docIds = new Map<string, number>()
   readonly #keys: Array<string> = []
@@ -242,7 +238,7 @@ export class FullTextIndex {
 
   /** Different terms of all documents. */
   get termCount(): number {
-    return this.#termIds.size
+    return this.#vocabulary.size
   }
 
   // --- Changes ---
@@ -255,7 +251,7 @@ export class FullTextIndex {
     const counts: Array<number> = []
     for (const field of this.#fields) {
       for (const [term, count] of frequencies.terms[field.at]!) {
-        lists.push(this.#termId(term) * this.#fields.length + field.at)
+        lists.push(this.#vocabulary.add(term) * this.#fields.length + field.at)
         counts.push(count)
       }
       this.#setLength(field, doc, frequencies.lengths[field.at]!)
@@ -330,26 +326,12 @@ export class FullTextIndex {
     field.documents += Number(length > 0) - Number(before > 0)
   }
 
-  #termId(term: string): number {
-    const known = this.#termIds.get(term)
-    if (known !== undefined) return known
-    const id = this.#freeTerms.pop() ?? this.#terms.length
-    const text = ownText(term)
-    this.#terms[id] = text
-    this.#termIds.set(text, id)
-    this.#vocabulary.set(text, id)
-    return id
-  }
-
   readonly #dropIfUnused = (list: number): void => {
     const id = Math.floor(list / this.#fields.length)
-    const term = this.#terms[id]!
-    // A term that a document lost in two fields is dropped with the first of them.
-    if (term === "" || this.#fields.some((field) => this.#documentFrequency(id, field) > 0)) return
-    this.#termIds.delete(term)
-    this.#vocabulary.delete(term)
-    this.#terms[id] = ""
-    this.#freeTerms.push(id)
+    // One that the document lost in two fields was dropped with the first of them.
+    if (this.#vocabulary.termOf(id) !== "" && this.#documentFrequencies(id, this.#fields) === 0) {
+      this.#vocabulary.drop(id)
+    }
   }
 
   // --- Queries ---
@@ -415,12 +397,12 @@ export class FullTextIndex {
     const fields = this.#fieldsOf(parsed)
     const sought: Array<Sought> = []
     for (const term of parsed.terms) {
-      const id = this.#termIds.get(term)
+      const id = this.#vocabulary.idOf(term)
       if (id !== undefined) sought.push({ term, id, weight: 1 })
     }
     if (parsed.prefix !== undefined) {
       for (const id of this.#beginningWith(parsed, parsed.prefix, fields)) {
-        const term = this.#terms[id]!
+        const term = this.#vocabulary.termOf(id)
         if (!parsed.terms.includes(term)) sought.push({ term, id, weight: prefixWeight })
       }
     }
@@ -433,20 +415,22 @@ export class FullTextIndex {
     const best: Array<{ readonly id: number; readonly frequency: number }> = []
     const comesFirst = (id: number, frequency: number, other: { readonly id: number; readonly frequency: number }) =>
       frequency > other.frequency ||
-      (frequency === other.frequency && compareNames(this.#terms[id]!, this.#terms[other.id]!) < 0)
-    for (const [term, id] of this.#vocabulary.entries(prefix)) {
-      if (!term.startsWith(prefix)) break
+      (frequency === other.frequency &&
+        compareNames(this.#vocabulary.termOf(id), this.#vocabulary.termOf(other.id)) < 0)
+    this.#vocabulary.forBeginning(prefix, (id) => {
       const frequency = this.#documentFrequencies(id, fields)
-      if (frequency === 0) continue
-      if (best.length === prefixTermsMax && !comesFirst(id, frequency, best[prefixTermsMax - 1]!)) continue
-      if (best.length === prefixTermsMax) best.pop()
+      if (frequency === 0) return
+      if (best.length === prefixTermsMax) {
+        if (!comesFirst(id, frequency, best[prefixTermsMax - 1]!)) return
+        best.pop()
+      }
       let at = best.length
       while (at > 0 && comesFirst(id, frequency, best[at - 1]!)) at--
       best.splice(at, 0, { id, frequency })
-    }
+    })
     if (best.length > 0 || !this.#analyzer.stems) return best.map(({ id }) => id)
     const isThere = (term: string): number | undefined => {
-      const id = this.#termIds.get(term)
+      const id = this.#vocabulary.idOf(term)
       return id !== undefined && this.#documentFrequencies(id, fields) > 0 ? id : undefined
     }
     // The stem of what was typed is better than any guess.
@@ -586,7 +570,7 @@ export class FullTextIndex {
     const isIn = (id: number): boolean =>
       fields.some((field) => this.#postings.countOf(doc, id * this.#fields.length + field.at) > 0)
     // What a beginning stands for is asked last, as it goes through the vocabulary.
-    if (parsed.terms.some((term) => isIn(this.#termIds.get(term) ?? -1))) return true
+    if (parsed.terms.some((term) => isIn(this.#vocabulary.idOf(term) ?? -1))) return true
     return parsed.prefix !== undefined && this.#mayBegin(doc, parsed.prefix) &&
       this.#soughtBy(parsed).some(({ id }) => isIn(id))
   }
@@ -595,7 +579,7 @@ export class FullTextIndex {
   #mayBegin(doc: number, prefix: string): boolean {
     const count = this.#postings.listCount(doc)
     for (let i = 0; i < count; i++) {
-      const term = this.#terms[Math.floor(this.#postings.listAt(doc, i) / this.#fields.length)]!
+      const term = this.#vocabulary.termOf(Math.floor(this.#postings.listAt(doc, i) / this.#fields.length))
       if (term.startsWith(prefix) || (this.#analyzer.stems && prefix.startsWith(term))) return true
     }
     return false

@@ -122,6 +122,9 @@ const addBlock = (index: number): Uint8Array => {
   return block
 }
 
+/** Whether somebody may ask for what a term begins with: not of text without spaces, whose terms are characters and pairs. */
+export const hasBeginnings = (term: string): boolean => (classOf(term.codePointAt(0)!) & kindMask) !== unspaced
+
 const widthOf = (code: number): number => code > 0xffff ? 2 : 1
 
 // --- Analyzer --------------------------------------------------------------------------------------------------------
