@@ -49,7 +49,10 @@ export const queryLengthMax = 1_024
 /** Terms of a query, at most. */
 export const queryTermsMax = 32
 
-/** Terms that the beginning of a word stands for, at most: those in most documents, of equal ones the first by code points. */
+/**
+ * Terms that the beginning of a word stands for, at most: those of most documents, counted in each of the fields, of equal ones the
+ * first by code points.
+ */
 export const prefixTermsMax = 64
 
 /** Terms of a document that are found, over all its fields; those behind them are not. A count of the postings holds as many. */
@@ -86,13 +89,26 @@ export interface QueryOptions {
   readonly prefix?: boolean | undefined
 }
 
+/** For whom a query is answered. */
+export interface ViewOptions {
+  /**
+   * The documents that there are, as for somebody who mustn't learn of others: answers are those of an index that has no others,
+   * scores and what a beginning stands for included. It is asked of every document, and no more until the index changes if the same
+   * function is given again: give another when it has changed its mind. @default all
+   */
+  readonly among?: Among | undefined
+}
+
+/** Whether a document is there. */
+export type Among = (key: string) => boolean
+
 /** Which of the hits are wanted. */
-export interface HitOptions {
+export interface HitOptions extends ViewOptions {
   /** The best so many. @default all */
   readonly limit?: number | undefined
   /**
-   * Which documents count, as those that may be read. It is asked of each at most once, and of none that isn't good enough for
-   * `limit`. It doesn't search this index itself.
+   * Which hits are wanted, as those of which a predicate is true too. It is asked of each at most once, and of none that isn't good
+   * enough for `limit`. It doesn't search this index itself. Scores are made of all documents nevertheless.
    */
   readonly accept?: ((key: string) => boolean) | undefined
 }
@@ -175,6 +191,16 @@ interface Sought {
   readonly weight: number
 }
 
+/** Which documents there are, and what scores are made of then. */
+interface Census {
+  /** 1 for each that is there; undefined when all are. */
+  readonly mask: Uint8Array | undefined
+  /** By field: documents that have any term, and terms of all of them. */
+  readonly documents: ReadonlyArray<number>
+  readonly totals: ReadonlyArray<number>
+  readonly frequencyOf: (term: number, field: Field) => number
+}
+
 /** What turns a term's frequency in one field into its score; the one place that has the formula. */
 interface Scoring {
   readonly idf: number
@@ -193,6 +219,10 @@ const inRange = (what: string, value: number, min: number, max: number): number 
   throw new RangeError(`${what} of a full-text index is from ${min} to ${max}, not ${value}`)
 }
 
+/**
+ * The documents of a map, by their terms. Changes cost what the changed document has of terms, old and new, whatever the others
+ * have. Room that removed documents leave is used again, and not given back.
+ */
 export class FullTextIndex {
   readonly #analyzer: Analyzer
   readonly #fields: ReadonlyArray<Field>
@@ -212,10 +242,22 @@ export class FullTextIndex {
   #isSearching = false
   /** Changes until now. */
   #revision = 0
-  readonly #sought = new WeakMap<Parsed, { readonly revision: number; readonly sought: ReadonlyArray<Sought> }>()
+  readonly #censuses = new WeakMap<Among, { readonly revision: number; readonly census: Census }>()
+  readonly #sought = new WeakMap<
+    Parsed,
+    { readonly revision: number; readonly among: Among | undefined; readonly sought: ReadonlyArray<Sought> }
+  >()
 
-  /** @throws QueryInvalid for what isn't a path. */
+  /**
+   * @param analyzer That of the options' language, loaded before.
+   * @throws QueryInvalid for what isn't a path.
+   */
   constructor(options: Options, analyzer: Analyzer) {
+    if (analyzer.language !== options.language) {
+      throw new TypeError(
+        `A full-text index in ${options.language ?? "no language"} was given what ${analyzer.language ?? "none"} needs`
+      )
+    }
     this.#analyzer = analyzer
     this.#k1 = inRange("k1", options.k1 ?? 1.2, 0, 100)
     this.#b = inRange("b", options.b ?? 0.75, 0, 1)
@@ -329,7 +371,7 @@ export class FullTextIndex {
   readonly #dropIfUnused = (list: number): void => {
     const id = Math.floor(list / this.#fields.length)
     // One that the document lost in two fields was dropped with the first of them.
-    if (this.#vocabulary.termOf(id) !== "" && this.#documentFrequencies(id, this.#fields) === 0) {
+    if (this.#vocabulary.termOf(id) !== "" && this.#fields.every((field) => this.#documentFrequency(id, field) === 0)) {
       this.#vocabulary.drop(id)
     }
   }
@@ -384,33 +426,72 @@ export class FullTextIndex {
     return this.#postings.lengthOf(term * this.#fields.length + field.at)
   }
 
-  #documentFrequencies(term: number, fields: ReadonlyArray<Field>): number {
-    let sum = 0
-    for (const field of fields) sum += this.#documentFrequency(term, field)
-    return sum
+  #censusOf(among: Among | undefined): Census {
+    if (among === undefined) {
+      return {
+        mask: undefined,
+        documents: this.#fields.map(({ documents }) => documents),
+        totals: this.#fields.map(({ total }) => total),
+        frequencyOf: (term, field) => this.#documentFrequency(term, field)
+      }
+    }
+    const known = this.#censuses.get(among)
+    if (known !== undefined && known.revision === this.#revision) return known.census
+    const mask = new Uint8Array(this.#keys.length)
+    const documents = this.#fields.map(() => 0)
+    const totals = this.#fields.map(() => 0)
+    for (const [key, doc] of this.#docIds) {
+      if (!among(key)) continue
+      mask[doc] = 1
+      for (const { at, lengths } of this.#fields) {
+        documents[at]! += Number(lengths[doc]! > 0)
+        totals[at]! += lengths[doc]!
+      }
+    }
+    const frequencies = new Map<number, number>()
+    const frequencyOf = (term: number, field: Field): number => {
+      const list = term * this.#fields.length + field.at
+      let frequency = frequencies.get(list)
+      if (frequency === undefined) {
+        frequency = 0
+        const length = this.#postings.lengthOf(list)
+        const start = length === 0 ? 0 : this.#postings.start(list)
+        for (let cell = start; cell < start + length; cell++) frequency += mask[this.#postings.docs[cell]!]!
+        frequencies.set(list, frequency)
+      }
+      return frequency
+    }
+    const census = { mask, documents, totals, frequencyOf }
+    this.#censuses.set(among, { revision: this.#revision, census })
+    return census
   }
 
   /** The terms of the index that a query stands for, in the order in which their scores are added. */
-  #soughtBy(parsed: Parsed): ReadonlyArray<Sought> {
+  #soughtBy(parsed: Parsed, among?: Among): ReadonlyArray<Sought> {
     const known = this.#sought.get(parsed)
-    if (known !== undefined && known.revision === this.#revision) return known.sought
-    const fields = this.#fieldsOf(parsed)
+    if (known !== undefined && known.revision === this.#revision && known.among === among) return known.sought
     const sought: Array<Sought> = []
     for (const term of parsed.terms) {
       const id = this.#vocabulary.idOf(term)
       if (id !== undefined) sought.push({ term, id, weight: 1 })
     }
     if (parsed.prefix !== undefined) {
-      for (const id of this.#beginningWith(parsed, parsed.prefix, fields)) {
+      for (const id of this.#beginningWith(parsed, parsed.prefix, this.#censusOf(among))) {
         const term = this.#vocabulary.termOf(id)
         if (!parsed.terms.includes(term)) sought.push({ term, id, weight: prefixWeight })
       }
     }
-    this.#sought.set(parsed, { revision: this.#revision, sought })
+    this.#sought.set(parsed, { revision: this.#revision, among, sought })
     return sought
   }
 
-  #beginningWith(parsed: Parsed, prefix: string, fields: ReadonlyArray<Field>): ReadonlyArray<number> {
+  #beginningWith(parsed: Parsed, prefix: string, census: Census): ReadonlyArray<number> {
+    const fields = this.#fieldsOf(parsed)
+    const frequencyOf = (id: number): number => {
+      let sum = 0
+      for (const field of fields) sum += census.frequencyOf(id, field)
+      return sum
+    }
     /** The best so far, the best first. */
     const best: Array<{ readonly id: number; readonly frequency: number }> = []
     const comesFirst = (id: number, frequency: number, other: { readonly id: number; readonly frequency: number }) =>
@@ -418,7 +499,7 @@ export class FullTextIndex {
       (frequency === other.frequency &&
         compareNames(this.#vocabulary.termOf(id), this.#vocabulary.termOf(other.id)) < 0)
     this.#vocabulary.forBeginning(prefix, (id) => {
-      const frequency = this.#documentFrequencies(id, fields)
+      const frequency = frequencyOf(id)
       if (frequency === 0) return
       if (best.length === prefixTermsMax) {
         if (!comesFirst(id, frequency, best[prefixTermsMax - 1]!)) return
@@ -431,7 +512,7 @@ export class FullTextIndex {
     if (best.length > 0 || !this.#analyzer.stems) return best.map(({ id }) => id)
     const isThere = (term: string): number | undefined => {
       const id = this.#vocabulary.idOf(term)
-      return id !== undefined && this.#documentFrequencies(id, fields) > 0 ? id : undefined
+      return id !== undefined && frequencyOf(id) > 0 ? id : undefined
     }
     // The stem of what was typed is better than any guess.
     const last = parsed.terms.at(-1)
@@ -443,10 +524,11 @@ export class FullTextIndex {
     return []
   }
 
-  #scoringOf({ id, weight }: Sought, field: Field): Scoring {
-    const df = this.#documentFrequency(id, field)
-    const average = field.total / field.documents
-    const idf = Math.log(1 + (field.documents - df + 0.5) / (df + 0.5))
+  #scoringOf({ id, weight }: Sought, field: Field, census: Census): Scoring {
+    const df = census.frequencyOf(id, field)
+    const documents = census.documents[field.at]!
+    const average = census.totals[field.at]! / documents
+    const idf = Math.log(1 + (documents - df + 0.5) / (df + 0.5))
     return {
       idf,
       average,
@@ -465,13 +547,13 @@ export class FullTextIndex {
   search(text: string, options?: SearchOptions): ReadonlyArray<Hit>
   search(parsed: Parsed, options?: HitOptions): ReadonlyArray<Hit>
   search(query: string | Parsed, options: SearchOptions = {}): ReadonlyArray<Hit> {
-    const { accept, limit = this.size } = options
+    const { accept, among, limit = this.size } = options
     if (this.#isSearching) throw new Error("A full-text index was searched by the accept of its own search")
     if (!(Number.isInteger(limit) && limit >= 0)) {
       throw new QueryInvalid({ path: "limit", reason: `it is a whole number, not ${limit}` })
     }
     const parsed = typeof query === "string" ? this.parse(query, options) : query
-    const found = this.#sumScores(this.#soughtBy(parsed), this.#fieldsOf(parsed))
+    const found = this.#sumScores(this.#soughtBy(parsed, among), this.#fieldsOf(parsed), this.#censusOf(among))
     this.#isSearching = true
     try {
       return this.#best(found, Math.min(limit, found), accept)
@@ -482,23 +564,25 @@ export class FullTextIndex {
   }
 
   /** Sums the scores of all documents that have one of the terms. Answers how many they are. */
-  #sumScores(soughts: ReadonlyArray<Sought>, fields: ReadonlyArray<Field>): number {
+  #sumScores(soughts: ReadonlyArray<Sought>, fields: ReadonlyArray<Field>, census: Census): number {
     this.#scores = grown(this.#scores, this.#keys.length)
     this.#touched = grown(this.#touched, this.#keys.length)
     const scores = this.#scores
     const touched = this.#touched
     const { counts, docs } = this.#postings
+    const { mask } = census
     let found = 0
     for (const sought of soughts) {
       for (const field of fields) {
         const list = sought.id * this.#fields.length + field.at
         const length = this.#postings.lengthOf(list)
         if (length === 0) continue
-        const scoring = this.#scoringOf(sought, field)
+        const scoring = this.#scoringOf(sought, field, census)
         const { lengths } = field
         const start = this.#postings.start(list)
         for (let cell = start; cell < start + length; cell++) {
           const doc = docs[cell]!
+          if (mask !== undefined && mask[doc] === 0) continue
           const before = scores[doc]!
           if (before === 0) touched[found++] = doc
           scores[doc] = before + contribution(scoring, counts[cell]!, lengths[doc]!)
@@ -562,17 +646,17 @@ export class FullTextIndex {
    *
    * @throws QueryTooExpensive and QueryInvalid as {@link parse}.
    */
-  matches(query: string | Parsed, key: string): boolean {
+  matches(query: string | Parsed, key: string, { among }: ViewOptions = {}): boolean {
     const parsed = this.#parsed(query)
     const doc = this.#docIds.get(key)
-    if (doc === undefined) return false
+    if (doc === undefined || among?.(key) === false) return false
     const fields = this.#fieldsOf(parsed)
     const isIn = (id: number): boolean =>
       fields.some((field) => this.#postings.countOf(doc, id * this.#fields.length + field.at) > 0)
     // What a beginning stands for is asked last, as it goes through the vocabulary.
     if (parsed.terms.some((term) => isIn(this.#vocabulary.idOf(term) ?? -1))) return true
     return parsed.prefix !== undefined && this.#mayBegin(doc, parsed.prefix) &&
-      this.#soughtBy(parsed).some(({ id }) => isIn(id))
+      this.#soughtBy(parsed, among).some(({ id }) => isIn(id))
   }
 
   /** Whether a document has a term that the beginning of a word could stand for. */
@@ -590,17 +674,18 @@ export class FullTextIndex {
    *
    * @throws QueryTooExpensive and QueryInvalid as {@link parse}.
    */
-  explain(query: string | Parsed, key: string): Explanation | undefined {
+  explain(query: string | Parsed, key: string, { among }: ViewOptions = {}): Explanation | undefined {
     const parsed = this.#parsed(query)
     const doc = this.#docIds.get(key)
-    if (doc === undefined) return undefined
+    if (doc === undefined || among?.(key) === false) return undefined
+    const census = this.#censusOf(among)
     const parts: Array<ExplanationPart> = []
     let score = 0
-    for (const sought of this.#soughtBy(parsed)) {
+    for (const sought of this.#soughtBy(parsed, among)) {
       for (const field of this.#fieldsOf(parsed)) {
         const termFrequency = this.#postings.countOf(doc, sought.id * this.#fields.length + field.at)
         if (termFrequency === 0) continue
-        const scoring = this.#scoringOf(sought, field)
+        const scoring = this.#scoringOf(sought, field, census)
         const length = field.lengths[doc]!
         const part = contribution(scoring, termFrequency, length)
         score += part
@@ -610,8 +695,8 @@ export class FullTextIndex {
           weight: sought.weight,
           boost: field.boost,
           termFrequency,
-          documentFrequency: this.#documentFrequency(sought.id, field),
-          documents: field.documents,
+          documentFrequency: census.frequencyOf(sought.id, field),
+          documents: census.documents[field.at]!,
           inverseDocumentFrequency: scoring.idf,
           length,
           averageLength: scoring.average,
@@ -627,10 +712,10 @@ export class FullTextIndex {
    *
    * @throws QueryTooExpensive and QueryInvalid as {@link parse}.
    */
-  highlights(query: string | Parsed, value: unknown): ReadonlyArray<Highlights> {
+  highlights(query: string | Parsed, value: unknown, { among }: ViewOptions = {}): ReadonlyArray<Highlights> {
     const parsed = this.#parsed(query)
     const { prefix } = parsed
-    const terms = new Set([...parsed.terms, ...this.#soughtBy(parsed).map(({ term }) => term)])
+    const terms = new Set([...parsed.terms, ...this.#soughtBy(parsed, among).map(({ term }) => term)])
     const highlights: Array<Highlights & { readonly ranges: Array<readonly [number, number]> }> = []
     this.#scan(value, (field, element, term, start, end) => {
       if (!terms.has(term) && (prefix === undefined || !term.startsWith(prefix))) return

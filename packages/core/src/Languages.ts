@@ -68,4 +68,4 @@ export const isLanguage = (name: string): name is Language => Object.hasOwn(rule
  * Rejects with the engine's own error when the language's module can't be loaded: in a page that may be the network's, and passes.
  */
 export const load = async (language?: Language): Promise<Analyzer> =>
-  new Analyzer(language === undefined ? undefined : await rules[language]())
+  language === undefined ? new Analyzer() : new Analyzer(language, await rules[language]())

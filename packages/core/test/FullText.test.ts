@@ -15,7 +15,10 @@ const keysOf = (hits: ReadonlyArray<FullText.Hit>): ReadonlyArray<string> => hit
 
 /** An index of one field, of texts by their keys. */
 const indexOf = (texts: { readonly [key: string]: unknown }, analyzer: FullText.Analyzer = plain) => {
-  const index = new FullText.FullTextIndex({ fields: { text: 1 } }, analyzer)
+  const index = new FullText.FullTextIndex(
+    { fields: { text: 1 }, language: analyzer.language as Languages.Language },
+    analyzer
+  )
   for (const [key, text] of Object.entries(texts)) index.set(key, { text })
   return index
 }
@@ -240,6 +243,55 @@ describe("A search", () => {
     }
   })
 
+  it.prop(
+    "among some documents is one in an index that has no others, bit for bit",
+    [history, asked, fc.array(anyKey), history],
+    ([changes, query, visible, later]) => {
+      const index = indexAfter(changes)
+      const among = (each: string) => visible.includes(each)
+      const compare = (docs: ReadonlyMap<string, Doc>) => {
+        const alone = new FullText.FullTextIndex(declared, plain)
+        for (const [each, value] of docs) if (among(each)) alone.set(each, value)
+        assert.deepStrictEqual(index.search(query.text, { ...query, among }), alone.search(query.text, query))
+        const parsed = index.parse(query.text, query)
+        for (const each of docs.keys()) {
+          assert.deepStrictEqual(index.explain(parsed, each, { among }), alone.explain(parsed, each))
+          assert.deepStrictEqual(index.matches(parsed, each, { among }), alone.matches(parsed, each))
+        }
+      }
+      compare(docsAfter(changes))
+      for (const [changed, value] of later) {
+        if (value === undefined) index.remove(changed)
+        else index.set(changed, value)
+      }
+      compare(docsAfter([...changes, ...later]))
+    },
+    { fastCheck: { numRuns: 500 } }
+  )
+
+  it("among some documents takes the beginning of a word for their terms only", () => {
+    const index = indexOf({ mine: "connector", yours: "connect connection" }, english)
+    const among = (each: string) => each === "mine"
+    assert.deepStrictEqual(keysOf(index.search("connecto", { among })), ["mine"])
+    const others = indexOf({ mine: "conn", yours: "connecti" }, english)
+    assert.deepStrictEqual(keysOf(others.search("connecti", { among })), ["mine"])
+    assert.deepStrictEqual(keysOf(others.search("connecti")), ["yours"])
+    const { ranges } = others.highlights("connecti", { text: "conn" }, { among })[0]!
+    assert.deepStrictEqual(ranges, [[0, 4]])
+    assert.deepStrictEqual(others.highlights("connecti", { text: "conn" }), [])
+  })
+
+  it("asks which documents are there once, until the index changes", () => {
+    const index = indexOf({ one: "milk", two: "milk" })
+    let asks = 0
+    const among = (each: string) => ++asks > 0 && each !== "two"
+    for (let i = 0; i < 3; i++) assert.deepStrictEqual(keysOf(index.search("milk", { among })), ["one"])
+    assert.strictEqual(asks, 2)
+    index.set("three", { text: "milk" })
+    assert.deepStrictEqual(keysOf(index.search("milk", { among })), ["one", "three"])
+    assert.strictEqual(asks, 5)
+  })
+
   it("parses a query once for many changes", () => {
     const index = indexOf({ one: "milk" })
     const parsed = index.parse("mil")
@@ -337,6 +389,12 @@ describe("The beginning of a word", () => {
     assert.deepStrictEqual(keysOf(index.search("connectx", { prefix: false })), [])
     assert.isTrue(index.matches("connecti", "one"))
     assert.isFalse(index.matches("connecti", "two"))
+  })
+
+  it("is of the last word, even if the query has its term before", () => {
+    const index = indexOf({ one: "city", two: "cit milk" }, english)
+    assert.deepStrictEqual(index.parse("city milk cities").terms, ["milk", "citi"])
+    assert.notInclude(keysOf(index.search("cities bread cities")), "two")
   })
 
   it("is never that of a stop word", () => {
@@ -656,6 +714,7 @@ describe("An index", () => {
     assert.throws(make({ fields: { text: 1 }, b: 1.1 }), RangeError)
     assert.throws(make({ fields: { text: 1 }, k1: -1 }), RangeError)
     assert.throws(make({ fields: { "text\\": 1 } }), QueryInvalid)
+    assert.throws(make({ fields: { text: 1 }, language: "german" }), /german/)
   })
 
   it("forgets what was removed, and takes removals of what isn't there", () => {

@@ -151,7 +151,7 @@ export interface Rules {
 
 /** What a query asks for: words that are there, and the beginning of one. */
 export interface Words {
-  /** Each once. */
+  /** Each once, where it is last. */
   readonly terms: ReadonlyArray<string>
   /** The last word, not stemmed; undefined when it is a stop word, or of a script without spaces. */
   readonly last: string | undefined
@@ -159,12 +159,15 @@ export interface Words {
 
 /** Pure: equal texts have equal terms, in every engine that knows their characters. Made by `Languages.load`. */
 export class Analyzer {
+  /** The name of what it knows of words, undefined for nothing. */
+  readonly language: string | undefined
   readonly #rules: Rules | undefined
   readonly #stopWords: ReadonlySet<string>
   /** Terms of words as they were written, empty for stop words. Emptied when full. */
   readonly #remembered = new Map<string, string>()
 
-  constructor(rules?: Rules) {
+  constructor(language?: string, rules?: Rules) {
+    this.language = language
     this.#rules = rules
     const stopWords = new Set<string>()
     for (const word of rules?.stopWords ?? []) {
@@ -197,7 +200,11 @@ export class Analyzer {
   /** The terms of a query, of which pairs of characters stand for text without spaces, and a character only if it is alone. */
   words(text: string): Words {
     const terms = new Set<string>()
-    const scan = new Scan(this, text, (term) => terms.add(term) !== undefined, false)
+    const scan = new Scan(this, text, (term) => {
+      // The last word's is the last, even if it was there before.
+      terms.delete(term)
+      return terms.add(term).size > 0
+    }, false)
     scan.run()
     const last = scan.last === undefined ? undefined : cut(this.normal(scan.last), termLengthMax)
     return { terms: Array.from(terms), last: last === undefined || this.#stopWords.has(last) ? undefined : last }
