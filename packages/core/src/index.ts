@@ -5,11 +5,16 @@ export * as BackupFile from "./BackupFile.ts"
 export * as Cell from "./Cell.ts"
 export * as CrdtStore from "./CrdtStore.ts"
 export * as ExpiryHeap from "./ExpiryHeap.ts"
+<<<<<<< HEAD
 export * as FieldPath from "./FieldPath.ts"
+=======
+export * as FullText from "./FullText.ts"
+>>>>>>> wt-fts
 export * as Grid from "./Grid.ts"
 export * as GridError from "./GridError.ts"
 export * as GridRpcs from "./GridRpcs.ts"
 export * as Hlc from "./Hlc.ts"
+export * as Languages from "./Languages.ts"
 export * as LwwMap from "./LwwMap.ts"
 export * as LwwRecord from "./LwwRecord.ts"
 export * as MerkleSync from "./MerkleSync.ts"

@@ -4100,5 +4100,461 @@ export const mutants: ReadonlyArray<Mutant> = [
     replace:
       "    if (shown !== undefined && this.#test(shown) !== false && this.#isAfter(key, shown)) this.#window.put(key, shown)",
     fails: "a live query shows at every version what a fresh evaluation finds"
+  },
+  {
+    id: "QRY-2",
+    breaks: "long fields aren't held against their terms as much as declared",
+    ...core("FullText", "FullText"),
+    find: "base: this.#k1 * (1 - this.#b),",
+    replace: "base: this.#k1,",
+    fails: "finds what the formula finds that is worked out over all documents, with its scores"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a term's rarity is another",
+    ...core("FullText", "FullText"),
+    find: "(field.documents - df + 0.5) / (df + 0.5))",
+    replace: "(this.size - df + 0.5) / (df + 0.5))",
+    fails: "finds what the formula finds that is worked out over all documents, with its scores"
+  },
+  {
+    id: "QRY-2",
+    breaks: "the boost of a field counts nothing",
+    ...core("FullText", "FullText"),
+    find: "factor: weight * field.boost * idf",
+    replace: "factor: weight * idf",
+    fails: "finds what the formula finds that is worked out over all documents, with its scores"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a search goes through all fields",
+    ...core("FullText", "FullText"),
+    find: "    return this.#fields.filter((field) => parsed.fields.includes(field.path))",
+    replace: "    return this.#fields",
+    fails: "finds what the formula finds that is worked out over all documents, with its scores"
+  },
+  {
+    id: "QRY-2",
+    breaks: "documents that have nothing any more are counted in the average",
+    ...core("FullText", "FullText"),
+    find: "field.documents += Number(length > 0) - Number(before > 0)",
+    replace: "field.documents += Number(length > 0 && before === 0)",
+    fails: "after any history answers as one in an index built anew, bit for bit"
+  },
+  {
+    id: "QRY-2",
+    breaks: "terms of removed documents are kept",
+    ...core("FullText", "FullText"),
+    find: "      this.#vocabulary.drop(id)",
+    replace: "",
+    fails: "after any history answers as one in an index built anew, bit for bit"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a beginning stands for terms that nobody has any more",
+    ...core("internal/vocabulary", "FullText"),
+    find: "if (hasBeginnings(term)) this.#ordered.delete(term)",
+    replace: "",
+    fails: "after any history answers as one in an index built anew, bit for bit"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a document that takes another's place in a list loses sight of it",
+    ...core("internal/postings", "FullText"),
+    find: "    this.#positions[moved] = position",
+    replace: "",
+    fails: "answers alike while the lists of terms grow and shrink"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a list that moves leaves behind how often its documents have the term",
+    ...core("internal/postings", "FullText"),
+    find: "        this.#counts.copyWithin(to, from, end)",
+    replace: "",
+    fails: "answers alike while the lists of terms grow and shrink"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a list that shrinks has less room than documents",
+    ...core("internal/postings", "FullText"),
+    find: "none : Blocks.sizeFor(length * 2))",
+    replace: "none : Blocks.sizeFor(length >> 1))",
+    fails: "answers alike while the lists of terms grow and shrink"
+  },
+  {
+    id: "QRY-2",
+    breaks: "what is put in place of a document leaves the old one's terms",
+    ...core("internal/postings", "FullText"),
+    find: "        this.#take(list, this.#positions[slot]!)",
+    replace: "        if (lists.length === 0) this.#take(list, this.#positions[slot]!)",
+    fails: "after any history answers as one in an index built anew, bit for bit"
+  },
+  {
+    id: "QRY-2",
+    breaks: "scores of one search are there in the next",
+    ...core("FullText", "FullText"),
+    find: "for (let i = 0; i < found; i++) this.#scores",
+    replace: "for (let i = 1; i < found; i++) this.#scores",
+    fails: "leaves nothing behind when accept throws, and isn't begun within another"
+  },
+  {
+    id: "QRY-2",
+    breaks: "equal hits are in any order",
+    ...core("FullText", "FullText"),
+    find: "      (score === otherScore && compareNames(this.#keys[doc]!, this.#keys[other]!) < 0)",
+    replace: "      (score === otherScore && doc < other)",
+    fails: "orders by score, then by key in the order of code points"
+  },
+  {
+    id: "QRY-2",
+    breaks: "the best are not what a limit keeps",
+    ...core("FullText", "FullText"),
+    find: "if (child + 1 < size && this.#isBetter(heap[child]!, heap[child + 1]!)) child++",
+    replace: "",
+    fails: "with a limit has the first of all hits, and of those that are accepted"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a live search hears of terms in other fields",
+    ...core("FullText", "FullText"),
+    find: "      fields.some((field) => this.#postings.countOf(",
+    replace: "      this.#fields.some((field) => this.#postings.countOf(",
+    fails: "finds exactly the documents that match"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a beginning is looked up once for all changes",
+    ...core("FullText", "FullText"),
+    find: "known.revision === this.#revision",
+    replace: "known.revision >= 0",
+    fails: "parses a query once for many changes"
+  },
+  {
+    id: "QRY-2",
+    breaks: "what explains a score isn't its sum",
+    ...core("FullText", "FullText"),
+    find: "        score += part",
+    replace: "        score = part",
+    fails: "is explained by parts whose sum is the score"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a beginning counts as much as the word",
+    ...core("FullText", "FullText"),
+    find: "sought.push({ term, id, weight: prefixWeight })",
+    replace: "sought.push({ term, id, weight: 1 })",
+    fails: "counts half of the word itself"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a beginning stands for any of its terms",
+    ...core("FullText", "FullText"),
+    find: "      frequency > other.frequency ||",
+    replace: "      false ||",
+    fails: "stands for the most frequent terms, of equal ones for the first, and no more than that"
+  },
+  {
+    id: "QRY-2",
+    breaks: "what is typed of a stemmed word is lost at its stem's end",
+    ...core("FullText", "FullText"),
+    find: "    if (best.length > 0 || !this.#analyzer.stems)",
+    replace: "    if (best.length >= 0)",
+    fails: "is found of words that are stemmed, whatever has been typed of them"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a stop word is the beginning of another word",
+    ...core("internal/analyzer", "FullText"),
+    find: "last === undefined || this.#stopWords.has(last)",
+    replace: "last === undefined",
+    fails: "is never that of a stop word"
+  },
+  {
+    id: "QRY-2",
+    breaks: "highlights swallow what is behind them",
+    ...core("FullText", "FullText"),
+    find: "if (before !== undefined && start < before[1])",
+    replace: "if (before !== undefined)",
+    fails: "cover exactly the words whose term the query has, or that begin so"
+  },
+  {
+    id: "QRY-2",
+    breaks: "highlights are in all fields",
+    ...core("FullText", "FullText"),
+    find: "      if (!parsed.fields.includes(field.path)) return",
+    replace: "",
+    fails: "cover exactly the words whose term the query has, or that begin so"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a highlight has what can't be seen behind its word",
+    ...core("internal/analyzer", "FullText"),
+    find: "} else if (kind === invisible) this.#hasInvisible = true",
+    replace: "} else if (kind === invisible) end = next",
+    fails: "are one for all ways to write a letter"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a letter with its accent isn't the one that has it",
+    ...core("internal/analyzer", "FullText"),
+    find: "  let text = raw.normalize(folds ? \"NFKD\" : \"NFKC\")",
+    replace: "  let text = raw",
+    fails: "are one for all ways to write a letter"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a sigma at the end is another letter",
+    ...core("internal/analyzer", "FullText"),
+    find: ".replaceAll(\"ς\", \"σ\")",
+    replace: "",
+    fails: "are one for all ways to write a letter"
+  },
+  {
+    id: "QRY-2",
+    breaks: "ß isn't ss",
+    ...core("internal/analyzer", "FullText"),
+    find: ".replaceAll(\"ß\", \"ss\")",
+    replace: "",
+    fails: "are one for all ways to write a letter"
+  },
+  {
+    id: "QRY-2",
+    breaks: "accents are folded whatever the language",
+    ...core("internal/analyzer", "FullText"),
+    find: "  return (folds ? text.replaceAll(accents, \"\") : text).normalize(\"NFC\")",
+    replace: "  return text.normalize(\"NFD\").replaceAll(accents, \"\").normalize(\"NFC\")",
+    fails: "differ by accents only where a language says so"
+  },
+  {
+    id: "QRY-2",
+    breaks: "vowels end a word",
+    ...core("internal/analyzer", "FullText"),
+    find: "  if (isMark.test(text)) return mark",
+    replace: "  if (isMark.test(text)) return separator",
+    fails: "keep the marks that make a syllable"
+  },
+  {
+    id: "QRY-2",
+    breaks: "text without spaces is one word",
+    ...core("internal/analyzer", "FullText"),
+    find: "(isUnspaced.test(text) ? unspaced : letter)",
+    replace: "letter",
+    fails: "are characters and pairs of them, where a script has no spaces"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a query for two characters finds what has one of them",
+    ...core("internal/analyzer", "FullText"),
+    find: "if (this.#isDocument || isAlone)",
+    replace: "if (this.#isDocument || !isAlone)",
+    fails: "are characters and pairs of them, where a script has no spaces"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a letter that stands for several words is one",
+    ...core("internal/analyzer", "FullText"),
+    find: "(isWord.test(normal) ? 0 : compound)",
+    replace: "0",
+    fails: "cover words that were stemmed, folded, or taken apart, as they are written"
+  },
+  {
+    id: "QRY-2",
+    breaks: "half of a character is left where a term is cut",
+    ...core("internal/analyzer", "FullText"),
+    find: "last >= 0xd800 && last < 0xdc00 ? lengthMax - 1 : lengthMax",
+    replace: "lengthMax",
+    fails: "are cut where they are long, and never in the middle of a character"
+  },
+  {
+    id: "QRY-2",
+    breaks: "words aren't stemmed",
+    ...core("internal/analyzer", "FullText"),
+    find: "    const stem = this.#rules.stem(word)",
+    replace: "    const stem = word",
+    fails: "know what a word's forms have in common, and which words say nothing"
+  },
+  {
+    id: "QRY-2",
+    breaks: "stop words are found",
+    ...core("internal/analyzer", "FullText"),
+    find: "    if (this.#stopWords.has(word)) return \"\"",
+    replace: "",
+    fails: "know what a word's forms have in common, and which words say nothing"
+  },
+  {
+    id: "QRY-2",
+    breaks: "contractions are found",
+    ...core("internal/analyzer", "FullText"),
+    find: "      if (this.#analyzer.isStopWord(this.#written(first, end))) {",
+    replace: "      if (false) {",
+    fails: "know what a word's forms have in common, and which words say nothing"
+  },
+  {
+    id: "QRY-2",
+    breaks: "what is left of a contraction is found",
+    ...core("internal/analyzer", "FullText"),
+    find: "      if (at > 0) stopWords.add(normal.slice(at + 1))",
+    replace: "",
+    fails: "know what a word's forms have in common, and which words say nothing"
+  },
+  {
+    id: "QRY-2",
+    breaks: "stop words are compared with what can't be seen in their list",
+    ...core("internal/analyzer", "FullText"),
+    find: "this.normal(word.replaceAll(invisibles, \"\"))",
+    replace: "this.normal(word)",
+    fails: "know what a word's forms have in common, and which words say nothing"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a Turkish I is that of other languages",
+    ...core("Languages", "FullText"),
+    find: "    isTurkic: true",
+    replace: "    isTurkic: false",
+    fails: "know what a word's forms have in common, and which words say nothing"
+  },
+  {
+    id: "QRY-2",
+    breaks: "an index takes what another language needs",
+    ...core("FullText", "FullText"),
+    find: "    if (analyzer.language !== options.language) {",
+    replace: "    if (analyzer.language === null) {",
+    fails: "refuses options that mean nothing"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a fusion depends on the order of its rankings",
+    ...core("FullText", "FullText"),
+    find: "places.sort((x, y) => x - y).reduce",
+    replace: "places.reduce",
+    fails: "sums 1 / (k + rank), whatever the order of the rankings"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a key counts again behind its first place",
+    ...core("FullText", "FullText"),
+    find: "      if (seen.has(key)) continue",
+    replace: "",
+    fails: "of one ranking is that ranking, and a key counts once in it"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a query for text has any length",
+    ...core("FullText", "FullText"),
+    find: "    if (text.length > queryLengthMax) {",
+    replace: "    if (text.length > Infinity) {",
+    fails: "is refused when it is too long, or has too many terms"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a query for text has any number of terms",
+    ...core("FullText", "FullText"),
+    find: "    if (terms.length > queryTermsMax) {",
+    replace: "    if (terms.length > Infinity) {",
+    fails: "is refused when it is too long, or has too many terms"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a beginning stands for any number of terms",
+    ...core("FullText", "FullText"),
+    find: "        best.pop()",
+    replace: "",
+    fails: "stands for the most frequent terms, of equal ones for the first, and no more than that"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a document has any number of terms",
+    ...core("FullText", "FullText"),
+    find: "          return --left > 0",
+    replace: "          return true",
+    fails: "is a bounded number of terms, the first"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a word is normalized however long it is",
+    ...core("internal/analyzer", "FullText"),
+    find: "cut(this.#text.slice(start, end), wordLengthMax)",
+    replace: "this.#text.slice(start, end)",
+    fails: "of marks without end has words of bounded work"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a character has any number of marks",
+    ...core("internal/analyzer", "FullText"),
+    find: "cut(text.slice(start, end), clusterLengthMax)",
+    replace: "text.slice(start, end)",
+    fails: "of marks without end has words of bounded work"
+  },
+  {
+    id: "QRY-3",
+    breaks: "terms have any length",
+    ...core("internal/analyzer", "FullText"),
+    find: "export const termLengthMax = 64",
+    replace: "export const termLengthMax = 640",
+    fails: "are cut where they are long, and never in the middle of a character"
+  },
+  {
+    id: "QRY-3",
+    breaks: "every document is asked for that could be found",
+    ...core("FullText", "FullText"),
+    find: " || !this.#isBetter(doc, heap[0]!)",
+    replace: "",
+    fails: "asks of no document whether it is accepted that the limit leaves out anyway"
+  },
+  {
+    id: "QRY-2",
+    breaks: "a later word is taken for the last one",
+    ...core("internal/analyzer", "FullText"),
+    find: "      terms.delete(term)",
+    replace: "",
+    fails: "is of the last word, even if the query has its term before"
+  },
+  {
+    id: "PERM-1",
+    breaks: "scores tell of documents that aren't there for somebody",
+    ...core("FullText", "FullText"),
+    find: "for (let cell = start; cell < start + length; cell++) frequency += mask[this.#postings.docs[cell]!]!",
+    replace: "frequency = length",
+    fails: "among some documents is one in an index that has no others, bit for bit"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a search finds what isn't there for somebody",
+    ...core("FullText", "FullText"),
+    find: "          if (mask !== undefined && mask[doc] === 0) continue",
+    replace: "",
+    fails: "among some documents is one in an index that has no others, bit for bit"
+  },
+  {
+    id: "PERM-1",
+    breaks: "the lengths of documents that aren't there count in scores",
+    ...core("FullText", "FullText"),
+    find: "        totals[at]! += lengths[doc]!",
+    replace: "        totals[at] = this.#fields[at]!.total",
+    fails: "among some documents is one in an index that has no others, bit for bit"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a beginning stands for terms of documents that aren't there for somebody",
+    ...core("FullText", "FullText"),
+    find: "this.#beginningWith(parsed, parsed.prefix, this.#censusOf(among))",
+    replace: "this.#beginningWith(parsed, parsed.prefix, this.#censusOf(undefined))",
+    fails: "among some documents takes the beginning of a word for their terms only"
+  },
+  {
+    id: "PERM-1",
+    breaks: "what one is answered of a beginning another is answered too",
+    ...core("FullText", "FullText"),
+    find: " && known.among === among) return known.sought",
+    replace: ") return known.sought",
+    fails: "among some documents is one in an index that has no others, bit for bit"
+  },
+  {
+    id: "QRY-2",
+    breaks: "which documents are there is asked once for all changes",
+    ...core("FullText", "FullText"),
+    find: "    if (known !== undefined && known.revision === this.#revision) return known.census",
+    replace: "    if (known !== undefined) return known.census",
+    fails: "asks which documents are there once, until the index changes"
   }
 ]

@@ -1,0 +1,55 @@
+/** The terms of an index: their numbers, which are dense and used again, and their order, by which beginnings are found. */
+import type BTree from "sorted-btree"
+import { EmptyBTree } from "sorted-btree"
+import { hasBeginnings, ownText } from "./analyzer.ts"
+
+export class Vocabulary {
+  readonly #ids = new Map<string, number>()
+  readonly #terms: Array<string> = []
+  readonly #free: Array<number> = []
+  /** Those that a beginning can be asked of, in the order of UTF-16 units, in which equal beginnings are neighbours. */
+  // The only export of this CommonJS module that bundlers and Node agree about: its default is an object in one, the class in the other.
+  readonly #ordered: BTree.default<string, number> = EmptyBTree.clone()
+
+  get size(): number {
+    return this.#ids.size
+  }
+
+  idOf(term: string): number | undefined {
+    return this.#ids.get(term)
+  }
+
+  /** The term of a number in use. */
+  termOf(id: number): string {
+    return this.#terms[id]!
+  }
+
+  /** The number of a term, a new one if it has none. */
+  add(term: string): number {
+    const known = this.#ids.get(term)
+    if (known !== undefined) return known
+    const id = this.#free.pop() ?? this.#terms.length
+    const own = ownText(term)
+    this.#terms[id] = own
+    this.#ids.set(own, id)
+    if (hasBeginnings(own)) this.#ordered.set(own, id)
+    return id
+  }
+
+  /** Gives up a term in use. */
+  drop(id: number): void {
+    const term = this.#terms[id]!
+    this.#ids.delete(term)
+    if (hasBeginnings(term)) this.#ordered.delete(term)
+    this.#terms[id] = ""
+    this.#free.push(id)
+  }
+
+  /** Calls `visit` with each term that begins so. */
+  forBeginning(prefix: string, visit: (id: number) => void): void {
+    for (const [term, id] of this.#ordered.entries(prefix)) {
+      if (!term.startsWith(prefix)) return
+      visit(id)
+    }
+  }
+}
