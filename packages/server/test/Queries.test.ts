@@ -52,7 +52,9 @@ describe("Queries", () => {
     Effect.gen(function*() {
       const writer = yield* inProcessReady
       const reader = yield* inProcessReady
-      yield* writer.send(batch("todos", "APPLIED", 0, [["a", put({ n: 1 })], ["b", put({ n: 5 })], ["c", put({ n: 3 })]]))
+      yield* writer.send(
+        batch("todos", "APPLIED", 0, [["a", put({ n: 1 })], ["b", put({ n: 5 })], ["c", put({ n: 3 })]])
+      )
       yield* writer.take("OpAck")
       const query = yield* ask(reader, 1, { where: { n: { gt: 2 } }, orderBy: [{ field: "n" }], limit: 2 })
       assert.deepStrictEqual(yield* query.next, { rows: new Map([["c", { n: 3 }], ["b", { n: 5 }]]), hasMore: false })

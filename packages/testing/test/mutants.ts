@@ -1306,16 +1306,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "FLOW-1",
     breaks: "a client that is behind is sent events all the same",
     ...server("Outbound", "Session"),
-    find: "    if (this.#host.connection.bufferedBytes() <= this.#shared.eventsBytesMax) return this.put(event)",
-    replace: "    return this.put(event)",
+    find: "    if (this.#host.connection.bufferedBytes() > this.#shared.eventsBytesMax) return false",
+    replace: "",
     fails: "costs no more than its room, however many maps and bytes others write"
   },
   {
     id: "FLOW-1",
     breaks: "events go on after a gap, whose cursor hides what was left out",
     ...server("Outbound", "Session"),
-    find: "    if (this.#gaps.has(map)) return",
-    replace: "    if (this.#gaps.get(map) === \"untold\") return",
+    find: "    if (this.#gaps.has(map) || this.offer(event)) return",
+    replace: "    if (this.#gaps.get(map) === \"untold\" || this.offer(event)) return",
     fails: "is spared events while it is behind, and is told once to open each map again of which there were any"
   },
   {
