@@ -1,15 +1,13 @@
 /** The terms of an index: their numbers, which are dense and used again, and their order, by which beginnings are found. */
-import type BTree from "sorted-btree"
-import { EmptyBTree } from "sorted-btree"
 import { hasBeginnings, ownText } from "./analyzer.ts"
+import { SortedList } from "./SortedList.ts"
 
 export class Vocabulary {
   readonly #ids = new Map<string, number>()
   readonly #terms: Array<string> = []
   readonly #free: Array<number> = []
   /** Those that a beginning can be asked of, in the order of UTF-16 units, in which equal beginnings are neighbours. */
-  // The only export of this CommonJS module that bundlers and Node agree about: its default is an object in one, the class in the other.
-  readonly #ordered: BTree.default<string, number> = EmptyBTree.clone()
+  readonly #ordered = new SortedList<string>((a, b) => a < b ? -1 : a > b ? 1 : 0)
 
   get size(): number {
     return this.#ids.size
@@ -32,7 +30,7 @@ export class Vocabulary {
     const own = ownText(term)
     this.#terms[id] = own
     this.#ids.set(own, id)
-    if (hasBeginnings(own)) this.#ordered.set(own, id)
+    if (hasBeginnings(own)) this.#ordered.add(own)
     return id
   }
 
@@ -47,9 +45,10 @@ export class Vocabulary {
 
   /** Calls `visit` with each term that begins so. */
   forBeginning(prefix: string, visit: (id: number) => void): void {
-    for (const [term, id] of this.#ordered.entries(prefix)) {
+    const first = this.#ordered.countBefore((term) => term < prefix ? -1 : 1)
+    for (const term of this.#ordered.range(first, this.#ordered.size)) {
       if (!term.startsWith(prefix)) return
-      visit(id)
+      visit(this.#ids.get(term)!)
     }
   }
 }
