@@ -3844,8 +3844,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-2",
     breaks: "a term's rarity is another",
     ...core("FullText", "FullText"),
-    find: "(field.documents - df + 0.5) / (df + 0.5))",
-    replace: "(this.size - df + 0.5) / (df + 0.5))",
+    find: "Math.log(1 + (documents - df + 0.5) / (df + 0.5))",
+    replace: "Math.log(1 + (this.size - df + 0.5) / (df + 0.5))",
     fails: "finds what the formula finds that is worked out over all documents, with its scores"
   },
   {
@@ -3934,7 +3934,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("FullText", "FullText"),
     find: "      (score === otherScore && compareNames(this.#keys[doc]!, this.#keys[other]!) < 0)",
     replace: "      (score === otherScore && doc < other)",
-    fails: "orders by score, then by key in the order of code points"
+    fails: "has the best of many, of equal ones the first by key, whatever the order in which they came"
   },
   {
     id: "QRY-2",
@@ -3942,7 +3942,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("FullText", "FullText"),
     find: "if (child + 1 < size && this.#isBetter(heap[child]!, heap[child + 1]!)) child++",
     replace: "",
-    fails: "with a limit has the first of all hits, and of those that are accepted"
+    fails: "has the best of many, of equal ones the first by key, whatever the order in which they came"
   },
   {
     id: "QRY-2",
@@ -3956,8 +3956,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-2",
     breaks: "a beginning is looked up once for all changes",
     ...core("FullText", "FullText"),
-    find: "known.revision === this.#revision",
-    replace: "known.revision >= 0",
+    find: "known.revision === this.#revision && known.among",
+    replace: "known.revision >= 0 && known.among",
     fails: "parses a query once for many changes"
   },
   {
@@ -4278,7 +4278,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("FullText", "FullText"),
     find: " && known.among === among) return known.sought",
     replace: ") return known.sought",
-    fails: "among some documents is one in an index that has no others, bit for bit"
+    fails: "among some documents takes the beginning of a word for their terms only"
   },
   {
     id: "QRY-2",
