@@ -33,6 +33,8 @@
  */
 import { QueryInvalid, QueryTooExpensive } from "./GridError.ts"
 import { type Analyzer, termLengthMax, type Token } from "./internal/analyzer.ts"
+import { bestOf } from "./internal/best.ts"
+import { contributionOf, type Scoring, scoringOf } from "./internal/bm25.ts"
 import { compareNames } from "./internal/fieldOrder.ts"
 import { grown, Postings } from "./internal/postings.ts"
 import { Vocabulary } from "./internal/vocabulary.ts"
@@ -40,6 +42,7 @@ import type { Language } from "./Languages.ts"
 import * as Predicate from "./Predicate.ts"
 
 export { type Analyzer, termLengthMax, type Token }
+export { fuse } from "./internal/fuse.ts"
 
 // --- Limits ----------------------------------------------------------------------------------------------------------
 
@@ -200,19 +203,6 @@ interface Census {
   readonly totals: ReadonlyArray<number>
   readonly frequencyOf: (term: number, field: Field) => number
 }
-
-/** What turns a term's frequency in one field into its score; the one place that has the formula. */
-interface Scoring {
-  readonly idf: number
-  readonly average: number
-  /** boost · idf · (k1 + 1), weighted. */
-  readonly factor: number
-  readonly base: number
-  readonly slope: number
-}
-
-const contribution = (scoring: Scoring, tf: number, length: number): number =>
-  scoring.factor * tf / (tf + scoring.base + scoring.slope * length)
 
 const inRange = (what: string, value: number, min: number, max: number): number => {
   if (value >= min && value <= max) return value
@@ -524,18 +514,15 @@ export class FullTextIndex {
     return []
   }
 
-  #scoringOf({ id, weight }: Sought, field: Field, census: Census): Scoring {
-    const df = census.frequencyOf(id, field)
-    const documents = census.documents[field.at]!
-    const average = census.totals[field.at]! / documents
-    const idf = Math.log(1 + (documents - df + 0.5) / (df + 0.5))
-    return {
-      idf,
-      average,
-      factor: weight * field.boost * idf * (this.#k1 + 1),
-      base: this.#k1 * (1 - this.#b),
-      slope: this.#k1 * this.#b / average
-    }
+  #scoringOf({ id, weight }: Sought, { at, boost }: Field, census: Census): Scoring {
+    return scoringOf({
+      boost: weight * boost,
+      k1: this.#k1,
+      b: this.#b,
+      documents: census.documents[at]!,
+      frequency: census.frequencyOf(id, this.#fields[at]!),
+      total: census.totals[at]!
+    })
   }
 
   /**
@@ -556,11 +543,22 @@ export class FullTextIndex {
     const found = this.#sumScores(this.#soughtBy(parsed, among), this.#fieldsOf(parsed), this.#censusOf(among))
     this.#isSearching = true
     try {
-      return this.#best(found, Math.min(limit, found), accept)
+      return this.#best(this.#touched.subarray(0, found), limit, accept)
     } finally {
       this.#isSearching = false
       for (let i = 0; i < found; i++) this.#scores[this.#touched[i]!] = 0
     }
+  }
+
+  #best(docs: Uint32Array, limit: number, accept: ((key: string) => boolean) | undefined): ReadonlyArray<Hit> {
+    const scores = this.#scores
+    const keys = this.#keys
+    const best = bestOf(docs, limit, (a, b) => {
+      const x = scores[a]!
+      const y = scores[b]!
+      return x > y || (x === y && compareNames(keys[a]!, keys[b]!) < 0)
+    }, (doc) => accept === undefined || accept(keys[doc]!))
+    return Array.from(best, (doc) => ({ key: keys[doc]!, score: scores[doc]! }))
   }
 
   /** Sums the scores of all documents that have one of the terms. Answers how many they are. */
@@ -585,59 +583,11 @@ export class FullTextIndex {
           if (mask !== undefined && mask[doc] === 0) continue
           const before = scores[doc]!
           if (before === 0) touched[found++] = doc
-          scores[doc] = before + contribution(scoring, counts[cell]!, lengths[doc]!)
+          scores[doc] = before + contributionOf(scoring, counts[cell]!, lengths[doc]!)
         }
       }
     }
     return found
-  }
-
-  /** The best of the first `found` touched documents, by a heap whose root is the worst of those kept. */
-  #best(found: number, limit: number, accept: ((key: string) => boolean) | undefined): ReadonlyArray<Hit> {
-    const heap = new Uint32Array(limit)
-    let size = 0
-    for (let i = 0; i < found; i++) {
-      const doc = this.#touched[i]!
-      if (size === limit && (limit === 0 || !this.#isBetter(doc, heap[0]!))) continue
-      if (accept !== undefined && !accept(this.#keys[doc]!)) continue
-      if (size < limit) {
-        let at = size++
-        while (at > 0 && this.#isBetter(heap[(at - 1) >> 1]!, doc)) {
-          heap[at] = heap[(at - 1) >> 1]!
-          at = (at - 1) >> 1
-        }
-        heap[at] = doc
-      } else this.#sink(heap, size, doc)
-    }
-    const hits: Array<Hit> = []
-    while (size > 0) {
-      const worst = heap[0]!
-      hits.push({ key: this.#keys[worst]!, score: this.#scores[worst]! })
-      size--
-      if (size > 0) this.#sink(heap, size, heap[size]!)
-    }
-    return hits.reverse()
-  }
-
-  /** Puts a document in the place of the heap's root. */
-  #sink(heap: Uint32Array, size: number, doc: number): void {
-    let at = 0
-    for (;;) {
-      let child = 2 * at + 1
-      if (child >= size) break
-      if (child + 1 < size && this.#isBetter(heap[child]!, heap[child + 1]!)) child++
-      if (!this.#isBetter(doc, heap[child]!)) break
-      heap[at] = heap[child]!
-      at = child
-    }
-    heap[at] = doc
-  }
-
-  #isBetter(doc: number, other: number): boolean {
-    const score = this.#scores[doc]!
-    const otherScore = this.#scores[other]!
-    return score > otherScore ||
-      (score === otherScore && compareNames(this.#keys[doc]!, this.#keys[other]!) < 0)
   }
 
   /**
@@ -687,7 +637,7 @@ export class FullTextIndex {
         if (termFrequency === 0) continue
         const scoring = this.#scoringOf(sought, field, census)
         const length = field.lengths[doc]!
-        const part = contribution(scoring, termFrequency, length)
+        const part = contributionOf(scoring, termFrequency, length)
         score += part
         parts.push({
           field: field.path,
@@ -732,34 +682,4 @@ export class FullTextIndex {
     })
     return highlights
   }
-}
-
-// --- Fusion ----------------------------------------------------------------------------------------------------------
-
-/**
- * One ranking of several, the best first, of equal ones that with the first key by code points: reciprocal rank fusion (Cormack,
- * Clarke and Büttcher 2009). A key's score is the sum of 1 / (k + rank) over the rankings that have it, their first rank being 1. It
- * doesn't depend on the order of the rankings. In one ranking the first place of a key counts.
- *
- * @param k How little the first places count before those behind them; 60 is the authors'.
- */
-export const fuse = (rankings: ReadonlyArray<ReadonlyArray<string>>, k = 60): ReadonlyArray<Hit> => {
-  if (!(k >= 0 && k < Infinity)) throw new RangeError(`k of a fusion is not negative and finite, not ${k}`)
-  const ranks = new Map<string, Array<number>>()
-  for (const ranking of rankings) {
-    const seen = new Set<string>()
-    for (let i = 0; i < ranking.length; i++) {
-      const key = ranking[i]!
-      if (seen.has(key)) continue
-      seen.add(key)
-      const known = ranks.get(key)
-      if (known === undefined) ranks.set(key, [i + 1])
-      else known.push(i + 1)
-    }
-  }
-  return Array.from(ranks, ([key, places]) => ({
-    key,
-    // In one order whatever that of the rankings is: sums of floats depend on it.
-    score: places.sort((x, y) => x - y).reduce((sum, rank) => sum + 1 / (k + rank), 0)
-  })).sort((x, y) => y.score - x.score || compareNames(x.key, y.key))
 }

@@ -188,6 +188,22 @@ describe("A search", () => {
     }
   )
 
+  it("has the best of many, of equal ones the first by key, whatever the order in which they came", () => {
+    const keys = ["a", "aa", "b", "\uffee", "\u{1f600}", ...Array.from({ length: 35 }, (_, n) => `k${100 + n}`)]
+    const index = indexOf({})
+    keys.forEach((_, n) => {
+      const each = keys[n * 17 % keys.length]!
+      index.set(each, { text: "milk ".repeat(1 + each.charCodeAt(each.length - 1) % 5) + "bread" })
+    })
+    const all = index.search("milk")
+    const sorted = Array.from(all).sort((x, y) => y.score - x.score || byCodePoints(x.key, y.key))
+    assert.strictEqual(all.length, keys.length)
+    assert.deepStrictEqual(all, sorted)
+    for (let limit = 0; limit <= keys.length; limit++) {
+      assert.deepStrictEqual(index.search("milk", { limit }), sorted.slice(0, limit))
+    }
+  })
+
   it("asks of no document whether it is accepted that the limit leaves out anyway", () => {
     const index = indexOf(Object.fromEntries(Array.from({ length: 50 }, (_, n) => [`k${100 + n}`, "milk"])))
     const heard: Array<string> = []
@@ -276,6 +292,10 @@ describe("A search", () => {
     const others = indexOf({ mine: "conn", yours: "connecti" }, english)
     assert.deepStrictEqual(keysOf(others.search("connecti", { among })), ["mine"])
     assert.deepStrictEqual(keysOf(others.search("connecti")), ["yours"])
+    const parsed = others.parse("connecti")
+    for (const who of [undefined, among, undefined]) {
+      assert.deepStrictEqual(keysOf(others.search(parsed, { among: who })), [who === undefined ? "yours" : "mine"])
+    }
     const { ranges } = others.highlights("connecti", { text: "conn" }, { among })[0]!
     assert.deepStrictEqual(ranges, [[0, 4]])
     assert.deepStrictEqual(others.highlights("connecti", { text: "conn" }), [])

@@ -4104,25 +4104,25 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "QRY-2",
     breaks: "long fields aren't held against their terms as much as declared",
-    ...core("FullText", "FullText"),
-    find: "base: this.#k1 * (1 - this.#b),",
-    replace: "base: this.#k1,",
+    ...core("internal/bm25", "FullText"),
+    find: "base: k1 * (1 - b),",
+    replace: "base: k1,",
     fails: "finds what the formula finds that is worked out over all documents, with its scores"
   },
   {
     id: "QRY-2",
     breaks: "a term's rarity is another",
-    ...core("FullText", "FullText"),
-    find: "(field.documents - df + 0.5) / (df + 0.5))",
-    replace: "(this.size - df + 0.5) / (df + 0.5))",
+    ...core("internal/bm25", "FullText"),
+    find: "Math.log(1 + (documents - frequency + 0.5)",
+    replace: "Math.log(1 + (total - frequency + 0.5)",
     fails: "finds what the formula finds that is worked out over all documents, with its scores"
   },
   {
     id: "QRY-2",
     breaks: "the boost of a field counts nothing",
     ...core("FullText", "FullText"),
-    find: "factor: weight * field.boost * idf",
-    replace: "factor: weight * idf",
+    find: "      boost: weight * boost,",
+    replace: "      boost: weight,",
     fails: "finds what the formula finds that is worked out over all documents, with its scores"
   },
   {
@@ -4201,17 +4201,17 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-2",
     breaks: "equal hits are in any order",
     ...core("FullText", "FullText"),
-    find: "      (score === otherScore && compareNames(this.#keys[doc]!, this.#keys[other]!) < 0)",
-    replace: "      (score === otherScore && doc < other)",
-    fails: "orders by score, then by key in the order of code points"
+    find: "      return x > y || (x === y && compareNames(keys[a]!, keys[b]!) < 0)",
+    replace: "      return x > y || (x === y && a < b)",
+    fails: "has the best of many, of equal ones the first by key, whatever the order in which they came"
   },
   {
     id: "QRY-2",
     breaks: "the best are not what a limit keeps",
-    ...core("FullText", "FullText"),
-    find: "if (child + 1 < size && this.#isBetter(heap[child]!, heap[child + 1]!)) child++",
+    ...core("internal/best", "FullText"),
+    find: "if (child + 1 < size && isBetter(heap[child]!, heap[child + 1]!)) child++",
     replace: "",
-    fails: "with a limit has the first of all hits, and of those that are accepted"
+    fails: "has the best of many, of equal ones the first by key, whatever the order in which they came"
   },
   {
     id: "QRY-2",
@@ -4225,8 +4225,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-2",
     breaks: "a beginning is looked up once for all changes",
     ...core("FullText", "FullText"),
-    find: "known.revision === this.#revision",
-    replace: "known.revision >= 0",
+    find: "known.revision === this.#revision && known.among",
+    replace: "known.revision >= 0 && known.among",
     fails: "parses a query once for many changes"
   },
   {
@@ -4424,7 +4424,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "QRY-2",
     breaks: "a fusion depends on the order of its rankings",
-    ...core("FullText", "FullText"),
+    ...core("internal/fuse", "FullText"),
     find: "places.sort((x, y) => x - y).reduce",
     replace: "places.reduce",
     fails: "sums 1 / (k + rank), whatever the order of the rankings"
@@ -4432,7 +4432,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "QRY-2",
     breaks: "a key counts again behind its first place",
-    ...core("FullText", "FullText"),
+    ...core("internal/fuse", "FullText"),
     find: "      if (seen.has(key)) continue",
     replace: "",
     fails: "of one ranking is that ranking, and a key counts once in it"
@@ -4496,9 +4496,9 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "QRY-3",
     breaks: "every document is asked for that could be found",
-    ...core("FullText", "FullText"),
-    find: " || !this.#isBetter(doc, heap[0]!)",
-    replace: "",
+    ...core("internal/best", "FullText"),
+    find: " && !isBetter(candidate, heap[0]!)) continue",
+    replace: ") { if (!accept(candidate) || !isBetter(candidate, heap[0]!)) continue }",
     fails: "asks of no document whether it is accepted that the limit leaves out anyway"
   },
   {
@@ -4547,7 +4547,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("FullText", "FullText"),
     find: " && known.among === among) return known.sought",
     replace: ") return known.sought",
-    fails: "among some documents is one in an index that has no others, bit for bit"
+    fails: "among some documents takes the beginning of a word for their terms only"
   },
   {
     id: "QRY-2",
