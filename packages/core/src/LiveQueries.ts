@@ -10,6 +10,7 @@
  * in which it hears of changes, or on whether it has filled its window yet: it is filled in steps, between which the map may change.
  * What it shows changes with `flush` only, and each time by a version: all changes since the one before, at once.
  */
+import { QueryInvalid } from "./GridError.ts"
 import { fieldAt } from "./internal/comparisons.ts"
 import { namesOf, pathOf } from "./internal/paths.ts"
 import { type Node, nodeOf, ownCopy } from "./internal/predicateReader.ts"
@@ -52,6 +53,40 @@ export interface Delta {
   readonly hasMore: boolean
 }
 
+/** A query, as it is asked for by all who ask the same. */
+export interface Live {
+  readonly query: Query.Query
+  readonly identity: string
+  /** What leads to it; `undefined` where it judges every write, or hears of writes in a way of its own. */
+  readonly ties: ReadonlyArray<QueryPlan.Tie> | undefined
+  /** Those who have asked it. */
+  readonly listeners: Set<(delta: Delta) => void>
+  /** Grows with each change of what is shown; 0 until that is known. */
+  readonly version: number
+  /** Whether what it shows is all that it is to show: false while it is being filled. */
+  readonly isComplete: boolean
+  /** What it shows, in order, of the present version. */
+  readonly rows: ReadonlyArray<Query.Row>
+  readonly hasMore: boolean
+  /** Looks at some more records, where it is being filled. Answers whether it is complete. */
+  readonly advance: () => boolean
+  /**
+   * The next version, as soon as what is to be shown is known; `undefined` where it is the same as before, or where it isn't known
+   * before some more of {@link advance}.
+   */
+  readonly flush: () => Delta | undefined
+  /** Nobody asks it any more. */
+  readonly close: () => void
+}
+
+/** What finds text in the records of a map: see `LiveSearch`, which isn't loaded where nothing is searched. */
+export interface Searching {
+  /** A record is another now, or gone. */
+  readonly set: (key: string, value: unknown) => void
+  /** @throws QueryInvalid, QueryTooExpensive */
+  readonly ask: (query: Query.Query, view: View | undefined, identity: string) => Live
+}
+
 /** How a query is answered, as `explain` tells. */
 export interface Explanation {
   readonly plan: "scan" | "index"
@@ -70,13 +105,12 @@ export interface Explanation {
 /** Keys that are looked up in one step. */
 const STEP_LENGTH = 1_000
 
-/** A query, as it is asked for by all who ask the same. */
-export class LiveQuery {
+/** A query that isn't a search. */
+export class LiveQuery implements Live {
   readonly query: Query.Query
   readonly view: View | undefined
   readonly identity: string
   readonly ties: ReadonlyArray<QueryPlan.Tie> | undefined
-  /** Those who have opened it. */
   readonly listeners = new Set<(delta: Delta) => void>()
   readonly #queries: LiveQueries
   readonly #node: Node | undefined
@@ -111,17 +145,14 @@ export class LiveQuery {
     this.#refill()
   }
 
-  /** Grows with each change of what is shown; 0 until that is known. */
   get version(): number {
     return this.#version
   }
 
-  /** Whether what it shows is all that it is to show: false while it is being filled. */
   get isComplete(): boolean {
     return this.#filling === undefined
   }
 
-  /** What it shows, in order, of the present version. */
   get rows(): ReadonlyArray<Query.Row> {
     return this.#window.shown
   }
@@ -130,7 +161,6 @@ export class LiveQuery {
     return this.#window.hasMore
   }
 
-  /** Looks at some more records, where it is being filled. Answers whether it is complete. */
   advance(): boolean {
     if (this.#filling?.next().done === true) this.#filling = undefined
     return this.isComplete
@@ -142,10 +172,6 @@ export class LiveQuery {
     if (this.#window.isDirty) this.#queries.soil(this)
   }
 
-  /**
-   * The next version, as soon as what is to be shown is known; `undefined` where it is the same as before, or where it isn't known
-   * before some more of {@link advance}.
-   */
   flush(): Delta | undefined {
     if (this.isComplete && this.#window.isShort) this.#refill()
     if (!this.isComplete) return undefined
@@ -155,7 +181,6 @@ export class LiveQuery {
     return { version: this.#version, changes: changes ?? [], hasMore: this.hasMore }
   }
 
-  /** Nobody asks it any more. */
   close(): void {
     this.#window.refill()
   }
@@ -219,12 +244,13 @@ export class LiveQueries {
   readonly source: Source
   readonly indexes: Indexes
   readonly #onDirty: () => void
-  readonly #open = new Map<string, LiveQuery>()
+  readonly #open = new Map<string, Live>()
   readonly #untied = new Set<LiveQuery>()
   readonly #tied = new Map<string, Tied>()
   /** Which of the tied queries hold a record: they are to hear when it is tied to them no more. */
   readonly #holders = new Map<string, Set<LiveQuery>>()
-  readonly #dirty = new Set<LiveQuery>()
+  readonly #dirty = new Set<Live>()
+  #searching: Searching | undefined
 
   constructor({ indexes = [], onDirty = () => {}, source }: Options) {
     this.source = source
@@ -244,17 +270,18 @@ export class LiveQueries {
 
   /** Whether it makes a difference to hear of changes. */
   get isIdle(): boolean {
-    return this.#open.size === 0 && this.indexes.specs.length === 0
+    return this.#open.size === 0 && this.indexes.specs.length === 0 && this.#searching === undefined
   }
 
   /** The queries that are open. */
-  get open(): Iterable<LiveQuery> {
+  get open(): Iterable<Live> {
     return this.#open.values()
   }
 
   /** A record is another now, or gone: after it has become so in the source, each time. */
   set(key: string, value: unknown): void {
     this.indexes.set(key, value)
+    this.#searching?.set(key, value)
     for (const query of this.#untied) query.judge(key, value)
     if (this.#tied.size === 0) return
     const holders = this.#holders.get(key)
@@ -272,15 +299,15 @@ export class LiveQueries {
    * Asks a query, from now on until the function that is answered is called. The first version comes with the `flush` after it is
    * complete, unless there was one already. It is a query that `Query.parse` has passed.
    *
-   * @throws QueryInvalid for a cursor of another query
+   * @throws QueryInvalid for a cursor of another query, and for a search where nothing is searched
+   * @throws QueryTooExpensive for a search
    */
-  ask(query: Query.Query, listener: (delta: Delta) => void, view?: View): readonly [LiveQuery, close: () => void] {
+  ask(query: Query.Query, listener: (delta: Delta) => void, view?: View): readonly [Live, close: () => void] {
     const identity = identityOf(query, view)
     let live = this.#open.get(identity)
     if (live === undefined) {
-      live = new LiveQuery(this, query, view, identity)
+      live = this.#make(query, view, identity)
       this.#open.set(identity, live)
-      this.#tie(live)
       this.soil(live)
     }
     const asked = live
@@ -290,6 +317,11 @@ export class LiveQueries {
     return [asked, () => {
       if (asked.listeners.delete(told) && asked.listeners.size === 0) this.#close(asked)
     }]
+  }
+
+  /** From now on text is found, too: by what has heard of all records, and hears of all changes. */
+  searchBy(searching: Searching): void {
+    this.#searching = searching
   }
 
   /** How a query would be answered now. */
@@ -351,7 +383,8 @@ export class LiveQueries {
    */
   flush(): boolean {
     let isDone = true
-    for (const query of Array.from(this.#dirty)) {
+    // What is told may make another dirty, which is looked at in the same round.
+    for (const query of this.#dirty) {
       const delta = query.flush()
       if (!query.isComplete) {
         isDone = false
@@ -381,7 +414,7 @@ export class LiveQueries {
     })
   }
 
-  soil(query: LiveQuery): void {
+  soil(query: Live): void {
     if (this.#dirty.size === 0) this.#onDirty()
     this.#dirty.add(query)
   }
@@ -398,6 +431,19 @@ export class LiveQueries {
     if (holders?.size === 0) this.#holders.delete(key)
   }
 
+  #make(query: Query.Query, view: View | undefined, identity: string): Live {
+    if (query.search === undefined) {
+      const live = new LiveQuery(this, query, view, identity)
+      this.#tie(live)
+      return live
+    }
+    if (this.#searching !== undefined) return this.#searching.ask(query, view, identity)
+    throw new QueryInvalid({
+      path: "$.search",
+      reason: "the map isn't searched: declare by which fields, as in Grid.map(name, schema, { search: { text: 1 } })"
+    })
+  }
+
   #tie(query: LiveQuery): void {
     if (query.ties === undefined) return void this.#untied.add(query)
     for (const { names, to } of query.ties) {
@@ -410,14 +456,14 @@ export class LiveQueries {
     }
   }
 
-  #close(query: LiveQuery): void {
+  #close(query: Live): void {
     this.#open.delete(query.identity)
     this.#dirty.delete(query)
-    this.#untied.delete(query)
+    if (query instanceof LiveQuery) this.#untied.delete(query)
     for (const { names, to } of query.ties ?? []) {
       const path = pathOf(names)
       const byValue = this.#tied.get(path)?.byValue
-      byValue?.get(to)?.delete(query)
+      byValue?.get(to)?.delete(query as LiveQuery)
       if (byValue?.get(to)?.size === 0) byValue.delete(to)
       if (byValue?.size === 0) this.#tied.delete(path)
     }

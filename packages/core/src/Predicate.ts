@@ -83,13 +83,14 @@ import {
   type Reference
 } from "./internal/predicateReader.ts"
 import { namesOf, pathOf } from "./internal/paths.ts"
+
 import * as Regex from "./internal/regex.ts"
 import * as Value from "./Value.ts"
 
 export type { Test, Truth } from "./internal/comparisons.ts"
 export { patternLengthMax, textLengthMaxOf as regexTextLengthMax } from "./internal/regex.ts"
 export { bytesMax, listMax, nodesMax, type Operand, type Reference } from "./internal/predicateReader.ts"
-export { path, pathLengthMax } from "./internal/paths.ts"
+export { namesOf, path, pathLengthMax } from "./internal/paths.ts"
 
 // --- Form ------------------------------------------------------------------------------------------------------------
 

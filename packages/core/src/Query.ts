@@ -278,8 +278,10 @@ export const identityOf = (query: Query): string =>
 export interface Row {
   readonly key: string
   readonly value: unknown
-  /** What it is ordered by: a field, or a list of them where there are several. */
+  /** What it is ordered by: a field, or a list of them where there are several; of a search without `orderBy`, the score. */
   readonly sort: unknown
+  /** How well it matches a search: only to be compared with that of other rows. */
+  readonly score?: number
 }
 
 /** How the rows of a query are ordered. */
@@ -294,6 +296,22 @@ export interface Ordering {
 
 /** A place in the order of rows. */
 export type Place = Pick<Row, "key" | "sort">
+
+/** The order of rows by their scores: the best first. */
+export const byScore: Ordering = {
+  sortOf: () => undefined,
+  compare: (a, b) => (b.sort as number) - (a.sort as number) || compareKeys(a.key, b.key),
+  compareTo: () => {
+    throw new Error("a record has no score by itself")
+  }
+}
+
+/** Whether a query's rows come by how well they match. */
+export const isRanked = ({ hybrid, orderBy, search }: Query): boolean =>
+  search !== undefined && (hybrid === true || orderBy === undefined)
+
+/** The order of a query's rows. */
+export const orderingOf = (query: Query): Ordering => isRanked(query) ? byScore : ordering(query.orderBy)
 
 /** The order that a query's `orderBy` stands for. */
 export const ordering = (orderBy: ReadonlyArray<Order> = []): Ordering => {
@@ -364,12 +382,11 @@ const isPlaced = (field: Value.Value): field is ReadonlyArray<Value.Value> => Ar
 
 /** The place of a row in the order of a query. */
 export const cursorOf = (query: Query, { key, sort }: Place): string => {
-  const several = (query.orderBy?.length ?? 0) > 1
-  const fields = query.orderBy === undefined
+  const fields = isRanked(query) || query.orderBy?.length === 1
+    ? [placed(sort)]
+    : query.orderBy === undefined
     ? []
-    : several
-    ? (sort as ReadonlyArray<unknown>).map(placed)
-    : [placed(sort)]
+    : (sort as ReadonlyArray<unknown>).map(placed)
   const bound = digestOf(Value.encodeTransient(orderOf(query)))
   // Each of a record's fields fits into a value; all of them with its key and two digests may be a little more.
   const content = Value.encode([cursorVersion, bound, fields, key], cursorLengthMax)

@@ -11,11 +11,11 @@ import type { Ordering, Place, Row } from "./Query.ts"
 
 /** What became of a row that is shown. */
 export type RowChange =
-  | { readonly type: "enter"; readonly key: string; readonly value: unknown }
+  | { readonly type: "enter"; readonly key: string; readonly value: unknown; readonly score?: number }
   /** Another value, in the same place as far as the query's order goes. */
-  | { readonly type: "update"; readonly key: string; readonly value: unknown }
+  | { readonly type: "update"; readonly key: string; readonly value: unknown; readonly score?: number }
   /** Another value that is ordered otherwise. */
-  | { readonly type: "move"; readonly key: string; readonly value: unknown }
+  | { readonly type: "move"; readonly key: string; readonly value: unknown; readonly score?: number }
   | { readonly type: "leave"; readonly key: string }
 
 /** What a window is told to. */

@@ -83,13 +83,16 @@ const live = (given: {
     queries.set(key, found)
   }
   for (const [key, found] of given.before) put(key, found)
-  const open: Array<{ live: LiveQueries.LiveQuery; told: Told | undefined; close: () => void }> = []
+  const open: Array<{ live: LiveQueries.Live; told: Told | undefined; close: () => void }> = []
   const ask = (asked: Query.Query): void => {
     const before = queries.size
     const told = new Told()
-    const [found, close] = queries.ask(asked, (delta) => told.take(delta))
+    const [found, close] = queries.ask(asked, (delta) => {
+      if (isFirst) told.take(delta)
+    })
     // Who comes later begins with what there is.
-    open.push({ live: found, told: queries.size > before ? told : undefined, close })
+    const isFirst = queries.size > before
+    open.push({ live: found, told: isFirst ? told : undefined, close })
   }
   given.queries.forEach(ask)
   const check = (): void => {

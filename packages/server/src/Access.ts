@@ -193,6 +193,11 @@ export class Access {
     return fieldsOf(this.#grants.read)
   }
 
+  /** The fields that may be read of every record of which anything may be; `undefined` for all. */
+  get alwaysReadableFields(): ReadonlySet<string> | undefined {
+    return this.#grants.read.map(({ fields }): FieldSet => fields).reduce(inBoth, undefined)
+  }
+
   /** Whether there is anything in a map of this kind that may be written. */
   writesTo(kind: MapKind): boolean {
     return kind === "lww"

@@ -50,7 +50,7 @@ export const layer = GridRpcs.toLayer(
       Query: (payload, { clientId }) =>
         Effect.map(asked(payload, clientId, queries.answer), ({ cursor, hasMore, rows }) =>
           new QueryAnswer({
-            rows: rows.map(({ key, value }) => ({ key, value: ValueJson.toJson(value as Value) })),
+            rows: rows.map(({ value, ...row }) => ({ ...row, value: ValueJson.toJson(value as Value) })),
             hasMore,
             cursor: cursor ?? null
           })),

@@ -12,8 +12,17 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { MapKindMismatch, Overloaded, PermissionDenied, QueryInvalid, QueryTooExpensive } from "@topgun/core/GridError"
+import {
+  ConfigInvalid,
+  MapKindMismatch,
+  Overloaded,
+  PermissionDenied,
+  QueryInvalid,
+  QueryTooExpensive
+} from "@topgun/core/GridError"
+import * as Languages from "@topgun/core/Languages"
 import * as LiveQueries from "@topgun/core/LiveQueries"
+import { LiveSearches } from "@topgun/core/LiveSearch"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import { partitionCount, partitionOf } from "@topgun/core/Partition"
 import * as Predicate from "@topgun/core/Predicate"
@@ -50,7 +59,7 @@ export interface Asked {
 
 /** The rows that a call is answered with. */
 export interface Answer {
-  readonly rows: ReadonlyArray<{ readonly key: string; readonly value: unknown }>
+  readonly rows: ReadonlyArray<{ readonly key: string; readonly value: unknown; readonly score?: number }>
   readonly hasMore: boolean
   /** Where the next page begins; `undefined` where there is none. */
   readonly cursor: string | undefined
@@ -59,7 +68,7 @@ export interface Answer {
 /** The queries of a server. */
 export class Queries extends Context.Tag("@topgun/server/Queries")<Queries, {
   /** Builds the indexes that are declared, once everything is loaded. */
-  readonly load: Effect.Effect<void>
+  readonly load: Effect.Effect<void, ConfigInvalid>
   /** Asks a live query, which `Query.parse` has passed. @throws QueryFault */
   readonly ask: (map: string, access: Access, query: Query.Query, asker: Asker) => Asked
   /** Answers a query once: as many of its rows as fit into a reply. */
@@ -101,6 +110,13 @@ const isFault = (fault: unknown): fault is QueryFault =>
   fault instanceof QueryInvalid || fault instanceof QueryTooExpensive || fault instanceof PermissionDenied ||
   fault instanceof MapKindMismatch || fault instanceof Overloaded
 
+/** Scores as they travel. */
+const scoreBytes = (scores: ReadonlyArray<number>): Uint8Array => {
+  const bytes = new DataView(new ArrayBuffer(scores.length * 8))
+  scores.forEach((score, i) => bytes.setFloat64(i * 8, score))
+  return new Uint8Array(bytes.buffer)
+}
+
 const attempt = <A>(run: () => A): Effect.Effect<A, QueryFault> =>
   Effect.suspend(() => {
     try {
@@ -131,15 +147,17 @@ const make = Effect.gen(function*() {
     readonly askers = new Set<Asker>()
     readonly #map: QueriedMap
     readonly #access: Access
-    readonly #live: LiveQueries.LiveQuery
+    readonly #live: LiveQueries.Live
     readonly #close: () => void
     /** What rows are shown with, where the query selects fields. */
     readonly #select: ((value: unknown) => unknown) | undefined
+    readonly #isSearch: boolean
     #pages: ReadonlyArray<Uint8Array> | undefined
 
     constructor(map: QueriedMap, { access, view }: Shown, query: Query.Query) {
       this.#map = map
       this.#access = access
+      this.#isSearch = query.search !== undefined
       this.#select = query.select === undefined
         ? undefined
         : Query.selector([...query.select, ...Query.fieldsOf(query)])
@@ -193,6 +211,7 @@ const make = Effect.gen(function*() {
     #encode(keys: ReadonlyArray<string>, left: ReadonlyArray<string>, after: number): ReadonlyArray<Uint8Array> {
       const pages: Array<Uint8Array> = []
       const { hasMore, version } = this.#live
+      const scores = this.#isSearch ? new Map(this.#live.rows.map(({ key, score }) => [key, score!])) : undefined
       let records: Array<Protocol.RecordTuple> = []
       let bytes = 0
       let all = 0
@@ -206,7 +225,7 @@ const make = Effect.gen(function*() {
           isLast,
           hasMore,
           left: gone,
-          scores: null,
+          scores: scores === undefined ? null : scoreBytes(records.map(([key]) => scores.get(key)!)),
           records
         }))
         gone = []
@@ -283,11 +302,24 @@ const make = Effect.gen(function*() {
     }
 
     /** Builds its indexes, in turns. */
-    readonly build: Effect.Effect<void> = Effect.gen(this, function*() {
+    readonly build: Effect.Effect<void, ConfigInvalid> = Effect.gen(this, function*() {
       for (let partition = 0; partition < partitionCount; partition++) {
         this.live.source.visit(partition, (key, value) => this.live.indexes.set(key, value))
         if (this.spent()) yield* endOfTurn
       }
+      const search = declarations.maps.get(this.name)?.search
+      if (search === undefined) return
+      const { fields, language } = search
+      if (language !== undefined && !Languages.isLanguage(language)) {
+        return yield* new ConfigInvalid({
+          faults: [
+            `map "${this.name}" is searched in ${language}, which isn't one of ${Languages.languages.join(", ")}`
+          ]
+        })
+      }
+      const analyzer = yield* Effect.promise(() => Languages.load(language))
+      const building = new LiveSearches(this.live, { fields, language }, analyzer).build()
+      while (building.next().done !== true) if (this.spent()) yield* endOfTurn
     })
 
     /** Whether so many records were looked at that it is time for others; they are counted anew then. */
@@ -367,6 +399,8 @@ const make = Effect.gen(function*() {
 
   /** @throws QueryTooExpensive */
   const checkCost = ({ live }: QueriedMap, { view }: Shown, query: Query.Query): void => {
+    // Words are found by their index, once it is known whose records are searched.
+    if (query.search !== undefined && query.hybrid !== true && view === undefined) return
     const { candidates } = live.explain(query, view)
     const nanos = nanosPerRecord + (query.where === undefined ? 0 : Predicate.cost(query.where))
     const millis = Math.round(candidates * nanos / 1e6)
@@ -389,12 +423,46 @@ const make = Effect.gen(function*() {
     })
   }
 
-  const ask = (name: string, access: Access, asked: Query.Query, asker: Asker): Asked => {
+  /**
+   * Of a search the fields that it looks into: they have to be readable in each record that its user sees, as what is hidden in one would
+   * count in the others' scores.
+   *
+   * @throws QueryInvalid
+   */
+  const searchable = (name: string, access: Access, query: Query.Query): Query.Query => {
+    const search = Query.searchOf(query)
+    const readable = access.alwaysReadableFields
+    if (search === undefined || readable === undefined) return query
+    const isReadable = (path: string): boolean => readable.has(Predicate.namesOf(path, "$.search.fields")[0]!)
+    const hidden = search.fields?.findIndex((path) => !isReadable(path)) ?? -1
+    if (hidden >= 0) {
+      throw new QueryInvalid({
+        path: `$.search.fields[${hidden}]`,
+        reason: "this field may not be read in all records, and so not be searched"
+      })
+    }
+    const fields = search.fields ?? Object.keys(declarations.maps.get(name)?.search?.fields ?? {}).filter(isReadable)
+    if (fields.length === 0) {
+      throw new QueryInvalid({
+        path: "$.search",
+        reason: "no field that this map is searched by may be read in all records"
+      })
+    }
+    return { ...query, search: { ...search, fields } }
+  }
+
+  /** A query as it is carried out, once it was judged. @throws QueryFault */
+  const judged = (name: string, access: Access, asked: Query.Query) => {
     const shown = shownOf(name, access)
     checkFields(access, asked)
-    const query = limited(asked)
+    const query = limited(searchable(name, access, asked))
     const map = mapOf(name)
     checkCost(map, shown, query)
+    return { map, query, shown }
+  }
+
+  const ask = (name: string, access: Access, asked: Query.Query, asker: Asker): Asked => {
+    const { map, query, shown } = judged(name, access, asked)
     const identity = LiveQueries.identityOf(query, shown.view)
     let shared = map.shared.get(identity)
     if (shared === undefined) map.shared.set(identity, shared = new Shared(map, shown, query))
@@ -414,20 +482,21 @@ const make = Effect.gen(function*() {
 
   const answer = (name: string, access: Access, asked: Query.Query) =>
     Effect.flatMap(
-      attempt(() => {
-        const shown = shownOf(name, access)
-        checkFields(access, asked)
-        const query = limited(asked)
-        const map = mapOf(name)
-        checkCost(map, shown, query)
-        return { map, query, view: shown.view }
-      }),
-      ({ map, query, view }) =>
-        Effect.async<Answer>((resume) => {
-          const [live, close] = map.live.ask(query, () => {
-            resume(Effect.succeed(pageOf(query, live.rows, live.hasMore)))
-            end()
-          }, view)
+      attempt(() => judged(name, access, asked)),
+      ({ map, query, shown: { view } }) =>
+        Effect.async<Answer, QueryFault>((resume) => {
+          let asking: ReturnType<typeof map.live.ask>
+          try {
+            asking = map.live.ask(query, () => {
+              resume(Effect.succeed(pageOf(query, live.rows, live.hasMore)))
+              end()
+            }, view)
+          } catch (fault) {
+            if (!isFault(fault)) throw fault
+            map.rest()
+            return resume(Effect.fail(fault))
+          }
+          const [live, close] = asking
           const end = (): void => {
             close()
             map.rest()
@@ -445,13 +514,13 @@ const make = Effect.gen(function*() {
   /** As many rows as fit into a reply, at least one. */
   const pageOf = (query: Query.Query, rows: ReadonlyArray<Query.Row>, hasMore: boolean): Answer => {
     const select = Query.selector(query.select)
-    const page: Array<{ readonly key: string; readonly value: unknown }> = []
+    const page: Array<Answer["rows"][number]> = []
     let bytes = 0
-    for (const { key, value } of rows) {
+    for (const { key, score, value } of rows) {
       const selected = select(value)
       bytes += key.length * 3 + Value.encodeTransient(selected).length
       if (bytes > answerBytesMax && page.length > 0) break
-      page.push({ key, value: selected })
+      page.push(score === undefined ? { key, value: selected } : { key, value: selected, score })
     }
     const isCut = page.length < rows.length
     return {
