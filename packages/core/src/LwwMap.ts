@@ -187,6 +187,14 @@ export class LwwMap {
     }
   }
 
+  /** Calls `visit` for each key that has a value. Faster than {@link entries}, which makes a pair of each; the map may not change meanwhile. */
+  forEach(visit: (key: string, value: unknown) => void): void {
+    for (const [key, slot] of this.#keys.slots) {
+      const value = this.#valueOf(slot)
+      if (value !== undefined) visit(key, value)
+    }
+  }
+
   /** Every live record with its key, tombstones and expired ones included. The map may change meanwhile. */
   *records(): IterableIterator<[key: string, record: Row]> {
     for (const [key, slot] of this.#keys.slots) yield [key, this.#recordAt(this.#field(slot, ROW))]
