@@ -77,7 +77,7 @@ const applications = [
   { name: "Promise form", source: promise, budget: { start: 153, all: 168 } },
   { name: "Promise form with declarations", source: declared, budget: { start: 153, all: 168 } },
   { name: "Effect form", source: effect, budget: { start: 158, all: 164 } },
-  { name: "everything", source: everything, budget: { start: 182, all: 182 } }
+  { name: "everything", source: everything, budget: { start: 196, all: 282 } }
 ]
 
 // -- bundling -----------------------------------------------------------------------------------------------------------------------
