@@ -314,9 +314,12 @@ const parts = () => {
     visit: (_, visitor) => map.forEach((record, key) => visitor(key, record)),
     size: () => map.size
   }
-  const changed = Array.from({ length: count }, (_, step) => [keyOf(changedAt(step)), recordOf(changedAt(step), rankAt(step))])
-  const upkeep = (kind) => {
-    const queries = new LiveQueries({ source, indexes: [{ fields: ["rank"], kind }] })
+  const changed = Array.from({ length: count }, (_, step) => [
+    keyOf(changedAt(step)),
+    recordOf(changedAt(step), rankAt(step), step % owners)
+  ])
+  const upkeep = (kind, field) => {
+    const queries = new LiveQueries({ source, indexes: [{ fields: [field], kind }] })
     for (const [key, record] of map) queries.indexes.set(key, record)
     const before = cpuMicros()
     for (const [key, record] of changed) queries.indexes.set(key, record)
@@ -342,7 +345,7 @@ const parts = () => {
     }
     return (cpuMicros() - before) / 1_000
   }
-  return { hash: upkeep("hash"), sorted: upkeep("sorted"), scan: scan(), subscribe: subscribe() }
+  return { hash: upkeep("hash", "owner"), sorted: upkeep("sorted", "rank"), scan: scan(), subscribe: subscribe() }
 }
 
 // --- The run ---------------------------------------------------------------------------------------------------------

@@ -500,6 +500,8 @@ describe("Terms", () => {
     alike("ΟΔΟΣ", "οδος", "οδοσ")
     alike("ﬁle", "file", "ＦＩＬＥ", "𝐟𝐢𝐥𝐞")
     alike("ガス", "ｶﾞｽ", "カ\u3099ス")
+    alike("㈠", "一")
+    alike("\u{16d68}", "\u{16d67}\u{16d67}")
     alike("한국", "\u1112\u1161\u11ab\u1100\u116e\u11a8")
     alike("co\u00adoperate", "cooperate", "co\u200doperate", "co\ufe0foperate", "co\u2060operate")
     alike("\u212bngstrom", "\u00e5ngstrom")

@@ -24,6 +24,7 @@ const accents =
   /\u0640|[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u0652\u0656-\u065f\u0670]/g
 const apostrophes = /[\u2019\u02bc\uff07]/g
 const invisibles = /(?!\u200b)[\p{Default_Ignorable_Code_Point}\p{Cf}]/gu
+const separators = /[^\p{L}\p{N}\p{M}]/gu
 const words = /[\p{L}\p{N}][\p{L}\p{N}\p{M}]*/gu
 
 /**
@@ -69,29 +70,11 @@ const kindMask = 7
 const isLetter = /^[\p{L}\p{N}]$/u
 const isMark = /^[\p{M}\u1160-\u11ff\ua960-\ua97f\ud7b0-\ud7ff\uff9e\uff9f]$/u
 const isInvisible = /^(?!\u200b)[\p{Default_Ignorable_Code_Point}\p{Cf}]$/u
-const isUnspaced = new RegExp(
-  `^[${
-    // With Korean, whose words carry their particles without a space.
-    [
-      "Han",
-      "Hira",
-      "Kana",
-      "Bopo",
-      "Yiii",
-      "Hang",
-      "Thai",
-      "Laoo",
-      "Khmr",
-      "Mymr",
-      "Tale",
-      "Talu",
-      "Lana",
-      "Tavt",
-      "Ahom"
-    ]
-      .map((script) => `\\p{Script_Extensions=${script}}`).join("")}]$`,
-  "u"
-)
+/** With Korean, whose words carry their particles without a space. */
+const unspacedScripts = "Han Hira Kana Bopo Yiii Hang Thai Laoo Khmr Mymr Tale Talu Lana Tavt Ahom"
+const isUnspaced = new RegExp(`^[${unspacedScripts.split(" ").map((script) => `\\p{scx=${script}}`).join("")}]$`, "u")
+/** Vowels of Kirat Rai: the only letters, but for Korean ones, that the letter before them is composed with. */
+const composes = /^[\u{16d63}\u{16d67}-\u{16d6a}]$/u
 const isWord = /^[\p{L}\p{N}\p{M}]*$/u
 
 const classify = (code: number): number => {
@@ -102,7 +85,7 @@ const classify = (code: number): number => {
   if (isMark.test(text)) return mark
   if (!isLetter.test(text)) return separator
   const normal = normalOf(text, true, false)
-  return (isUnspaced.test(text) ? unspaced : letter) | (normal === text ? stable : 0) |
+  return (isUnspaced.test(text) ? unspaced : letter) | (normal === text && !composes.test(text) ? stable : 0) |
     (isWord.test(normal) ? 0 : compound)
 }
 
@@ -173,7 +156,7 @@ export class Analyzer {
     for (const word of rules?.stopWords ?? []) {
       const normal = this.normal(word.replaceAll(invisibles, ""))
       stopWords.add(normal)
-      // With "you're" also "re", which is left where only a part of what is written is a stop word: "Anna's", "the author've".
+      // With "you're" also "re", and with "it's" "s": of "Anna's", which is no stop word as a whole, "anna" is left.
       const at = normal.indexOf("'")
       if (at > 0) stopWords.add(normal.slice(at + 1))
     }
@@ -361,7 +344,9 @@ class Scan {
       }
       this.#at = at
       const written = cut(text.slice(start, end), clusterLengthMax)
-      const character = isStable ? written : this.#analyzer.normal(written.replaceAll(invisibles, ""))
+      let character = isStable ? written : this.#analyzer.normal(written.replaceAll(invisibles, ""))
+      // Of one in brackets.
+      if ((found & compound) !== 0) character = character.replaceAll(separators, "")
       const isAlone = count === 0 && this.#kindAt(at) !== unspaced
       if (this.#isDocument || isAlone) this.#tell(character, start, end)
       if (count > 0 && this.#wantsMore) this.#tell(before + character, beforeStart, end)
