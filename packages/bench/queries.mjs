@@ -45,7 +45,9 @@ const timed = async (run) => {
 }
 
 const topOf = (records) =>
-  Array.from(records.values()).filter(({ done }) => done).sort((a, b) => a.rank - b.rank || (keyOf(a.id) < keyOf(b.id) ? -1 : 1))
+  Array.from(records.values()).filter(({ done }) => done).sort((a, b) =>
+    a.rank - b.rank || (keyOf(a.id) < keyOf(b.id) ? -1 : 1)
+  )
     .slice(0, limit).map(({ id }) => keyOf(id))
 
 // --- Contestants: a store of records, and a live query of it ---------------------------------------------------------
@@ -121,7 +123,9 @@ const tanstack = {
   updates: 5_000,
   open: async () => {
     const { createCollection, createLiveQueryCollection, eq, localOnlyCollectionOptions } = await import("@tanstack/db")
-    const collection = createCollection(localOnlyCollectionOptions({ id: `c${Math.random()}`, getKey: ({ id }) => keyOf(id) }))
+    const collection = createCollection(
+      localOnlyCollectionOptions({ id: `c${Math.random()}`, getKey: ({ id }) => keyOf(id) })
+    )
     return {
       load: (records) => void collection.insert(records),
       set: (n, record) => void collection.update(keyOf(n), (draft) => Object.assign(draft, record)),
@@ -150,7 +154,11 @@ const rxdb = {
   open: async (indexes = []) => {
     const { createRxDatabase } = await import("rxdb")
     const { getRxStorageMemory } = await import("rxdb/plugins/storage-memory")
-    const database = await createRxDatabase({ name: `q${Math.random()}`, storage: getRxStorageMemory(), multiInstance: false })
+    const database = await createRxDatabase({
+      name: `q${Math.random()}`,
+      storage: getRxStorageMemory(),
+      multiInstance: false
+    })
     const schema = {
       version: 0,
       primaryKey: "key",
@@ -213,7 +221,9 @@ const tinybase = {
         })
         let keys = []
         const read = () => {
-          keys = asked.orderBy === undefined ? queries.getResultRowIds(id) : queries.getResultSortedRowIds(id, "rank", false, 0, limit)
+          keys = asked.orderBy === undefined
+            ? queries.getResultRowIds(id)
+            : queries.getResultSortedRowIds(id, "rank", false, 0, limit)
         }
         read()
         if (asked.orderBy === undefined) queries.addResultTableListener(id, read)
@@ -227,7 +237,9 @@ const tinybase = {
 
 const contestants = [engine, topgun, tanstack, rxdb, tinybase]
 const wanted = process.argv.slice(2)
-const chosen = contestants.filter(({ name }) => wanted.length === 0 || wanted.some((word) => name.toLowerCase().includes(word)))
+const chosen = contestants.filter(({ name }) =>
+  wanted.length === 0 || wanted.some((word) => name.toLowerCase().includes(word))
+)
 
 // --- Scenarios -------------------------------------------------------------------------------------------------------
 
@@ -289,7 +301,9 @@ const manyQueries = async ({ open, updates }, queries) => {
   const micros = await timed(() => changes(store, records, updates, ownerAt))
   await store.turn?.()
   for (let i = 0; i < queries; i += 97) {
-    const owned = Array.from(records.values()).filter(({ owner }) => owner === `owner${i % owners}`).map(({ id }) => keyOf(id))
+    const owned = Array.from(records.values()).filter(({ owner }) => owner === `owner${i % owners}`).map(({ id }) =>
+      keyOf(id)
+    )
     check(JSON.stringify(live[i].keys().toSorted()) === JSON.stringify(owned.toSorted()), `the records of owner ${i}`)
   }
   await store.close()
@@ -350,7 +364,8 @@ const parts = () => {
 
 // --- The run ---------------------------------------------------------------------------------------------------------
 
-const show = (value, unit) => `${value < 10 ? value.toFixed(2) : value < 1_000 ? value.toFixed(1) : Math.round(value)} ${unit}`
+const show = (value, unit) =>
+  `${value < 10 ? value.toFixed(2) : value < 1_000 ? value.toFixed(1) : Math.round(value)} ${unit}`
 const repeated = async (run) => {
   const figures = []
   for (let round = 0; round < rounds; round++) figures.push(await run())
@@ -375,9 +390,9 @@ for (const contestant of chosen) {
   const queries = contestant.name.startsWith("TopGun") ? owners : 100
   const { asking, micros, without } = await manyQueries(contestant, queries)
   console.log(
-    `  ${contestant.name.padEnd(16)} ${queries} queries: ${show(micros, "µs")} a change, ${show(without, "µs")} without any; asked in ${
-      show(asking, "µs")
-    } each`
+    `  ${contestant.name.padEnd(16)} ${queries} queries: ${show(micros, "µs")} a change, ${
+      show(without, "µs")
+    } without any; asked in ${show(asking, "µs")} each`
   )
 }
 console.log("\n100 subscribers of the top 50")

@@ -145,6 +145,7 @@ describe("A map's indexes and search", () => {
     [{ indexes: [["a", "\\a"]] }, /indexes\[0\] names a field twice/],
     [{ indexes: [{ fields: ["n"], kind: "btree" }] }, /"hash", "sorted", "inverted"/],
     [{ indexes: [{ fields: ["n", "m"], kind: "inverted" }] }, /an inverted index has one/],
+    [{ indexes: [{ fields: ["n", "m"], kind: "hash" }] }, /a hash index has one/],
     [{ indexes: [{ field: ["n"] }] }, /has no option "field", only fields and kind/],
     [{ indexes: ["n", { fields: ["n"], kind: "hash" }, ["n"]] }, /indexes\[2\] is there already/],
     [{ indexes: Array.from({ length: 17 }, (_, i) => `f${i}`) }, /indexes are 17: a map has at most 16/],

@@ -70,8 +70,12 @@ const indexFrom = (given: unknown, at: string): Index => {
     throw new TypeError(`${at} has ${paths.length} fields: an index has 1 to ${indexFieldsMax}`)
   }
   if (new Set(paths).size < paths.length) throw new TypeError(`${at} names a field twice`)
-  if (kind === "inverted" && paths.length > 1) {
-    throw new TypeError(`${at} has ${paths.length} fields: an inverted index has one, whose elements it finds`)
+  if (kind !== "sorted" && paths.length > 1) {
+    throw new TypeError(
+      `${at} has ${paths.length} fields: only a sorted index has several, ${
+        kind === "hash" ? "a hash index" : "an inverted index"
+      } has one`
+    )
   }
   return Object.freeze({ fields: Object.freeze(paths), kind: kind as IndexKind })
 }
