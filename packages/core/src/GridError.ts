@@ -351,7 +351,7 @@ export class ValueNotSupported extends Schema.TaggedError<ValueNotSupported>()("
   }
 }
 
-/** A predicate, or the part of it at `path`, says nothing that could be answered. */
+/** A query or predicate, or the part of it at `path`, says nothing that could be answered. */
 export class QueryInvalid extends Schema.TaggedError<QueryInvalid>()("QueryInvalid", {
   path: Schema.String,
   reason: Schema.String
@@ -359,7 +359,7 @@ export class QueryInvalid extends Schema.TaggedError<QueryInvalid>()("QueryInval
   readonly code = "TG_QUERY_INVALID"
   readonly retryable = false
   override get message(): string {
-    return `The predicate at ${this.path} is not valid: ${this.reason}`
+    return `${this.path} is not valid: ${this.reason}`
   }
 }
 

@@ -864,7 +864,7 @@ describe("A predicate from outside is refused", () => {
     })
     assert.include(
       Either.getOrThrow(Either.flip(outcome)).message,
-      "The predicate at $.n.gtt is not valid: \"gtt\" is no operator"
+      "$.n.gtt is not valid: \"gtt\" is no operator"
     )
   })
 })
