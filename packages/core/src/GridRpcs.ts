@@ -51,7 +51,7 @@ export class QueryExplanation extends Schema.Class<QueryExplanation>("QueryExpla
   /** What is looked up. */
   steps: Schema.Array(Schema.Struct({
     index: Schema.Struct({ fields: Schema.Array(Schema.String), kind: Schema.Literal("hash", "sorted", "inverted") }),
-    by: Schema.Literal("equality", "range", "elements", "order"),
+    by: Schema.Literal("equality", "range", "elements", "order", "words"),
     candidates: Schema.Number
   })),
   /** Records that are looked at. */
@@ -61,7 +61,25 @@ export class QueryExplanation extends Schema.Class<QueryExplanation>("QueryExpla
   /** Whether they come in order, so that looking stops when there are enough. */
   isOrdered: Schema.Boolean,
   /** The fields by whose values a live query is found; null where it judges every write. */
-  ties: Schema.NullOr(Schema.Array(Schema.String))
+  ties: Schema.NullOr(Schema.Array(Schema.String)),
+  /** Of a search why it gives the record that is asked for its score; null where none is, or where it doesn't find it. */
+  score: Schema.NullOr(Schema.Struct({
+    key: Schema.String,
+    score: Schema.Number,
+    parts: Schema.Array(Schema.Struct({
+      field: Schema.String,
+      term: Schema.String,
+      weight: Schema.Number,
+      boost: Schema.Number,
+      termFrequency: Schema.Number,
+      documentFrequency: Schema.Number,
+      documents: Schema.Number,
+      inverseDocumentFrequency: Schema.Number,
+      length: Schema.Number,
+      averageLength: Schema.Number,
+      contribution: Schema.Number
+    }))
+  }))
 }) {}
 
 const query = { map: Schema.String, query: Json }
@@ -72,5 +90,9 @@ export class GridRpcs extends RpcGroup.make(
   Rpc.make("Query", { payload: query, success: QueryAnswer, error: QueryFault }),
   /** How many records a query finds, whatever its limit. */
   Rpc.make("Count", { payload: query, success: Schema.Number, error: QueryFault }),
-  Rpc.make("Explain", { payload: query, success: QueryExplanation, error: QueryFault })
+  Rpc.make("Explain", {
+    payload: { ...query, key: Schema.optional(Schema.String) },
+    success: QueryExplanation,
+    error: QueryFault
+  })
 ) {}

@@ -85,6 +85,8 @@ export interface Searching {
   readonly set: (key: string, value: unknown) => void
   /** @throws QueryInvalid, QueryTooExpensive */
   readonly ask: (query: Query.Query, view: View | undefined, identity: string) => Live
+  /** What is done to find words. @throws QueryInvalid, QueryTooExpensive */
+  readonly step: (query: Query.Query) => QueryPlan.Step
 }
 
 /** How a query is answered, as `explain` tells. */
@@ -324,8 +326,25 @@ export class LiveQueries {
     this.#searching = searching
   }
 
-  /** How a query would be answered now. */
+  /**
+   * How a query would be answered now.
+   *
+   * @throws QueryInvalid for a search where nothing is searched
+   * @throws QueryTooExpensive for a search
+   */
   explain(query: Query.Query, view?: View): Explanation {
+    if (query.search !== undefined && query.hybrid !== true) {
+      const step = this.#searched().step(query)
+      const { candidates } = step
+      return {
+        plan: "index",
+        steps: [step],
+        candidates,
+        records: this.source.size(),
+        isOrdered: Query.isRanked(query),
+        ties: undefined
+      }
+    }
     const node = query.where === undefined ? undefined : nodeOf(ownCopy(query.where))
     const plan = this.plan(node, query, view)
     const ties = node === undefined ? undefined : QueryPlan.tiesOf(node)
@@ -437,7 +456,11 @@ export class LiveQueries {
       this.#tie(live)
       return live
     }
-    if (this.#searching !== undefined) return this.#searching.ask(query, view, identity)
+    return this.#searched().ask(query, view, identity)
+  }
+
+  #searched(): Searching {
+    if (this.#searching !== undefined) return this.#searching
     throw new QueryInvalid({
       path: "$.search",
       reason: "the map isn't searched: declare by which fields, as in Grid.map(name, schema, { search: { text: 1 } })"

@@ -10,10 +10,19 @@
  * **Hybrid.** Ranks by words and ranks by the query's order are fused (`FullText.fuse`), of each the first {@link fusedMax}.
  */
 import { QueryInvalid, QueryTooExpensive } from "./GridError.ts"
-import { type Analyzer, FullTextIndex, fuse, type Hit, type Options, type Parsed } from "./FullText.ts"
+import {
+  type Analyzer,
+  type Explanation,
+  FullTextIndex,
+  fuse,
+  type Hit,
+  type Options,
+  type Parsed
+} from "./FullText.ts"
 import type { Delta, Live, LiveQueries, Searching, View } from "./LiveQueries.ts"
 import * as Predicate from "./Predicate.ts"
 import * as Query from "./Query.ts"
+import type { Step } from "./QueryPlan.ts"
 import type { RowChange } from "./QueryWindow.ts"
 
 /** Rows of each of two rankings that are fused. */
@@ -85,11 +94,36 @@ export class LiveSearches implements Searching {
   }
 
   ask(query: Query.Query, view: View | undefined, identity: string): LiveSearch {
-    const { fields, prefix, text } = Query.searchOf(query)!
-    const parsed = namingPlace(() => this.index.parse(text, { fields, prefix }))
-    const search = new LiveSearch(this, query, parsed, view && this.#audienceOf(view), identity)
+    const search = new LiveSearch(this, query, this.#parse(query), view && this.#audienceOf(view), identity)
     this.#searches.add(search)
     return search
+  }
+
+  step(query: Query.Query): Step {
+    const parsed = this.#parse(query)
+    const found = this.index.search(parsed)
+    return { index: { fields: parsed.fields, kind: "inverted" }, by: "words", candidates: found.length }
+  }
+
+  /**
+   * Why a search gives a record its score; `undefined` where it doesn't find it, or where a predicate has a part in that: what is fused has
+   * ranks instead of scores.
+   */
+  explain(query: Query.Query, key: string, view?: View): Explanation | undefined {
+    if (query.hybrid === true) return undefined
+    const value = this.queries.source.get(key)
+    const shown = value === undefined || view === undefined ? value : view.show(value)
+    if (shown === undefined || (query.where !== undefined && Predicate.compile(query.where)(shown) !== true)) {
+      return undefined
+    }
+    if (view === undefined) return this.index.explain(this.#parse(query), key)
+    const among = (other: string) => view.show(this.queries.source.get(other)) !== undefined
+    return this.index.explain(this.#parse(query), key, { among })
+  }
+
+  #parse(query: Query.Query): Parsed {
+    const { fields, prefix, text } = Query.searchOf(query)!
+    return namingPlace(() => this.index.parse(text, { fields, prefix }))
   }
 
   /** A search is no more asked. */

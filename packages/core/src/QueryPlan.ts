@@ -21,9 +21,10 @@ export interface Plan {
 
 /** The use that a plan makes of an index. */
 export interface Step {
+  /** An index that is declared; of a search, the fields that it looks into. */
   readonly index: Spec
-  /** What it finds them by. */
-  readonly by: "equality" | "range" | "elements" | "order"
+  /** What it finds them by: `words` are those of a search. */
+  readonly by: "equality" | "range" | "elements" | "order" | "words"
   readonly candidates: number
 }
 

@@ -50,7 +50,7 @@ const field = fc.constantFrom("a", "b", "n", "in.a")
 const ordered = scalar.filter((operand) => operand !== null)
 const elements = fc.array(fc.constantFrom<Predicate.Scalar>("x", "y", "z", 1), { maxLength: 2 })
 
-const comparison = fc.oneof(
+export const comparison = fc.oneof(
   fc.tuple(
     field,
     fc.oneof(
@@ -131,14 +131,13 @@ export const indexesFor = (queries: ReadonlyArray<Query.Query>): fc.Arbitrary<Re
   ])
 }
 
-const indexes: fc.Arbitrary<ReadonlyArray<Spec>> = fc.array(
-  fc.oneof(
-    fc.tuple(path, fc.constantFrom<Spec["kind"]>("hash", "sorted")).map(([one, kind]) => ({ fields: [one], kind })),
-    fc.constantFrom("tags", "b").map((one) => ({ fields: [one], kind: "inverted" as const })),
-    fc.uniqueArray(path, { minLength: 2, maxLength: 3 }).map((fields) => ({ fields, kind: "sorted" as const }))
-  ),
-  { maxLength: 6 }
+export const index: fc.Arbitrary<Spec> = fc.oneof(
+  fc.tuple(path, fc.constantFrom<Spec["kind"]>("hash", "sorted")).map(([one, kind]) => ({ fields: [one], kind })),
+  fc.constantFrom("tags", "b").map((one) => ({ fields: [one], kind: "inverted" as const })),
+  fc.uniqueArray(path, { minLength: 2, maxLength: 3 }).map((fields) => ({ fields, kind: "sorted" as const }))
 )
+
+const indexes: fc.Arbitrary<ReadonlyArray<Spec>> = fc.array(index, { maxLength: 6 })
 
 // --- The plain way ---------------------------------------------------------------------------------------------------
 

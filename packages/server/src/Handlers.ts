@@ -56,10 +56,11 @@ export const layer = GridRpcs.toLayer(
           })),
       Count: (payload, { clientId }) =>
         asked(payload, clientId, (map, access, { where }) => queries.count(map, access, where)),
-      Explain: (payload, { clientId }) =>
+      Explain: ({ key, ...payload }, { clientId }) =>
         Effect.map(
-          asked(payload, clientId, queries.explain),
-          ({ ties, ...explanation }) => new QueryExplanation({ ...explanation, ties: ties ?? null })
+          asked(payload, clientId, (map, access, query) => queries.explain(map, access, query, key)),
+          ({ score, ties, ...explanation }) =>
+            new QueryExplanation({ ...explanation, score: score ?? null, ties: ties ?? null })
         )
     }
   })

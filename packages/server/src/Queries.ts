@@ -20,6 +20,7 @@ import {
   QueryInvalid,
   QueryTooExpensive
 } from "@topgun/core/GridError"
+import type * as FullText from "@topgun/core/FullText"
 import * as Languages from "@topgun/core/Languages"
 import * as LiveQueries from "@topgun/core/LiveQueries"
 import { LiveSearches } from "@topgun/core/LiveSearch"
@@ -65,6 +66,11 @@ export interface Answer {
   readonly cursor: string | undefined
 }
 
+/** How a query would be answered, and why a search gives one record its score. */
+export interface Explained extends LiveQueries.Explanation {
+  readonly score: FullText.Explanation | undefined
+}
+
 /** The queries of a server. */
 export class Queries extends Context.Tag("@topgun/server/Queries")<Queries, {
   /** Builds the indexes that are declared, once everything is loaded. */
@@ -79,12 +85,13 @@ export class Queries extends Context.Tag("@topgun/server/Queries")<Queries, {
     access: Access,
     where: Predicate.Predicate | undefined
   ) => Effect.Effect<number, QueryFault>
-  /** How a query would be answered. */
+  /** How a query would be answered; of a search, why it gives the record of a key its score. */
   readonly explain: (
     map: string,
     access: Access,
-    query: Query.Query
-  ) => Effect.Effect<LiveQueries.Explanation, QueryFault>
+    query: Query.Query,
+    key?: string
+  ) => Effect.Effect<Explained, QueryFault>
   /** Live queries that are evaluated. */
   readonly size: () => number
 }>() {}
@@ -268,6 +275,7 @@ const make = Effect.gen(function*() {
 
   class QueriedMap {
     readonly name: string
+    searches: LiveSearches | undefined
     readonly live: LiveQueries.LiveQueries
     readonly shared = new Map<string, Shared>()
     #looked = 0
@@ -318,7 +326,8 @@ const make = Effect.gen(function*() {
         })
       }
       const analyzer = yield* Effect.promise(() => Languages.load(language))
-      const building = new LiveSearches(this.live, { fields, language }, analyzer).build()
+      this.searches = new LiveSearches(this.live, { fields, language }, analyzer)
+      const building = this.searches.build()
       while (building.next().done !== true) if (this.spent()) yield* endOfTurn
     })
 
@@ -548,14 +557,19 @@ const make = Effect.gen(function*() {
       return step.value
     })
 
-  const explain = (name: string, access: Access, query: Query.Query) =>
-    attempt(() => {
+  const explain = (name: string, access: Access, asked: Query.Query, key?: string) =>
+    attempt((): Explained => {
       const { view } = shownOf(name, access)
-      checkFields(access, query)
+      checkFields(access, asked)
+      const query = searchable(name, access, asked)
       const map = mapOf(name)
-      const explanation = map.live.explain(query, view)
-      map.rest()
-      return explanation
+      try {
+        const explanation = map.live.explain(query, view)
+        const isSearched = key !== undefined && query.search !== undefined
+        return { ...explanation, score: isSearched ? map.searches?.explain(query, key, view) : undefined }
+      } finally {
+        map.rest()
+      }
     })
 
   return Queries.of({

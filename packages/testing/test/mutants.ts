@@ -4044,52 +4044,52 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "QRY-2",
     breaks: "a hash index keeps a record under its old value",
-    ...core("Indexes", "LiveQueries"),
+    ...core("Indexes", "Indexes"),
     find: "    if (field === this.#fields[id]) return",
     replace: "    if (this.#fields[id] !== undefined) return",
-    fails: "a live query shows at every version what a fresh evaluation finds"
+    fails: "find every record of which a condition is true, whatever was there before"
   },
   {
     id: "QRY-2",
-    breaks: "a sorted index keeps a record in its old place",
-    ...core("Indexes", "LiveQueries"),
-    find: "    this.#entries[id] = entry",
-    replace: "    if (before !== undefined) return",
-    fails: "a live query shows at every version what a fresh evaluation finds"
+    breaks: "a sorted index loses a record that moves",
+    ...core("Indexes", "Indexes"),
+    find: "    this.#list.add(entry)",
+    replace: "    if (before === undefined) this.#list.add(entry)",
+    fails: "find every record of which a condition is true, whatever was there before"
   },
   {
     id: "QRY-2",
     breaks: "a range leaves out what it ends with",
-    ...core("QueryPlan", "LiveQueries"),
+    ...core("QueryPlan", "Indexes"),
     find:
       "      return { isBefore: (field) => rankOf(field) < rank, isUpTo: (field) => compareFields(field, literal) <= 0 }",
     replace:
       "      return { isBefore: (field) => rankOf(field) < rank, isUpTo: (field) => compareFields(field, literal) < 0 }",
-    fails: "a live query shows at every version what a fresh evaluation finds"
+    fails: "find every record of which a condition is true, whatever was there before"
   },
   {
     id: "QRY-2",
     breaks: "a list's texts aren't looked into by contains",
-    ...core("Indexes", "LiveQueries"),
+    ...core("Indexes", "Indexes"),
     find: "    if (typeof field === \"string\") this.#texts.add(id)",
     replace: "    if (field === \"\") this.#texts.add(id)",
-    fails: "a live query shows at every version what a fresh evaluation finds"
+    fails: "find every record of which a condition is true, whatever was there before"
   },
   {
     id: "QRY-2",
     breaks: "one index is taken for both sides of an or",
-    ...core("QueryPlan", "LiveQueries"),
+    ...core("QueryPlan", "Indexes"),
     find: "    const parts = node.nodes.map((part) => accessFor(indexes, part))",
     replace: "    const parts = node.nodes.slice(0, 1).map((part) => accessFor(indexes, part))",
-    fails: "a live query shows at every version what a fresh evaluation finds"
+    fails: "find every record of which a condition is true, whatever was there before"
   },
   {
     id: "QRY-2",
-    breaks: "an index in another direction is taken for the order",
+    breaks: "an index that orders by more fields is taken for the order",
     ...core("QueryPlan", "LiveQueries"),
     find: "  const follows = open.length === index.spec.fields.length - equals &&",
     replace: "  const follows = open.length <= index.spec.fields.length - equals &&",
-    fails: "so does one of many records"
+    fails: "so does one whose order an index has"
   },
   {
     id: "QRY-2",
