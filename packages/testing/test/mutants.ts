@@ -4089,7 +4089,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("QueryPlan", "LiveQueries"),
     find: "  const follows = open.length === index.spec.fields.length - equals &&",
     replace: "  const follows = open.length <= index.spec.fields.length - equals &&",
-    fails: "so does one whose order an index has"
+    fails: "an index of more fields isn't taken for the order of fewer"
   },
   {
     id: "QRY-2",
