@@ -121,6 +121,8 @@ export class LiveQuery implements Live {
   readonly #after: Query.Place | undefined
   readonly #window: QueryWindow
   #filling: Iterator<void> | undefined
+  /** Whether nothing has changed since it was filled. */
+  #isFresh = false
   #version = 0
 
   constructor(queries: LiveQueries, query: Query.Query, view: View | undefined, identity: string) {
@@ -164,18 +166,26 @@ export class LiveQuery implements Live {
   }
 
   advance(): boolean {
-    if (this.#filling?.next().done === true) this.#filling = undefined
+    if (this.#filling?.next().done === true) {
+      this.#filling = undefined
+      this.#isFresh = true
+    }
     return this.isComplete
   }
 
   /** Hears that a record is another now, or gone. */
   judge(key: string, value: unknown): void {
+    this.#isFresh = false
     this.#take(key, value === undefined || this.view === undefined ? value : this.view.show(value))
     if (this.#window.isDirty) this.#queries.soil(this)
   }
 
   flush(): Delta | undefined {
-    if (this.isComplete && this.#window.isShort) this.#refill()
+    if (this.isComplete && this.#window.isShort) {
+      // It would be so for ever.
+      if (this.#isFresh) throw new Error(`a window of ${this.identity} is short right after it was filled`)
+      this.#refill()
+    }
     if (!this.isComplete) return undefined
     const changes = this.#window.show()
     if (changes === undefined && this.#version > 0) return undefined
