@@ -121,7 +121,7 @@ export class LiveQuery implements Live {
   readonly #after: Query.Place | undefined
   readonly #window: QueryWindow
   #filling: Iterator<void> | undefined
-  /** Whether nothing has changed since it was filled. */
+  /** Whether nothing has changed since it began to be filled. */
   #isFresh = false
   #version = 0
 
@@ -166,10 +166,7 @@ export class LiveQuery implements Live {
   }
 
   advance(): boolean {
-    if (this.#filling?.next().done === true) {
-      this.#filling = undefined
-      this.#isFresh = true
-    }
+    if (this.#filling?.next().done === true) this.#filling = undefined
     return this.isComplete
   }
 
@@ -198,6 +195,7 @@ export class LiveQuery implements Live {
   }
 
   #refill(): void {
+    this.#isFresh = true
     this.#window.refill()
     this.#filling = this.#fill()
   }
