@@ -28,6 +28,16 @@ export interface Source {
   readonly parts: number
   /** Goes through one. */
   readonly visit: (part: number, visitor: (key: string, value: unknown) => void) => void
+  /**
+   * As `visit`, for a source that makes values each time: `isWanted` is asked of values of which only these fields are there, and those that
+   * are wanted are made whole for `take`.
+   */
+  readonly find?: (
+    part: number,
+    fields: ReadonlySet<string>,
+    isWanted: (key: string, part: unknown) => boolean,
+    take: (key: string, value: unknown) => void
+  ) => void
   /** About how many records there are. */
   readonly size: () => number
 }
@@ -216,11 +226,18 @@ export class LiveQuery implements Live {
       const test = this.#test
       const window = this.#window
       const { view } = this
+      const isWanted = (key: string, shown: unknown): boolean =>
+        shown !== undefined && test(shown) === true && this.#isAfter(key, shown) && window.takes(key, shown)
+      const fields = view === undefined ? fieldsOf(this.query) : undefined
       for (let part = 0; part < source.parts; part++) {
-        source.visit(part, (key, value) => {
-          const shown = view === undefined ? value : view.show(value)
-          if (shown !== undefined && test(shown) === true && this.#isAfter(key, shown)) window.put(key, shown)
-        })
+        if (fields !== undefined && source.find !== undefined) {
+          source.find(part, fields, isWanted, (key, value) => window.put(key, value))
+        } else {
+          source.visit(part, (key, value) => {
+            const shown = view === undefined ? value : view.show(value)
+            if (isWanted(key, shown)) window.put(key, shown)
+          })
+        }
         yield
       }
       return
@@ -234,6 +251,10 @@ export class LiveQuery implements Live {
     }
   }
 }
+
+/** The fields of a value that decide whether a query finds it, and where it comes. */
+const fieldsOf = (query: Query.Query): ReadonlySet<string> =>
+  new Set(Query.placesOf(query).map(({ names }) => names[0]!))
 
 /** Queries that a field's value leads to. */
 interface Tied {
@@ -378,10 +399,14 @@ export class LiveQueries {
     const { keys } = this.plan(node, {}, view)
     let count = 0
     if (keys === undefined) {
+      const fields = view === undefined && where !== undefined ? fieldsOf({ where }) : undefined
+      const look = (_: string, value: unknown): false => {
+        if (isFound(value)) count++
+        return false
+      }
       for (let part = 0; part < source.parts; part++) {
-        source.visit(part, (_, value) => {
-          if (isFound(value)) count++
-        })
+        if (fields !== undefined && source.find !== undefined) source.find(part, fields, look, () => {})
+        else source.visit(part, look)
         yield
       }
       return count

@@ -86,10 +86,15 @@ export class QueryWindow {
     return this.#rows.has(key)
   }
 
+  /** Whether there is room for a record in what it knows of. Fields that have no part in the order needn't be there. */
+  takes(key: string, value: unknown): boolean {
+    return this.#edge === undefined || this.#ordering.compareTo(key, value, this.#edge) <= 0
+  }
+
   /** Takes in a record that matches, or its new value. */
   put(key: string, value: unknown): void {
     const before = this.#rows.get(key)
-    const isKnown = this.#edge === undefined || this.#ordering.compareTo(key, value, this.#edge) <= 0
+    const isKnown = this.takes(key, value)
     if (before !== undefined) {
       if (before.value === value) return
       this.#touch(key, before)

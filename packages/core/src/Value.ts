@@ -33,7 +33,7 @@ import { smallBytes } from "./internal/smallBytes.ts"
 import { utf8Length } from "./internal/utf8.ts"
 import { faultOf } from "./internal/valueChecker.ts"
 import { type Value, valueBytesMax } from "./internal/valueForm.ts"
-import { read } from "./internal/valueReader.ts"
+import { partReader, read } from "./internal/valueReader.ts"
 import { write } from "./internal/valueWriter.ts"
 
 export { depthMax, elementsMax, fieldsMax, type Value, valueBytesMax } from "./internal/valueForm.ts"
@@ -104,6 +104,12 @@ export const decode = (bytes: Uint8Array, start: number = 0, end: number = bytes
  */
 export const decodeTrusted = (bytes: Uint8Array, start: number = 0, end: number = bytes.length): Value =>
   read(bytes, start, end)
+
+/**
+ * As {@link decodeTrusted}, of objects only the fields of these names: for looking at many values of which few are wanted whole. What it
+ * makes isn't frozen.
+ */
+export const partDecoder = (fields: ReadonlySet<string>): (bytes: Uint8Array) => Value => partReader(fields)
 
 // --- Comparing ------------------------------------------------------------------------------------------------------
 

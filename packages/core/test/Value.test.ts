@@ -213,6 +213,28 @@ const expectCanonicalOrRefused = (
 // --- Laws -------------------------------------------------------------------------------------------------------------
 
 describe("a value", () => {
+  it.prop(
+    "comes back in part with the fields that are asked for, and with nothing else",
+    [
+      FastCheck.dictionary(FastCheck.oneof(tinyName, anyText), manyValues, { maxKeys: 8 }),
+      FastCheck.array(anyText),
+      FastCheck.nat()
+    ],
+    ([fields, others, picked]) => {
+      const value = objectOf(Object.entries(fields))
+      const wanted = new Set([...Object.keys(value).filter((_, i) => (picked >> i) % 2 === 1), ...others])
+      const expected = objectOf(Object.entries(value).filter(([name]) => wanted.has(name)))
+      assert.deepEqual(Value.encode(Value.partDecoder(wanted)(Value.encode(value))), Value.encode(expected))
+    }
+  )
+
+  it.prop("is whole in any part, unless it has fields", [manyValues], ([value]) => {
+    const bytes = Value.encode(value)
+    const part = Value.partDecoder(new Set())(bytes)
+    const hasFields = (bytes[0]! >= 0x80 && bytes[0]! < 0x90) || bytes[0] === 0xde
+    assert.deepEqual(part, hasFields ? {} : Value.decode(bytes))
+  })
+
   it.prop("comes back as it was", [manyValues], ([value]) => {
     const bytes = Value.encode(value)
     const decoded = Value.decode(bytes)

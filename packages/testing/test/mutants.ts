@@ -4556,5 +4556,45 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "    if (known !== undefined && known.revision === this.#revision) return known.census",
     replace: "    if (known !== undefined) return known.census",
     fails: "asks which documents are there once, until the index changes"
+  },
+  {
+    id: "QRY-2",
+    breaks: "what is passed in a value is taken for shorter than it is",
+    ...core("internal/valueReader", "Value"),
+    find: "          at += 1 + bytes[at]!",
+    replace: "          at += bytes[at]!",
+    fails: "comes back in part with the fields that are asked for, and with nothing else"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a search isn't made anew when a record goes that it has found",
+    ...core("LiveSearch", "LiveSearch"),
+    find: "    for (const search of this.#searches) if (search.concerns(key)) touched.add(search)",
+    replace: "",
+    fails: "a live search shows at every version what an index of the records finds"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a search knows of records that who asks may not read",
+    ...core("LiveSearch", "LiveSearch"),
+    find: "    return this.#audience === undefined ? {} : { among: this.#audience.among }",
+    replace: "    return {}",
+    fails: "a live search shows at every version what an index of the records finds"
+  },
+  {
+    id: "PERM-1",
+    breaks: "who may not read a record any more is still searched for in it",
+    ...core("LiveSearch", "LiveSearch"),
+    find: "      else keys.delete(key)",
+    replace: "",
+    fails: "a live search shows at every version what an index of the records finds"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a page of a search begins with the first row again",
+    ...core("LiveSearch", "LiveSearch"),
+    find: "      if (this.#after === undefined || this.#ordering.compare(row, this.#after) > 0) rows.push(row)",
+    replace: "      rows.push(row)",
+    fails: "pages of a search follow each other"
   }
 ]

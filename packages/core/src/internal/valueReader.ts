@@ -21,6 +21,105 @@ export const read = (bytes: Uint8Array, start: number, end: number): Value => {
   return value
 }
 
+/**
+ * Reads some fields of objects: an object with those of them that are there, and whatever isn't an object as it is. Others are passed,
+ * their names too, without making anything of them: most differ in length from those that are wanted.
+ */
+export const partReader = (names: ReadonlySet<string>): (bytes: Uint8Array) => Value => {
+  const wanted = Array.from(names, (text) => ({ name: makeName(text), bytes: encoder.encode(text) }))
+  return (bytes) => {
+    const tag = bytes[0]!
+    const isShort = tag >= 0x80 && tag < 0x90
+    if (!isShort && tag !== 0xde) return read(bytes, 0, bytes.length)
+    at = isShort ? 1 : 3
+    strangers = 0
+    const object: { [field: string]: Value } = {}
+    let left = wanted.length
+    for (let count = isShort ? tag & 15 : uint16At(bytes, 1); count > 0 && left > 0; count--) {
+      const header = bytes[at++]!
+      const length = header < 0xc0 ? header & 31 : header === 0xd9 ? take1(bytes) : take2(bytes)
+      const from = at
+      at += length
+      let found: Name | undefined
+      for (let i = 0; i < wanted.length; i++) {
+        const each = wanted[i]!
+        if (each.bytes.length === length && isAt(bytes, from, each.bytes)) found = each.name
+      }
+      if (found === undefined) pass(bytes)
+      else {
+        left--
+        setField(object, found, readValue(bytes))
+      }
+    }
+    return object
+  }
+}
+
+const encoder = new TextEncoder()
+
+const isAt = (bytes: Uint8Array, from: number, name: Uint8Array): boolean => {
+  for (let i = name.length - 1; i >= 0; i--) if (bytes[from + i] !== name[i]) return false
+  return true
+}
+
+/** Goes past a value. */
+const pass = (bytes: Uint8Array): void => {
+  for (let pending = 1; pending > 0; pending--) {
+    const tag = bytes[at++]!
+    if (tag >= 0xa0 && tag < 0xc0) at += tag & 31
+    else if (tag < 0x80 || tag >= 0xe0) continue
+    else if (tag < 0x90) pending += (tag & 15) * 2
+    else if (tag < 0xa0) pending += tag & 15
+    else {
+      switch (tag) {
+        case 0xc0:
+        case 0xc2:
+        case 0xc3:
+          break
+        case 0xc4:
+        case 0xd9:
+          at += 1 + bytes[at]!
+          break
+        case 0xc5:
+        case 0xda:
+          at += 2 + uint16At(bytes, at)
+          break
+        case 0xc6:
+        case 0xdb:
+          at += 4 + uint32At(bytes, at)
+          break
+        case 0xc7:
+          at += 14
+          break
+        case 0xcc:
+        case 0xd0:
+          at += 1
+          break
+        case 0xcd:
+        case 0xd1:
+          at += 2
+          break
+        case 0xce:
+        case 0xd2:
+          at += 4
+          break
+        case 0xdc:
+          pending += take2(bytes)
+          break
+        case 0xdd:
+          pending += take4(bytes)
+          break
+        case 0xde:
+          pending += take2(bytes) * 2
+          break
+        default:
+          // Float64 and bigint.
+          at += 8
+      }
+    }
+  }
+}
+
 const readValue = (bytes: Uint8Array): Value => {
   const tag = bytes[at++]!
   if (tag < 0x80) return tag
@@ -113,15 +212,15 @@ const readFields = (bytes: Uint8Array, count: number): { readonly [field: string
   let name = beforeFirst
   for (let i = 0; i < count; i++) {
     name = readName(bytes, name)
-    const value = readValue(bytes)
-    if (name.isInherited) {
-      // Assignment would run the setter of `__proto__`, and fail where Object.prototype is frozen.
-      Object.defineProperty(object, name.text, { value, configurable: true, enumerable: true, writable: true })
-    } else {
-      object[name.text] = value
-    }
+    setField(object, name, readValue(bytes))
   }
   return Object.freeze(object)
+}
+
+const setField = (object: { [field: string]: Value }, { isInherited, text }: Name, value: Value): void => {
+  // Assignment would run the setter of `__proto__`, and fail where Object.prototype is frozen.
+  if (isInherited) Object.defineProperty(object, text, { value, configurable: true, enumerable: true, writable: true })
+  else object[text] = value
 }
 
 // V8 describes each new sequence of names by a chain of hidden classes, which costs up to 2 µs a name. That pays where
