@@ -243,12 +243,26 @@ export const load = (
   predicate: Predicate
 ): Effect.Effect<void, QueryInvalid | QueryTooExpensive | ConnectionLost> =>
   Effect.flatMap(
-    attempt(() => comparisonsOf(nodeOf(ownCopy(predicate))).filter(isRegex)),
+    attempt(() => regexesOf(predicate)),
     (regexes) =>
       regexes.length === 0
         ? Effect.void
-        : Effect.andThen(Regex.engine, attempt(() => regexes.forEach(checkRegex)))
+        : Effect.andThen(loadEngine, attempt(() => regexes.forEach(checkRegex)))
   )
+
+/** Brings the engine of regular expressions beforehand, for who has to {@link check} predicates at once. Fails as {@link load} does. */
+export const loadEngine: Effect.Effect<void, ConnectionLost> = Regex.engine
+
+/**
+ * Finds the faults in a predicate's regular expressions: {@link load} at once, where {@link loadEngine} has been run. Without, it dies.
+ *
+ * @throws QueryInvalid
+ * @throws QueryTooExpensive
+ */
+export const check = (predicate: Predicate): void => regexesOf(predicate).forEach(checkRegex)
+
+const regexesOf = (predicate: Predicate): ReadonlyArray<Comparison> =>
+  comparisonsOf(nodeOf(ownCopy(predicate))).filter(isRegex)
 
 const attempt = <A>(evaluate: () => A): Effect.Effect<A, QueryInvalid | QueryTooExpensive> =>
   Effect.try({

@@ -3,7 +3,6 @@ import * as Effect from "effect/Effect"
 import { MalformedMessage, PermissionDenied, QueryInvalid, QueryTooExpensive } from "@topgun/core/GridError"
 import { GridRpcs, QueryAnswer, QueryExplanation } from "@topgun/core/GridRpcs"
 import * as Query from "@topgun/core/Query"
-import type { Value } from "@topgun/core/Value"
 import * as ValueJson from "@topgun/core/ValueJson"
 import type { Access } from "./Access.ts"
 import { Calls } from "./Calls.ts"
@@ -48,14 +47,19 @@ export const layer = GridRpcs.toLayer(
             ? current
             : new PermissionDenied({ what: "see the server's status" })),
       Query: (payload, { clientId }) =>
-        Effect.map(asked(payload, clientId, queries.answer), ({ cursor, hasMore, rows }) =>
-          new QueryAnswer({
-            rows: rows.map(({ value, ...row }) => ({ ...row, value: ValueJson.toJson(value as Value) })),
-            hasMore,
-            cursor: cursor ?? null
-          })),
+        Effect.map(
+          asked(payload, clientId, queries.answer),
+          ({ cursor, hasMore, rows }) => new QueryAnswer({ rows, hasMore, cursor: cursor ?? null })
+        ),
       Count: (payload, { clientId }) =>
-        asked(payload, clientId, (map, access, { where }) => queries.count(map, access, where)),
+        asked(
+          payload,
+          clientId,
+          (map, access, { search, where }) =>
+            search === undefined
+              ? queries.count(map, access, where)
+              : new QueryInvalid({ path: "$.search", reason: "what a search finds is ranked, and not counted" })
+        ),
       Explain: ({ key, ...payload }, { clientId }) =>
         Effect.map(
           asked(payload, clientId, (map, access, query) => queries.explain(map, access, query, key)),

@@ -40,6 +40,7 @@ const watched = {
   waitingRows: ["topgun_commit_waiting_rows", "Records that wait for the database"],
   maps: ["topgun_maps", "Maps"],
   records: ["topgun_records", "Records in memory, tombstones included"],
+  liveQueries: ["topgun_live_queries", "Live queries that are evaluated, each once for all who ask the same"],
   tombstones: ["topgun_tombstones", "Deletions that are remembered"],
   tombstonesForgotten: ["topgun_tombstones_forgotten", "Deletions that were forgotten since the server was started"],
   devicesKnown: ["topgun_devices_known", "Devices that deletions are remembered for"],

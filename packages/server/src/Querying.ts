@@ -8,7 +8,7 @@ import type * as Protocol from "@topgun/core/Protocol"
 import * as Query from "@topgun/core/Query"
 import * as Value from "@topgun/core/Value"
 import type { Access } from "./Access.ts"
-import type { Asked, Queries, QueryFault } from "./Queries.ts"
+import { type Asked, isQueryFault, type Queries } from "./Queries.ts"
 
 /** What a session's queries ask of it. */
 export interface Host {
@@ -38,8 +38,17 @@ interface Following {
   late: Array<Uint8Array>
 }
 
+/** The rows of a query that are on their way, and which page of them is next. */
+interface Sending {
+  readonly following: Following
+  readonly pages: ReadonlyArray<Uint8Array>
+  at: number
+}
+
 /** What may change of a query while its rows are on their way, in bytes: with more, they are sent anew. */
 const lateBytesMax = 256 * 1024
+/** What a connection's queries may add to each write together, in ns: some thousand plain conditions. */
+const nanosPerWriteMax = 200_000
 
 /** See the head of this file. */
 export class Querying {
@@ -50,10 +59,8 @@ export class Querying {
   readonly #byNumber = new Map<number, Following>()
   /** Those whose rows are to be sent, in turn. */
   readonly #line = new Set<Following>()
-  /** What is being sent. */
-  #sending: { readonly following: Following; readonly pages: ReadonlyArray<Uint8Array>; at: number } | undefined
+  #sending: Sending | undefined
   #isWaiting = false
-  #isPumping = false
   #isOver = false
 
   constructor(host: Host, queries: Queries["Type"], queriesMax: number) {
@@ -92,7 +99,7 @@ export class Querying {
   judgeAnew(): void {
     for (const following of Array.from(this.#byNumber.values())) {
       const { ids, map, query, viewKey } = following
-      if (this.#host.access(map).viewKey === viewKey) continue
+      if (this.#queries.viewKey(this.#host.access(map)) === viewKey) continue
       this.#drop(following)
       for (const id of ids) {
         this.#byId.delete(id)
@@ -113,12 +120,16 @@ export class Querying {
 
   #ask(id: number, map: string, query: Query.Query): void {
     const access = this.#host.access(map)
-    let following: Following | undefined
     let asked: Asked
+    const hear = (told: (following: Following) => void): void =>
+      this.#host.guard(() => {
+        const following = this.#byNumber.get(asked.number)
+        if (following !== undefined) told(following)
+      })
     try {
       asked = this.#queries.ask(map, access, query, {
-        onVersion: (changes) => this.#host.guard(() => following !== undefined && this.#tell(following, changes)),
-        onEnd: (fault) => this.#host.guard(() => following !== undefined && this.#end(following, fault))
+        onVersion: (changes) => hear((following) => this.#tell(following, changes)),
+        onEnd: (fault) => hear((following) => this.#end(following, fault))
       })
     } catch (fault) {
       if (!isQueryFault(fault)) throw fault
@@ -126,13 +137,31 @@ export class Querying {
     }
     const known = this.#byNumber.get(asked.number)
     if (known !== undefined) asked.close()
-    following = known ??
-      { map, query, viewKey: access.viewKey, ids: new Set(), asked, state: "waits", late: [] }
+    else if (this.#nanosPerWrite() + asked.nanosPerWrite > nanosPerWriteMax) {
+      asked.close()
+      return this.#host.refuse(
+        id,
+        new GridError.QueryTooExpensive({
+          path: "$.where",
+          reason: "with this connection's other queries it would keep up every write: " +
+            "ask for records of which a field is equal to something, which are found by that"
+        })
+      )
+    }
+    const following = known ??
+      { map, query, viewKey: this.#queries.viewKey(access), ids: new Set(), asked, state: "waits", late: [] }
     following.ids.add(id)
     this.#byId.set(id, following)
     this.#byNumber.set(asked.number, following)
     this.#host.send({ _tag: "QueryAck", id, query: asked.number })
     this.#sendAll(following)
+  }
+
+  /** What the queries add to a write that none of them is about. */
+  #nanosPerWrite(): number {
+    let nanos = 0
+    for (const { asked } of this.#byNumber.values()) nanos += asked.nanosPerWrite
+    return nanos
   }
 
   #drop(following: Following): void {
@@ -144,8 +173,9 @@ export class Querying {
     this.#pump()
   }
 
-  #end(following: Following, fault: QueryFault): void {
+  #end(following: Following, fault: unknown): void {
     this.#drop(following)
+    if (!isQueryFault(fault)) throw fault
     for (const id of following.ids) {
       this.#byId.delete(id)
       this.#host.refuse(id, fault)
@@ -160,7 +190,10 @@ export class Querying {
       return
     }
     // Of a version all is told or nothing: what was told of one that is cut short is told again.
-    if (!changes.every((page) => this.#host.offer(page))) this.#sendAll(following)
+    if (changes.every((page) => this.#host.offer(page))) return
+    following.state = "waits"
+    this.#line.add(following)
+    this.#sendLater()
   }
 
   /** All rows of a query are to be sent, from the first on. */
@@ -174,27 +207,14 @@ export class Querying {
 
   /** Sends rows, as far as there is room. */
   #pump(): void {
-    // What is told while rows are gathered is in them.
-    if (this.#isWaiting || this.#isOver || this.#isPumping) return
-    this.#isPumping = true
-    try {
-      this.#send()
-    } finally {
-      this.#isPumping = false
-    }
+    if (!this.#isWaiting && !this.#isOver) this.#send()
   }
 
   #send(): void {
-    while (this.#sending !== undefined || this.#next()) {
-      const sending = this.#sending!
+    while (this.#sending !== undefined || this.#hasNext()) {
+      if (!this.#host.hasRoom()) return this.#sendLater()
+      const sending = this.#sending ??= this.#next()
       const { following, pages } = sending
-      if (!this.#host.hasRoom()) {
-        this.#isWaiting = true
-        return this.#host.whenCaughtUp(() => {
-          this.#isWaiting = false
-          this.#host.guard(() => this.#pump())
-        })
-      }
       if (sending.at < pages.length) this.#host.put(pages[sending.at++]!)
       else if (following.late.length > 0) this.#host.put(following.late.shift()!)
       else {
@@ -204,26 +224,26 @@ export class Querying {
     }
   }
 
-  /** Begins with the next query that has rows. */
-  #next(): boolean {
-    for (const following of this.#line) {
-      if (!following.asked.isReady()) continue
-      try {
-        this.#sending = { following, pages: following.asked.snapshot(), at: 0 }
-      } catch (fault) {
-        if (!isQueryFault(fault)) throw fault
-        this.#end(following, fault)
-        continue
-      }
-      following.late = []
-      this.#line.delete(following)
-      return true
-    }
+  /** Goes on when the client has read what waits for it. */
+  #sendLater(): void {
+    if (this.#isWaiting) return
+    this.#isWaiting = true
+    this.#host.whenCaughtUp(() => {
+      this.#isWaiting = false
+      this.#host.guard(() => this.#pump())
+    })
+  }
+
+  #hasNext(): boolean {
+    for (const { asked } of this.#line) if (asked.isReady()) return true
     return false
   }
-}
 
-const isQueryFault = (fault: unknown): fault is QueryFault =>
-  fault instanceof GridError.QueryInvalid || fault instanceof GridError.QueryTooExpensive ||
-  fault instanceof GridError.PermissionDenied || fault instanceof GridError.MapKindMismatch ||
-  fault instanceof GridError.Overloaded
+  /** The next query in line that has rows. */
+  #next(): Sending {
+    const following = Array.from(this.#line).find(({ asked }) => asked.isReady())!
+    this.#line.delete(following)
+    following.late = []
+    return { following, pages: following.asked.snapshot(), at: 0 }
+  }
+}

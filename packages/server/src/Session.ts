@@ -743,6 +743,7 @@ const make = Effect.gen(function*() {
   }
 
   metrics.watch("connections", () => open.size)
+  metrics.watch("liveQueries", queries.size)
   metrics.watch("bufferedBytes", () => {
     let bytes = 0
     for (const session of open) bytes += session.bufferedBytes()
@@ -751,6 +752,7 @@ const make = Effect.gen(function*() {
 
   const stopJudging = policies.observe(() => {
     views.forget()
+    queries.forget()
     for (const session of Array.from(open)) session.judgeAnew()
   })
   yield* Effect.addFinalizer(() => Effect.sync(stopJudging))
