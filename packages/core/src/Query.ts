@@ -26,7 +26,7 @@ import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type * as AST from "effect/SchemaAST"
-import { MalformedMessage, QueryInvalid, RecordTooLarge, ValueNotSupported } from "./GridError.ts"
+import { MalformedMessage, QueryInvalid, QueryTooExpensive, RecordTooLarge, ValueNotSupported } from "./GridError.ts"
 import { fieldAt, fieldOf, type Fields, isFields } from "./internal/comparisons.ts"
 import { compareFields, compareKeys, rankOf, ranks } from "./internal/fieldValues.ts"
 import { type Hash64, hashBytes, hex } from "./internal/hash.ts"
@@ -98,6 +98,7 @@ const known = ["where", "search", "hybrid", "orderBy", "limit", "cursor", "selec
  * Passes a query from outside, as a frozen copy. Fields that are `undefined` may be left out.
  *
  * @throws QueryInvalid for whatever isn't one, with the place, as in `$.orderBy[1].field`, and what to do.
+ * @throws QueryTooExpensive for patterns that would cost too much.
  */
 export const parse = (input: unknown): Query => {
   if (typeof input !== "object" || input === null) {
@@ -131,7 +132,10 @@ const whereOf = (input: unknown): Predicate.Predicate => {
   try {
     where = Predicate.parse(input)
   } catch (fault) {
-    throw fault instanceof QueryInvalid ? invalid(`$.where${fault.path.slice(1)}`, fault.reason) : fault
+    const at = (path: string) => `$.where${path.slice(1)}`
+    if (fault instanceof QueryInvalid) throw invalid(at(fault.path), fault.reason)
+    if (fault instanceof QueryTooExpensive) throw new QueryTooExpensive({ path: at(fault.path), reason: fault.reason })
+    throw fault
   }
   if (Predicate.referencesOf(where).length > 0) {
     throw invalid("$.where", "{ principal: … } is for policies: an object with this field is written { literal: … }")
@@ -361,12 +365,22 @@ export const ordering = (orderBy: ReadonlyArray<Order> = []): Ordering => {
   }
 }
 
-/** The first rows of several answers to one query, each in order: what partitions answer is gathered so. */
-export const gather = <R extends Place>(
-  { compare }: Ordering,
-  answers: ReadonlyArray<ReadonlyArray<R>>,
-  limit = Number.POSITIVE_INFINITY
-): ReadonlyArray<R> => answers.flat().sort(compare).slice(0, limit)
+/** Rows that a query has found, in its order. */
+export interface Answer {
+  readonly rows: ReadonlyArray<Row>
+  /** Whether there are rows after these. */
+  readonly hasMore: boolean
+}
+
+/**
+ * The answer to a query of which each of several nodes has answered for the records that it has: all were asked the same, its limit and cursor
+ * included. Scores are each node's own, of the records that it has.
+ */
+export const gather = (query: Query, answers: ReadonlyArray<Answer>): Answer => {
+  const rows = answers.flatMap((answer) => answer.rows).sort(orderingOf(query).compare)
+  const first = rows.slice(0, query.limit)
+  return { rows: first, hasMore: first.length < rows.length || answers.some(({ hasMore }) => hasMore) }
+}
 
 // --- Cursors ---------------------------------------------------------------------------------------------------------
 

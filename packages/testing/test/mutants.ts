@@ -4596,5 +4596,56 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      if (this.#after === undefined || this.#ordering.compare(row, this.#after) > 0) rows.push(row)",
     replace: "      rows.push(row)",
     fails: "pages of a search follow each other"
+  },
+  {
+    id: "QRY-1",
+    breaks: "where fields are equal keys decide the other way round than the last field",
+    ...core("Query", "Query"),
+    find: "      return byKey(a.key, b.key)",
+    replace: "      return byKey(b.key, a.key)",
+    fails: "is total, and that of single records"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a cursor that was changed is taken",
+    ...core("Query", "Query"),
+    find: "  if (!(content instanceof Uint8Array) || digest !== digestOf(content)) {",
+    replace: "  if (!(content instanceof Uint8Array)) {",
+    fails: "are refused with any byte changed, left out or added"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a cursor of another query is taken",
+    ...core("Query", "Query"),
+    find: "  if (bound !== digestOf(Value.encodeTransient(orderOf(query)))) {",
+    replace: "  if (bound === \"\") {",
+    fails: "are of their query, whatever its limit and what it selects"
+  },
+  {
+    id: "QRY-1",
+    breaks: "what is gathered says that there is no more where the nodes have given all",
+    ...core("Query", "Query"),
+    find: "  return { rows: first, hasMore: first.length < rows.length || answers.some(({ hasMore }) => hasMore) }",
+    replace: "  return { rows: first, hasMore: answers.some(({ hasMore }) => hasMore) }",
+    fails: "makes of the answers of several nodes that of one that has all records"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a place of a field that isn't there is that of null",
+    ...core("Query", "Query"),
+    find:
+      "  return rank === ranks.missing ? [] : [rank === ranks.array ? [] : rank === ranks.object ? {} : field as Value.Value]",
+    replace:
+      "  return [rank === ranks.missing ? null : rank === ranks.array ? [] : rank === ranks.object ? {} : field as Value.Value]",
+    fails: "page through all rows, each once, in order"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a query takes any limit",
+    ...core("Query", "Query"),
+    find:
+      "  if (limit !== undefined && !(Number.isInteger(limit) && (limit as number) >= 1 && (limit as number) <= limitMax)) {",
+    replace: "  if (limit !== undefined && !Number.isInteger(limit)) {",
+    fails: "names the place of what is wrong, and says what to do"
   }
 ]
