@@ -185,7 +185,7 @@ describe("Cursors", () => {
     }
     const { limit: _, ...whole } = asked
     assert.deepStrictEqual(seen, evaluate(map, whole).rows.map(({ key }) => key))
-  })
+  }, { fastCheck: { numRuns: 500 } })
 
   it.prop(
     "meet once whatever stays where it is, whatever else changes between the pages",
