@@ -187,6 +187,14 @@ export class LwwMap {
     }
   }
 
+  /** As {@link entries}, for who goes through all of them: several times as fast. The map is not to change meanwhile. */
+  forEach(visitor: (key: string, value: unknown) => void): void {
+    this.#keys.slots.forEach((slot, key) => {
+      const value = this.#valueOf(slot)
+      if (value !== undefined) visitor(key, value)
+    })
+  }
+
   /** Every live record with its key, tombstones and expired ones included. The map may change meanwhile. */
   *records(): IterableIterator<[key: string, record: Row]> {
     for (const [key, slot] of this.#keys.slots) yield [key, this.#recordAt(this.#field(slot, ROW))]
