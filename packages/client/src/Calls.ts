@@ -1,6 +1,10 @@
 /** The calls of `GridRpcs`, tunnelled through the connection that carries the data. */
 import { ConnectionLost } from "@topgun/core/GridError"
 import { GridRpcs } from "@topgun/core/GridRpcs"
+import type * as Query from "@topgun/core/Query"
+import type { Value } from "@topgun/core/Value"
+import * as ValueJson from "@topgun/core/ValueJson"
+import type { RpcClientError as CallFailure } from "@effect/rpc/RpcClientError"
 import * as RpcClient from "@effect/rpc/RpcClient"
 import { RpcClientError } from "@effect/rpc/RpcClientError"
 import { type FromClientEncoded, type FromServerEncoded, RequestId } from "@effect/rpc/RpcMessage"
@@ -52,11 +56,24 @@ export const make = Effect.gen(function*() {
     RpcClient.Protocol,
     protocol
   )
-  return {
-    status: Effect.catchTag(
-      client.Status(),
-      "RpcClientError",
-      (cause) => new ConnectionLost({ reason: cause.message, cause })
+  const called = <A, E extends { readonly _tag: string }>(call: Effect.Effect<A, E | CallFailure>) =>
+    Effect.mapError(
+      call,
+      (cause) => cause instanceof RpcClientError ? new ConnectionLost({ reason: cause.message, cause }) : cause as E
     )
+  const jsonOf = (query: Query.Query): ValueJson.Json => ValueJson.toJson(query as Value)
+  return {
+    status: called(client.Status()),
+    /** How many records of a map a query finds, whatever its limit. */
+    count: (map: string, query: Query.Query) => called(client.Count({ map, query: jsonOf(query) })),
+    /** How the server would answer a query; of a search, why it gives the record of a key its score. */
+    explain: (map: string, query: Query.Query, key?: string) =>
+      called(client.Explain({ map, query: jsonOf(query), ...key === undefined ? {} : { key } })),
+    /** The rows that a query finds: as many as fit into a reply. */
+    query: (map: string, query: Query.Query) =>
+      Effect.map(
+        called(client.Query({ map, query: jsonOf(query) })),
+        ({ rows }) => rows.map(({ value, ...row }) => ({ ...row, value: ValueJson.fromJson(value) }))
+      )
   }
 })

@@ -44,6 +44,8 @@ export interface Config {
   readonly tabs: Tabs.Tabs | "none"
   /** Whether to connect when opened. */
   readonly autoConnect: boolean
+  /** There is no server, and never was: what is on this device is all that there is, and queries say so. */
+  readonly localOnly: boolean
   /** Hears of faults that nobody waits for: rejected and dropped writes, storage faults, a throwing listener. */
   readonly onError: (fault: unknown) => void
   /** Takes the lines of the log. */
@@ -67,6 +69,7 @@ export const defaults: Omit<Config, "log"> = {
     return Tabs.ofPlatform()
   },
   autoConnect: true,
+  localOnly: false,
   onError: () => {}
 }
 

@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as ClientConfig from "./ClientConfig.ts"
 import * as ClientLog from "./ClientLog.ts"
+import * as Queries from "./Queries.ts"
 import * as Replica from "./Replica.ts"
 import * as SyncEngine from "./SyncEngine.ts"
 import * as SyncStatus from "./SyncStatus.ts"
@@ -28,7 +29,7 @@ export const parts = Layer.mergeAll(
 
 /** The replica and its engine, as both forms of the client stand on them: all maps of `grid` open, connecting if told to. */
 export const layer: Layer.Layer<
-  Replica.Replica | SyncEngine.SyncEngine | SyncStatus.Status,
+  Queries.Queries | Replica.Replica | SyncEngine.SyncEngine | SyncStatus.Status,
   StorageFailure,
   | ClientConfig.ClientConfig
   | Hlc.Hlc
@@ -75,7 +76,7 @@ const alone = (config: ClientConfig.Config) =>
     yield* logged(config, yield* SyncStatus.Status, yield* SyncEngine.SyncEngine)
     if (config.autoConnect) yield* Effect.flatMap(SyncEngine.SyncEngine, ({ connect }) => connect)
   })).pipe(
-    Layer.provideMerge(SyncStatus.layer),
+    Layer.provideMerge(Layer.merge(SyncStatus.layer, Queries.layer)),
     Layer.provide(Layer.succeed(TabCoordinator.TabCoordinator, TabCoordinator.alone)),
     Layer.provideMerge(SyncEngine.layer(config)),
     Layer.provideMerge(replicaOf(config))
@@ -96,9 +97,11 @@ const inTabs = (config: ClientConfig.Config, tabs: Tabs, source: Storage["Type"]
     const tabEngine = TabEngine.make(ownEngine, replica, tab.role, config.onError)
     const context = Context.add(own, SyncEngine.SyncEngine, tabEngine.engine)
     const status = yield* Effect.provide(
-      Layer.build(SyncStatus.layer.pipe(
-        Layer.provide(Layer.succeed(TabCoordinator.TabCoordinator, tab.coordinator))
-      )),
+      Layer.build(
+        Layer.merge(SyncStatus.layer, Queries.layer).pipe(
+          Layer.provide(Layer.succeed(TabCoordinator.TabCoordinator, tab.coordinator))
+        )
+      ),
       context
     )
     openAll(config, replica)

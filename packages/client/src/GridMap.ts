@@ -4,12 +4,16 @@ import { ClientClosed, type WriteFailure, type WriteRefusal } from "@topgun/core
 import type { Ack } from "@topgun/core/WriteConcern"
 import { isTraceParent } from "@topgun/core/Protocol"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { AnySpan } from "effect/Tracer"
 import type { Config } from "./ClientConfig.ts"
-import type { Live } from "./Live.ts"
-import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
+import { type Live, make as makeLive } from "./Live.ts"
+import { type Access, CounterHandle, type ListenOptions, MapHandle, OrMapHandle, type Writing } from "./MapHandles.ts"
+import type { OpenQuery, QueryFault } from "./OpenQuery.ts"
+import type { QueryDelta, QueryState } from "./QueryTypes.ts"
 import type { Replica } from "./Replica.ts"
+import { Signal } from "./Signal.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
 import * as SyncStatus from "./SyncStatus.ts"
 import { acknowledgement, awaitLocal, isRefusal, type LocalWrite, type WriteOptions } from "./Write.ts"
@@ -73,6 +77,71 @@ const streamOf = <A>(live: Live<A>): Stream.Stream<A> =>
       }),
       (stop) => Effect.sync(stop)
     ), { bufferSize: 1, strategy: "sliding" })
+
+/** A query that is asked until its scope ends, or it is closed. */
+export class GridQuery<A> implements Live<QueryState<A>> {
+  readonly #query: OpenQuery<A>
+
+  constructor(query: OpenQuery<A>) {
+    this.#query = query
+  }
+
+  /** How it stands at this moment, all that was written here included. */
+  get current(): QueryState<A> {
+    return this.#query.current
+  }
+
+  /** Calls `listener` with how it stands after each change, until stopped. */
+  subscribe(listener: (state: QueryState<A>) => void, options?: ListenOptions): () => void {
+    return this.#query.subscribe(listener, options?.signal)
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<QueryState<A>> {
+    return makeLive(() => this.current, (listener) => this.subscribe(listener))[Symbol.asyncIterator]()
+  }
+
+  /** How it stands now and after each change; who is slow sees the latest. */
+  watch(): Stream.Stream<QueryState<A>> {
+    return streamOf(this)
+  }
+
+  /**
+   * All rows as they entered, and then what changes of them, whatever becomes of the connection meanwhile; ends with the query. Who is
+   * slow is told of several versions at once.
+   */
+  get changes(): Stream.Stream<QueryDelta<A>> {
+    const query = this.#query
+    return Stream.unwrapScoped(Effect.map(
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          const news = new Signal()
+          return { news, ...query.listen(() => news.notify()) }
+        }),
+        ({ stop }) => Effect.sync(stop)
+      ),
+      ({ changes, news }) => {
+        const take: Effect.Effect<QueryDelta<A>, Option.Option<never>> = Effect.suspend(() => {
+          const { version } = news
+          const delta = changes.take()
+          if (delta !== undefined) return Effect.succeed(delta)
+          return query.isClosed ? Effect.fail(Option.none()) : Effect.zipRight(news.after(version), take)
+        })
+        return Stream.repeatEffectOption(take)
+      }
+    ))
+  }
+
+  /**
+   * Grows the limit by `count`, or by as much as it was at first; completes when the grown result is there: when the server has answered,
+   * where it is asked. Where that refuses, the rows stay as they are. Without a limit there is nothing to do.
+   */
+  fetchMore(count?: number): Effect.Effect<void, QueryFault> {
+    return this.#query.fetchMore(count)
+  }
+
+  /** Asks no more, as at the end of its scope. What was shown last stays. */
+  readonly close: Effect.Effect<void> = Effect.sync(() => this.#query.close())
+}
 
 /** A map of records. */
 export class GridMap<A> extends MapHandle<A, Effect.Effect<Write, WriteRefusal>> {

@@ -54,6 +54,9 @@ export interface Options {
   readonly maps: ReadonlyMap<string, { readonly crdt: Crdt; readonly packs: Packs }>
   readonly openMap: <Kind extends Cell.MapKind>(name: string, kind: Kind) => CrdtOf<Kind>
   readonly emit: (map: string, changes: ReadonlyArray<Change>, origin: "local" | "remote") => void
+  readonly emitAll: (changes: ReadonlyMap<string, ReadonlyArray<Change>>, origin: "remote") => void
+  /** The server has what was written to a cell, as far as is known here. */
+  readonly confirmed: (map: string, cell: string) => void
   /** What storage holds beside cells and operations is what this replica knows from now on. */
   readonly adopt: (known: Remembered.Known) => Effect.Effect<void, StorageFailure>
   /** Storage has a base of this cell. */
@@ -71,7 +74,21 @@ const isSame = (a: Record | null | undefined, b: Record | null | undefined): boo
   a === b || (a !== undefined && a !== null && b !== undefined && b !== null && LwwRecord.compare(a, b) === 0)
 
 export const make = (
-  { adopt, emit, hasBase, hlc, journal, maps, openedAt, openMap, outbox, reader, storage }: Options
+  {
+    adopt,
+    confirmed: onConfirmed,
+    emit,
+    emitAll,
+    hasBase,
+    hlc,
+    journal,
+    maps,
+    openedAt,
+    openMap,
+    outbox,
+    reader,
+    storage
+  }: Options
 ) => {
   let isFollowing = false
   const cellsOf = (map: string): LwwMap => maps.get(map)!.crdt.cells
@@ -150,7 +167,7 @@ export const make = (
       })
       const stored = journal.flushed()
       // Listeners may write, so they hear of it when all is done.
-      for (const [map, ofMap] of changes) emit(map, ofMap, "remote")
+      emitAll(changes, "remote")
       return { operations, stored }
     },
 
@@ -182,6 +199,7 @@ export const make = (
         if (change !== undefined) changes.push(change)
       }
       if (changes.length > 0) emit(map, changes, "remote")
+      for (const { base, cell } of states) if (base === undefined) onConfirmed(map, cell)
     },
     /** The leader has no other cells of a map than these. */
     retain: (map: string, has: ReadonlySet<string>): void => {

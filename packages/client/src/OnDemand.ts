@@ -2,15 +2,23 @@
 import { ConnectionLost, type PermissionDenied } from "@topgun/core/GridError"
 import type { ServerStatus } from "@topgun/core/GridRpcs"
 import * as Effect from "effect/Effect"
+import type * as Calls from "./Calls.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
 
-/** How the server is doing. A call: it comes with @effect/rpc, Stream and Schema. */
-export const serverStatus: Effect.Effect<ServerStatus, ConnectionLost | PermissionDenied, SyncEngine> = Effect
-  .tryPromise({
+/** Makes a call. They come with @effect/rpc, Stream and Schema. */
+export const call = <A, E>(
+  use: (calls: Effect.Effect.Success<typeof Calls.make>) => Effect.Effect<A, E>
+): Effect.Effect<A, E | ConnectionLost, SyncEngine> =>
+  Effect.tryPromise({
     try: () => import("./Calls.ts"),
     catch: (cause) => new ConnectionLost({ reason: "the part of the client that makes calls can't be loaded", cause })
   }).pipe(
     Effect.flatMap(({ make }) => make),
-    Effect.flatMap(({ status }) => status),
+    Effect.flatMap(use),
     Effect.scoped
   )
+
+/** How the server is doing. */
+export const serverStatus: Effect.Effect<ServerStatus, ConnectionLost | PermissionDenied, SyncEngine> = call(
+  ({ status }) => status
+)

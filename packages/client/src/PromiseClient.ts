@@ -1,4 +1,5 @@
 /** The Promise form of the client, as types: plain TypeScript, none of Effect's. `promise.ts` makes it, `facade.ts` is it. */
+import type { FieldPath } from "@topgun/core/FieldPath"
 import type {
   CounterDeclaration,
   CounterLike,
@@ -9,9 +10,11 @@ import type {
   OrMapLike
 } from "@topgun/core/Grid"
 import type { StorageAdapter } from "@topgun/core/StorageAdapter"
+import type { Where } from "@topgun/core/Where"
 import type { Batch } from "./Batch.ts"
 import type { Live } from "./Live.ts"
 import type { NetworkEvents } from "./NetworkEvents.ts"
+import type { QueryExplanation, QueryHandle, QueryOptions, SearchHit, SearchOptions, Shown } from "./QueryTypes.ts"
 import type { Change, LogEntry, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 import type { Tabs } from "./Tabs.ts"
 
@@ -185,6 +188,33 @@ export interface Client {
   orMap<A>(map: OrMapLike<A>): GridOrMap<A>
   /** A counter, in the same way. */
   counter(counter: CounterLike): GridCounter
+  /**
+   * Asks a query of a map of records until it is closed. Of a map that is downloaded it is answered here, at once; of one that isn't
+   * (`sync: "none"`) by the server, beside what this device has written to it.
+   *
+   * @throws QueryInvalid and QueryTooExpensive for what isn't a query, MapKindMismatch, ClientClosed
+   */
+  query<A, const Path extends FieldPath<A> = never>(
+    map: MapLike<A>,
+    options?: QueryOptions<NoInfer<A>, Path>
+  ): QueryHandle<Shown<A, Path>>
+  /** How many records of a map a predicate is true of: here, of a map that is downloaded, else on the server. */
+  count<A>(map: MapLike<A>, where?: Where<NoInfer<A>>, options?: Waiting): Promise<number>
+  /**
+   * The records that match a text best: here, of a map that is downloaded, else on the server. For results that follow what changes there
+   * is `search` of {@link query}. Rejects with QueryInvalid where the map isn't searched.
+   */
+  search<A>(
+    map: MapLike<A>,
+    text: string,
+    options?: SearchOptions<NoInfer<A>> & Waiting
+  ): Promise<ReadonlyArray<SearchHit<A>>>
+  /** How a query is answered: by this device or, with `server`, by the server; of a search, why it gives the record of a key its score. */
+  explain<A>(
+    map: MapLike<A>,
+    query?: QueryOptions<NoInfer<A>>,
+    options?: { readonly server?: boolean | undefined; readonly key?: string | undefined } & Waiting
+  ): Promise<QueryExplanation>
   /**
    * Makes all writes of `build` at once: visible and stored in one step here, taken as a whole or not at all by a node of the
    * server. `build` is called when the client is open, and again when there was no room at first.

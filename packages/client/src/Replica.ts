@@ -7,7 +7,7 @@
 import * as Backpressure from "@topgun/core/Backpressure"
 import type * as Cell from "@topgun/core/Cell"
 import { type Crdt, type CrdtOf, CrdtStore } from "@topgun/core/CrdtStore"
-import { type Declaration, type KindOf, kindOf } from "@topgun/core/Grid"
+import { type Declaration, type Index, type KindOf, kindOf, type Search } from "@topgun/core/Grid"
 import type { Expiring } from "@topgun/core/ExpiryHeap"
 import { ClientClosed, StorageEvicted, type StorageFailure, UnsentWrites } from "@topgun/core/GridError"
 import * as Hlc from "@topgun/core/Hlc"
@@ -41,6 +41,16 @@ interface ReplicaMap {
   readonly packs: Packs
   /** The space of its bases: a name that is made once, as making one costs as much as storing a row. */
   readonly bases: string
+  /** What is kept of it beside: told before the audience is. */
+  readonly witnesses: Set<Witness>
+}
+
+/** Keeps something that follows from a map's records, as its queries do. It reads what has become of them by itself. */
+export interface Witness {
+  /** A cell has visibly changed: within the same step, before any listener hears of it. */
+  readonly changed: (cell: string) => void
+  /** The server has what was written to a cell here. Also called where that was known before. */
+  readonly confirmed?: (cell: string) => void
 }
 
 /** Told of what concerns the whole device, as far as one asks for it. */
@@ -71,6 +81,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
   const now = () => clock.unsafeCurrentTimeMillis()
 
   const maps = new Map<string, ReplicaMap>()
+  const indexes = new Map<string, ReadonlyArray<Index>>()
+  const searches = new Map<string, Search>()
   const subscribers = new Set<Events>()
   let closed = false
   /** Wiped: there is nothing left to read. */
@@ -108,7 +120,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         crdt,
         audience: new Announcements.Audience(),
         packs: new Packs(crdt.cells, { records: records(name), packs: packs(name) }),
-        bases: bases(name)
+        bases: bases(name),
+        witnesses: new Set()
       })
     }
     return crdt
@@ -204,6 +217,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
 
   // --- Being told ---
 
+  const witness = (name: string, changes: ReadonlyArray<RecordChange>): void => {
+    for (const { changed } of mapOf(name).witnesses) for (const { key } of changes) changed(key)
+  }
+  const witnessConfirmed = (name: string, cell: string): void => {
+    for (const each of mapOf(name).witnesses) each.confirmed?.(cell)
+  }
   const announceTo = Announcements.make(now, onFault)
   const announce = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
     const { audience, crdt } = mapOf(name)
@@ -221,18 +240,31 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       if (ofMap === undefined) changes.set(map, [change])
       else ofMap.push(change)
     }
+    for (const [map, ofMap] of changes) witness(map, ofMap)
     for (const [map, ofMap] of changes) announce(map, ofMap, "local")
   })
   stillToExpire.forEach(expire)
 
-  const emit = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void => {
+  /** Tells of one step, of however many maps. */
+  const emitAll = (
+    changes:
+      | ReadonlyMap<string, ReadonlyArray<RecordChange>>
+      | ReadonlyArray<readonly [map: string, changes: ReadonlyArray<RecordChange>]>,
+    origin: "local" | "remote"
+  ): void => {
     const seenAt = now()
-    for (const { key: cell, record } of changes) {
-      // What comes too late was never seen, and nobody is told that it goes.
-      if (record !== undefined && record.expiresAt > seenAt) expire({ at: record.expiresAt, map: name, cell })
+    for (const [name, ofMap] of changes) {
+      for (const { key: cell, record } of ofMap) {
+        // What comes too late was never seen, and nobody is told that it goes.
+        if (record !== undefined && record.expiresAt > seenAt) expire({ at: record.expiresAt, map: name, cell })
+      }
+      witness(name, ofMap)
     }
-    announce(name, changes, origin)
+    // Listeners read what they like: by now all that is kept of any map is of this step.
+    for (const [name, ofMap] of changes) announce(name, ofMap, origin)
   }
+  const emit = (name: string, changes: ReadonlyArray<RecordChange>, origin: "local" | "remote"): void =>
+    emitAll([[name, changes]], origin)
 
   const apply = (
     name: string,
@@ -276,6 +308,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
         if (mirror.isFollowing()) return
         const change = cellsOf(map).confirm(cell, record)
         if (change !== undefined) apply(map, change, cell, "remote")
+        witnessConfirmed(map, cell)
       },
       onEnded: ({ cell, map, offered }) => {
         if (!offered) journal.stageCell(map, cell, "remote")
@@ -323,6 +356,8 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     maps,
     openMap,
     emit,
+    emitAll,
+    confirmed: witnessConfirmed,
     hasBase: (name, cell) => {
       const ofMap = withBase.get(name)
       if (ofMap === undefined) withBase.set(name, new Set([cell]))
@@ -373,6 +408,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
     journal,
     now,
     emit,
+    emitAll,
     isClosed: () => closed,
     onStamp: (millis) => {
       inUse.millis = millis
@@ -510,6 +546,12 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       const sync = declaration._tag === "Counter" ? undefined : declaration.sync
       const crdt = opened(declaration.name, kindOf(declaration), sync)
       if (declaration._tag !== "Counter") conformance.declare(crdt.kind, declaration)
+      if (declaration._tag === "Map" && declaration.indexes.length > 0 && !indexes.has(declaration.name)) {
+        indexes.set(declaration.name, declaration.indexes)
+      }
+      if (declaration._tag === "Map" && declaration.search !== undefined && !searches.has(declaration.name)) {
+        searches.set(declaration.name, declaration.search)
+      }
       return crdt
     },
     /** The open maps that are to be in step with the server's. */
@@ -602,7 +644,7 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
           })
           inUse.millis = hlc.unsafeLatest().millis
           // Listeners may write, so they hear of it when all is done.
-          for (const [map, ofMap] of changes) emit(map, ofMap, "local")
+          emitAll(changes, "local")
           return true
         })
       }),
@@ -646,6 +688,27 @@ const make = Effect.fnUntraced(function*(backpressure: Backpressure.Options) {
       rejected.clear()
       onChange()
     },
+
+    /** Has something kept beside an open map, until the returned function is called. */
+    witness: (name: string, each: Witness): () => void => {
+      const { witnesses } = mapOf(name)
+      witnesses.add(each)
+      return () => void witnesses.delete(each)
+    },
+    /** The indexes that a map was declared with; of several declarations, the first that has some. */
+    indexesOf: (name: string): ReadonlyArray<Index> => indexes.get(name) ?? [],
+    /** By which fields a map was declared to be searched; `undefined` for none. */
+    searchOf: (name: string): Search | undefined => searches.get(name),
+    /**
+     * Takes note of the time of a record that is shown, but isn't of this replica: what is written here from now on comes after it.
+     * False for one from beyond the drift bound.
+     */
+    heed: (record: LwwRecord.LwwRecord): boolean => {
+      const received = hlc.unsafeReceive(record)
+      if (Either.isLeft(received)) onFault(received.left)
+      return Either.isRight(received)
+    },
+    onFault,
 
     /** What a handle of an open map listens to. */
     audience: (name: string): Announcements.Audience => mapOf(name).audience

@@ -44,6 +44,7 @@ import { chunksOf, messagesOf } from "./OpBatches.ts"
 import type { Pending } from "./Outbox.ts"
 import { type Answer, answerMillisMax } from "./Questions.ts"
 import * as Questions from "./Questions.ts"
+import { type Asker, Lines } from "./QueryLine.ts"
 import { Replica } from "./Replica.ts"
 import type { MapStatus } from "./Reports.ts"
 import { Signal } from "./Signal.ts"
@@ -146,6 +147,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   }
   const state = new Observable<SyncState.SyncState>("DISCONNECTED", onFault)
   const replies = new Set<(payload: Uint8Array) => void>()
+  const lines = new Lines()
   const progress = new Signal()
   const mapOpened = new Signal()
   let skewMillis = 0
@@ -327,14 +329,21 @@ const make = Effect.fnUntraced(function*(options: Options) {
           return progress.notify()
         case "Pong": {
           checkTime(message.serverMillis)
+          lines.hear(message)
           const error = isCorrected ? errorOf(message.serverMillis) : undefined
           return error === undefined ? undefined : mistimed(`the server's is ${error} ms later`)
         }
+        case "QueryAck":
+        case "QueryRows":
+          return lines.hear(message)
         case "Reply":
           return notifyAll(Array.from(replies), message.payload, onFault)
         case "Fault":
           if (message.id === null) fault = faultOf(replica.nodeId(), message)
-          else questions.answered(message.id, message)
+          else {
+            questions.answered(message.id, message)
+            lines.hear(message)
+          }
       }
     }
     connection.listen(
@@ -537,6 +546,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         })
       }
       move("authenticated")
+      lines.open({ id: questions.id, send })
 
       unconfirmed = { age: hello.age, bound: outbox.nextSequence() }
       // Who keeps nothing never comes back with it, and nothing needs to be remembered for him.
@@ -585,6 +595,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       Effect.ensuring(Effect.sync(() => {
         over = true
         sendNow = undefined
+        lines.close()
         mapSync.end()
       }))
     )
@@ -747,6 +758,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
       sendNow?.({ _tag: "Call", payload })
       return sendNow !== undefined
     },
+    /** Has somebody ask queries of the server, on each connection, until the returned function is called. */
+    asks: (asker: Asker): () => void => lines.add(asker),
     onReply: (listener: (payload: Uint8Array) => void): () => void => {
       replies.add(listener)
       return () => {

@@ -279,7 +279,9 @@ export const make = Effect.fnUntraced(
               replica.mirror.correct(next.status.clockSkewMillis)
               tabEngine.changed()
             },
-            onReply: tabEngine.replied
+            onReply: tabEngine.replied,
+            onLine: tabEngine.askedBy,
+            onAnswer: tabEngine.heard
           })
           become({ _tag: "Following", following })
           yield* Effect.forkScoped(Effect.zipRight(following.mirrored, Deferred.succeed(isReady, undefined)))

@@ -1,6 +1,8 @@
 /** The engine as a tab's application sees it: its own where the tab leads, the leader's where it follows. */
 import * as Effect from "effect/Effect"
 import { notifyAll, Observable } from "./Live.ts"
+import { type Line, Lines } from "./QueryLine.ts"
+import type { Answer } from "./QueryLine.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
 import type { SyncState } from "./SyncState.ts"
 import type { Following } from "./TabFollower.ts"
@@ -32,6 +34,9 @@ export const make = (
 ) => {
   const listeners = new Set<() => void>()
   const replies = new Set<(payload: Uint8Array) => void>()
+  const lines = new Lines()
+  // While this tab follows another its own engine has no connection.
+  own.asks({ opened: (line) => lines.open(line), closed: () => lines.close(), heard: (answer) => lines.hear(answer) })
   const current = (): SyncState => role.report()?.status.state ?? own.state.current
   const state = new Observable<SyncState>(current(), onFault)
   const changed = (): void => {
@@ -75,6 +80,7 @@ export const make = (
         stop()
       }
     },
+    asks: (asker) => lines.add(asker),
     call: (payload) => {
       const following = role.following()
       if (following === undefined) return own.call(payload)
@@ -94,6 +100,16 @@ export const make = (
     engine,
     /** The role, or what the leader tells, is another. */
     changed,
+    /** Queries can be asked by way of the leader, or not any more. */
+    askedBy: (line: Line | undefined): void => line === undefined ? lines.close() : lines.open(line),
+    /** The leader's server has answered a query of this tab's. */
+    heard: (answer: Answer): void => {
+      try {
+        lines.hear(answer)
+      } catch (fault) {
+        onFault(fault)
+      }
+    },
     /** The leader's server has replied. */
     replied: (payload: Uint8Array): void => notifyAll(Array.from(replies), payload, onFault)
   }

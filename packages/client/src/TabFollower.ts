@@ -10,6 +10,7 @@ import * as Random from "effect/Random"
 import { spaces } from "./Journal.ts"
 import * as Outbox from "./Outbox.ts"
 import type { Replica } from "./Replica.ts"
+import type { Answer, Line } from "./QueryLine.ts"
 import * as Messages from "./TabMessages.ts"
 import type { TabChannel, Tabs } from "./Tabs.ts"
 
@@ -40,6 +41,8 @@ export interface Options {
   readonly onTerm: (term: number) => void
   readonly onReport: (report: Messages.Report) => void
   readonly onReply: (payload: Uint8Array) => void
+  readonly onLine: (line: Line | undefined) => void
+  readonly onAnswer: (answer: Answer) => void
 }
 
 /** The write of a follower is stored by nobody yet: another tab is about to keep it. */
@@ -177,9 +180,21 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
       }
       case "Reply":
         return options.onReply(message.payload)
+      case "Line":
+        return options.onLine(
+          message.isOpen
+            ? { id: () => ids++, send: (question) => send({ _tag: "Question", question }) }
+            : undefined
+        )
+      case "Answered": {
+        options.onAnswer(message.answer)
+        if (message.answer._tag === "QueryRows") send({ _tag: "Taken" })
+        return
+      }
       case "Pong":
         return
       case "Over":
+        options.onLine(undefined)
         isWelcome = false
         leader = undefined
         return
@@ -222,6 +237,7 @@ export const follow = Effect.fnUntraced(function*(options: Options) {
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       isOver = true
+      options.onLine(undefined)
       send({ _tag: "Bye" })
       channel?.close()
       everyone.close()

@@ -13,6 +13,7 @@ import type { Pending } from "./Outbox.ts"
 import type { Replica } from "./Replica.ts"
 import type { SyncStatus } from "./Reports.ts"
 import { Signal } from "./Signal.ts"
+import { TabQueries } from "./TabQueries.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
 import * as Messages from "./TabMessages.ts"
 import type { Tabs } from "./Tabs.ts"
@@ -33,6 +34,8 @@ interface Session {
   untaken: number
   /** What has come of its operations so far, by their numbers, until they have ended. */
   readonly taken: Map<number, Pending>
+  /** Its queries; undefined while it isn't written to. */
+  queries: TabQueries | undefined
 }
 
 export interface Options {
@@ -105,8 +108,14 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
     if (session.pages === undefined) return
     session.untaken++
     // It begins anew when it has taken in those before.
-    if (session.untaken > untakenMax) session.pages = undefined
-    else session.send(message)
+    if (session.untaken > untakenMax) {
+      session.pages = undefined
+      endQueries(session)
+    } else session.send(message)
+  }
+  const endQueries = (session: Session): void => {
+    session.queries?.end()
+    session.queries = undefined
   }
   const begin = (session: Session): void => {
     session.untaken = 0
@@ -114,6 +123,15 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
     session.send({ _tag: "Welcome" })
     session.send({ _tag: "Rejected", writes: replica.rejected.list.current })
     session.send({ _tag: "Report", report: report() })
+    endQueries(session)
+    session.queries = new TabQueries(engine, {
+      onLine: (isOpen) => session.send({ _tag: "Line", isOpen }),
+      onAnswer: (answer) => {
+        const message: Messages.FromLeader = { _tag: "Answered", answer: Messages.plainAnswer(answer) }
+        if (answer._tag === "QueryRows") sendCells(session, message)
+        else session.send(message)
+      }
+    })
   }
   const pull = ({ pages, send }: Session): void => {
     if (pages === undefined) return
@@ -241,6 +259,8 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
         return engine.giveToken(message.token)
       case "TakeRejected":
         return void replica.rejected.take(message.id)
+      case "Question":
+        return session.queries?.ask(message.question)
       case "Call":
         return void engine.call(message.payload)
       case "Ping":
@@ -248,6 +268,7 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
       case "Bye": {
         sessions.delete(tab)
         for (const to of relayed.values()) to.delete(session)
+        endQueries(session)
         return session.close()
       }
     }
@@ -272,7 +293,10 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
     Effect.sync(() => {
       stops.forEach((stop) => stop())
       sendAll({ _tag: "Over" })
-      for (const { close } of sessions.values()) close()
+      for (const session of sessions.values()) {
+        endQueries(session)
+        session.close()
+      }
       sessions.clear()
     })
   )
@@ -291,7 +315,8 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
           close: channel.close,
           pages: undefined,
           untaken: 0,
-          taken: new Map()
+          taken: new Map(),
+          queries: undefined
         }
         sessions.set(tab, session)
       }

@@ -7,6 +7,7 @@ import type { MapKind } from "@topgun/core/Cell"
 import type { LwwRecord } from "@topgun/core/LwwRecord"
 import type { WriteConcern } from "@topgun/core/WriteConcern"
 import type { CellState, Forwarded } from "./Mirror.ts"
+import type * as Query from "./QueryLine.ts"
 import type { MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 
 const format = 1
@@ -63,6 +64,10 @@ export type FromLeader =
   | { readonly _tag: "Rejected"; readonly writes: ReadonlyArray<RejectedWrite> }
   | { readonly _tag: "Answer"; readonly id: number }
   | { readonly _tag: "Reply"; readonly payload: Uint8Array }
+  /** Queries can be asked of the server, or what was asked isn't answered any more. */
+  | { readonly _tag: "Line"; readonly isOpen: boolean }
+  /** An answer to a query, by the ids of who asked. Those with rows are to be answered by `Taken`. */
+  | { readonly _tag: "Answered"; readonly answer: Query.Answer }
   | { readonly _tag: "Pong" }
   /** The leader steps down. */
   | { readonly _tag: "Over" }
@@ -84,6 +89,8 @@ export type FromFollower =
   | { readonly _tag: "Token"; readonly token: string }
   | { readonly _tag: "TakeRejected"; readonly id: string }
   | { readonly _tag: "Call"; readonly payload: Uint8Array }
+  /** Something about a query, for the server, under an id of the tab's. */
+  | { readonly _tag: "Question"; readonly question: Query.Question }
   | { readonly _tag: "Ping" }
   | { readonly _tag: "Bye" }
 
@@ -112,6 +119,16 @@ export interface PlainOperation extends Omit<Forwarded, "cell" | "record"> {
 // Rows are views of a larger buffer, which would be copied with the whole of it.
 export const toPlain = (states: ReadonlyArray<CellState>): Cells =>
   states.map(({ base, cell, live }) => [cell, live?.row.slice(), base?.row.slice() ?? base as null | undefined])
+
+/** As it travels: rows of their own. */
+export const plainAnswer = (answer: Query.Answer): Query.Answer =>
+  answer._tag === "QueryRows"
+    ? {
+      ...answer,
+      scores: answer.scores?.slice() ?? null,
+      records: answer.records.map(([key, row]) => [key, row.slice()] as const)
+    }
+    : answer
 
 const decode = (kind: MapKind, map: string, cell: string, row: Uint8Array): LwwRecord =>
   Cell.decodeInPlace(kind, map, Cell.keyOf(kind, cell), row)

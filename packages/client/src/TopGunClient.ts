@@ -1,12 +1,16 @@
 /** The client as Effect applications use it. */
 import * as Grid from "@topgun/core/Grid"
+import type { FieldPath } from "@topgun/core/FieldPath"
 import type { ConnectionLost, PermissionDenied, StorageFailure, WriteRefusal } from "@topgun/core/GridError"
 import type { ServerStatus } from "@topgun/core/GridRpcs"
+import * as Query from "@topgun/core/Query"
 import type { Storage } from "@topgun/core/Storage"
 import type { Transport } from "@topgun/core/Transport"
+import type { Where } from "@topgun/core/Where"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import type { Batch } from "./Batch.ts"
 import * as ClientConfig from "./ClientConfig.ts"
 import * as Device from "./Device.ts"
@@ -16,6 +20,9 @@ import { extend, type Live } from "./Live.ts"
 import type { LogoutOptions, RejectedWrite, SyncStatus } from "./Reports.ts"
 import { logout, type LogoutFailure } from "./Logout.ts"
 import { serverStatus } from "./OnDemand.ts"
+import { OpenQuery, type QueryFault } from "./OpenQuery.ts"
+import { attempt, type ExplainOptions, Queries, searchQuery } from "./Queries.ts"
+import type { QueryExplanation, QueryOptions, SearchHit, SearchOptions, Shown } from "./QueryTypes.ts"
 import * as RejectedWrites from "./RejectedWrites.ts"
 import * as Replica from "./Replica.ts"
 import * as SyncEngine from "./SyncEngine.ts"
@@ -30,6 +37,31 @@ export class TopGunClient extends Context.Tag("@topgun/client/TopGunClient")<Top
   readonly orMap: <A>(map: Grid.OrMapLike<A>) => Effect.Effect<GridMap.GridOrMap<A>>
   /** A counter, in the same way. */
   readonly counter: (counter: Grid.CounterLike) => Effect.Effect<GridMap.GridCounter>
+  /**
+   * Asks a query of a map of records until the scope ends. Of a map that is downloaded it is answered here, at once; of one that isn't
+   * (`sync: "none"`) by the server, beside what this device has written to it.
+   */
+  readonly query: <A, const Path extends FieldPath<A> = never>(
+    map: Grid.MapLike<A>,
+    options?: QueryOptions<NoInfer<A>, Path>
+  ) => Effect.Effect<GridMap.GridQuery<Shown<A, Path>>, QueryFault, Scope.Scope>
+  /** How many records of a map a predicate is true of: here, of a map that is downloaded, else on the server. */
+  readonly count: <A>(map: Grid.MapLike<A>, where?: Where<NoInfer<A>>) => Effect.Effect<number, QueryFault>
+  /**
+   * The records that match a text best: here, of a map that is downloaded, else on the server. For results that follow what changes there
+   * is `search` of {@link query}.
+   */
+  readonly search: <A>(
+    map: Grid.MapLike<A>,
+    text: string,
+    options?: SearchOptions<NoInfer<A>>
+  ) => Effect.Effect<ReadonlyArray<SearchHit<A>>, QueryFault>
+  /** How a query is answered: by this device or, with `server`, by the server; of a search, why it gives the record of a key its score. */
+  readonly explain: <A>(
+    map: Grid.MapLike<A>,
+    options?: QueryOptions<NoInfer<A>>,
+    by?: ExplainOptions
+  ) => Effect.Effect<QueryExplanation, QueryFault>
   /**
    * Makes all writes of `build` at once: visible and stored in one step here, taken as a whole or not at all by a node of the
    * server. `build` is called again when there was no room at first.
@@ -67,6 +99,7 @@ const make = Effect.gen(function*() {
   const replica = yield* Replica.Replica
   const engine = yield* SyncEngine.SyncEngine
   const status = yield* Status
+  const queries = yield* Queries
   const write = GridMap.writer(replica, config)
   const discard = (id: string) => Effect.sync(() => void replica.rejected.take(id))
   return TopGunClient.of({
@@ -85,6 +118,27 @@ const make = Effect.gen(function*() {
         const declaration = Grid.resolveCounter(counter)
         return new GridMap.GridCounter(declaration, GridMap.access(declaration, replica, engine, write))
       }),
+    query: <A, Path extends FieldPath<A>>(map: Grid.MapLike<A>, options: QueryOptions<A, Path> = {}) =>
+      Effect.gen(function*() {
+        const declaration = Grid.resolveMap(map)
+        const query = yield* attempt(() => Query.parse(options))
+        yield* queries.prepare(declaration, query)
+        const open = new OpenQuery<Shown<A, Path>>(declaration.name, query, config.onError)
+        yield* Effect.acquireRelease(
+          attempt(() => queries.ask(declaration, open as unknown as OpenQuery<unknown>)),
+          () => Effect.sync(() => open.close())
+        )
+        return new GridMap.GridQuery(open)
+      }),
+    count: (map, where) =>
+      Effect.flatMap(attempt(() => Query.parse({ where })), (query) => queries.count(Grid.resolveMap(map), query)),
+    search: <A>(map: Grid.MapLike<A>, text: string, options?: SearchOptions<A>) =>
+      Effect.flatMap(
+        attempt(() => searchQuery(text, options)),
+        (query) => queries.search(Grid.resolveMap(map), query) as Effect.Effect<ReadonlyArray<SearchHit<A>>, QueryFault>
+      ),
+    explain: (map, options = {}, by) =>
+      Effect.flatMap(attempt(() => Query.parse(options)), (query) => queries.explain(Grid.resolveMap(map), query, by)),
     batch: (build, options) =>
       write((_, concern) => replica.writeAll(() => draftsOf(replica, build), concern, true), options),
     status,

@@ -27,6 +27,7 @@ export interface Options {
   readonly journal: Pick<Journal<Pending>, "stageCell" | "flushed">
   readonly now: () => number
   readonly emit: (map: string, changes: ReadonlyArray<RecordChange>, origin: "local") => void
+  readonly emitAll: (changes: ReadonlyMap<string, ReadonlyArray<RecordChange>>, origin: "local") => void
   readonly isClosed: () => boolean
   /** A stamp is issued, of this time in ms. */
   readonly onStamp: (millis: number) => void
@@ -49,7 +50,7 @@ const checkBatch = (drafts: ReadonlyArray<Draft>): void => {
 }
 
 export const make = (
-  { cellsOf, emit, hlc, isClosed, journal, now, onFault, onStamp, onWrite, outbox, store }: Options
+  { cellsOf, emit, emitAll, hlc, isClosed, journal, now, onFault, onStamp, onWrite, outbox, store }: Options
 ) => {
   const putRecord = (bytes: Uint8Array | undefined, ttlMs: number | undefined): LwwRecord.LwwRecord => {
     const stamp = hlc.unsafeTick()
@@ -109,7 +110,7 @@ export const make = (
       else ofMap.push(change)
     })
     write.admit(Exit.succeed({ parts, local: parts.length === 0 ? nothingToWrite : journal.flushed() }))
-    for (const [map, ofMap] of changes) emit(map, ofMap, "local")
+    emitAll(changes, "local")
   }
 
   /** Calls `admitted` when `hasRoom` or, where the policy is to wait, when there is room for so many operations. */

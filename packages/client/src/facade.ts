@@ -1,8 +1,10 @@
 /** The Promise form over the same device as the Effect form: it adds Promises, and waiting for the opening, nothing else. */
 import * as Backoff from "@topgun/core/Backoff"
 import type { CrdtOf } from "@topgun/core/CrdtStore"
+import type { FieldPath } from "@topgun/core/FieldPath"
 import * as Grid from "@topgun/core/Grid"
 import { BackpressureError, ClientClosed, ConnectionLost, MapKindMismatch, NotLoaded } from "@topgun/core/GridError"
+import * as Query from "@topgun/core/Query"
 import * as Storage from "@topgun/core/Storage"
 import * as Transport from "@topgun/core/Transport"
 import * as Cause from "effect/Cause"
@@ -21,6 +23,7 @@ import { type Access, CounterHandle, MapHandle, OrMapHandle, type Writing } from
 import { logout } from "./Logout.ts"
 import * as NetworkEvents from "./NetworkEvents.ts"
 import { serverStatus } from "./OnDemand.ts"
+import { OpenQuery } from "./OpenQuery.ts"
 import type {
   Ack,
   Client,
@@ -32,6 +35,16 @@ import type {
   Write,
   WriteOptions
 } from "./PromiseClient.ts"
+import { isQueryFault, Queries, searchQuery } from "./Queries.ts"
+import type {
+  QueryDelta,
+  QueryHandle,
+  QueryOptions,
+  QueryState,
+  SearchHit,
+  SearchOptions,
+  Shown
+} from "./QueryTypes.ts"
 import { toJsonLines } from "./RejectedWrites.ts"
 import type { MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 import { Replica } from "./Replica.ts"
@@ -39,13 +52,14 @@ import { SyncEngine } from "./SyncEngine.ts"
 import { ofMap, Status } from "./SyncStatus.ts"
 import { acknowledgement, awaitLocal, type LocalWrite } from "./Write.ts"
 
-type Services = Replica | SyncEngine | Status
+type Services = Queries | Replica | SyncEngine | Status
 
 /** What the facade has once it is open. */
 interface Open {
   readonly replica: Replica["Type"]
   readonly engine: SyncEngine["Type"]
   readonly status: Live<SyncStatus>
+  readonly queries: Queries["Type"]
 }
 
 /** Writes that may wait for the opening. */
@@ -73,6 +87,7 @@ const configOf = (options: ClientOptions): ClientConfig.Options => ({
   ...(options.onError === undefined ? {} : { onError: options.onError }),
   logger: options.logger ?? (() => {}),
   autoConnect: (options.autoConnect ?? true) && options.url !== undefined,
+  localOnly: options.url === undefined,
   ...(options.writeConcern === undefined ? {} : { writeConcern: options.writeConcern }),
   ...(options.writeTimeoutMs === undefined ? {} : { writeTimeoutMillis: options.writeTimeoutMs }),
   ...(options.auth === undefined ? {} : { auth: authOf(options.auth) }),
@@ -156,7 +171,7 @@ class Facade {
     )
     const abandoned = new AbortController()
     this.#abandon = (fault) => abandoned.abort(fault)
-    const services = this.run(Effect.all({ replica: Replica, engine: SyncEngine, status: Status }))
+    const services = this.run(Effect.all({ replica: Replica, engine: SyncEngine, status: Status, queries: Queries }))
     this.opening = new Promise<Open>((resolve, reject) => {
       abandoned.signal.addEventListener("abort", () => reject(abandoned.signal.reason))
       services.then(resolve, reject)
@@ -414,6 +429,75 @@ class FacadeCounter extends CounterHandle<Write> implements GridCounter {
   }
 }
 
+/** A query that is answered as soon as the client is open, and as what it takes is loaded. */
+class FacadeQuery<A> implements QueryHandle<A> {
+  readonly #facade: Facade
+  readonly #query: OpenQuery<A>
+  readonly #forget: () => void
+
+  constructor(facade: Facade, declaration: Grid.MapDeclaration<unknown>, query: Query.Query) {
+    this.#facade = facade
+    this.#query = new OpenQuery<A>(declaration.name, query, facade.onFault)
+    const own = this.#query as unknown as OpenQuery<unknown>
+    const ask = (queries: Queries["Type"]): void => {
+      try {
+        if (!own.isClosed) queries.ask(declaration, own)
+      } catch (fault) {
+        // Who asks an open client hears of it at once.
+        if (isBeginning || !isQueryFault(fault)) throw fault
+        own.fail(fault)
+      }
+    }
+    let isBeginning = facade.current !== undefined
+    this.#forget = facade.whenOpen(({ queries }) => {
+      if (queries.isReady(declaration.name, query)) return ask(queries)
+      facade.run(queries.prepare(declaration, query)).then(
+        () => ask(queries),
+        (fault: unknown) => isQueryFault(fault) ? own.fail(fault) : facade.onFault(fault)
+      )
+    })
+    isBeginning = false
+    facade.opening.catch(() => own.end())
+  }
+
+  get current(): QueryState<A> {
+    return this.#query.current
+  }
+
+  subscribe(listener: (state: QueryState<A>) => void, options?: { readonly signal?: AbortSignal }): () => void {
+    return this.#query.subscribe(listener, options?.signal)
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<QueryState<A>> {
+    return Lives.make(() => this.current, (listener) => this.subscribe(listener))[Symbol.asyncIterator]()
+  }
+
+  changes(listener: (delta: QueryDelta<A>) => void, options?: { readonly signal?: AbortSignal }): () => void {
+    const { signal } = options ?? {}
+    if (signal?.aborted === true) return () => {}
+    const { stop } = this.#query.listen((changes) => {
+      const delta = this.#query.isClosed ? undefined : changes.take()
+      if (delta !== undefined) Lives.notifyAll([listener], delta, this.#facade.onFault)
+    })
+    signal?.addEventListener("abort", stop)
+    return () => {
+      signal?.removeEventListener("abort", stop)
+      stop()
+    }
+  }
+
+  async fetchMore(count?: number, options?: Waiting): Promise<void> {
+    if (this.#query.isClosed) return
+    await this.#facade.opening
+    await this.#facade.run(this.#query.fetchMore(count), options)
+  }
+
+  close(): void {
+    this.#forget()
+    this.#query.close()
+  }
+}
+
 /** Opens a client in its surroundings: the real ones, but for what is given. */
 export const makeClient = (options: ClientOptions, surroundings: Surroundings = {}): Client => {
   const facade = new Facade(options, surroundings)
@@ -444,6 +528,30 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
     map: (map) => new FacadeMap(facade, Grid.resolveMap(map)),
     orMap: (map) => new FacadeOrMap(facade, Grid.resolveOrMap(map)),
     counter: (counter) => new FacadeCounter(facade, Grid.resolveCounter(counter)),
+    query: <A, Path extends FieldPath<A>>(map: Grid.MapLike<A>, query: QueryOptions<A, Path> = {}) => {
+      if (facade.isClosed) throw new ClientClosed()
+      const declaration = Grid.resolveMap(map)
+      const parsed = Query.parse(query)
+      facade.openMap(declaration)
+      return new FacadeQuery<Shown<A, Path>>(facade, declaration, parsed)
+    },
+    count: async (map, where, waiting) => {
+      const parsed = Query.parse({ where })
+      return facade.run(Effect.flatMap(Queries, (queries) => queries.count(Grid.resolveMap(map), parsed)), waiting)
+    },
+    search: async <A>(map: Grid.MapLike<A>, text: string, options: SearchOptions<A> & Waiting = {}) => {
+      const { signal, ...given } = options
+      const parsed = searchQuery(text, given)
+      const hits = await facade.run(
+        Effect.flatMap(Queries, (queries) => queries.search(Grid.resolveMap(map), parsed)),
+        signal === undefined ? {} : { signal }
+      )
+      return hits as ReadonlyArray<SearchHit<A>>
+    },
+    explain: async (map, query = {}, by = {}) => {
+      const parsed = Query.parse(query)
+      return facade.run(Effect.flatMap(Queries, (queries) => queries.explain(Grid.resolveMap(map), parsed, by)), by)
+    },
     batch: (build, batchOptions) =>
       facade.write(
         (replica, concern) => replica.writeAll(() => draftsOf(replica, build), concern, true),

@@ -12,6 +12,7 @@ export type { Batch } from "./Batch.ts"
 export type { Live } from "./Live.ts"
 export type { NetworkEvent, NetworkEvents } from "./NetworkEvents.ts"
 export type * from "./PromiseClient.ts"
+export type * from "./QueryTypes.ts"
 export type { Change, LogEntry, LogoutOptions, MapStatus, RejectedWrite, SyncStatus } from "./Reports.ts"
 export type { SyncState } from "./SyncState.ts"
 export type { TabChannel, TabEvent, TabLock, Tabs } from "./Tabs.ts"
@@ -65,6 +66,10 @@ export const CounterOverflow: ErrorClass<"CounterOverflow"> = plain(Errors.Count
 export const MapKindMismatch: ErrorClass<"MapKindMismatch"> = plain(Errors.MapKindMismatch)
 export const RecordsMisfit: ErrorClass<"RecordsMisfit"> = plain(Errors.RecordsMisfit)
 export const SchemaMismatch: ErrorClass<"SchemaMismatch"> = plain(Errors.SchemaMismatch)
+export const PermissionDenied: ErrorClass<"PermissionDenied"> = plain(Errors.PermissionDenied)
+export const Overloaded: ErrorClass<"Overloaded"> = plain(Errors.Overloaded)
+export const QueryInvalid: ErrorClass<"QueryInvalid"> = plain(Errors.QueryInvalid)
+export const QueryTooExpensive: ErrorClass<"QueryTooExpensive"> = plain(Errors.QueryTooExpensive)
 export const WriteTimeout: ErrorClass<"WriteTimeout"> = plain(Errors.WriteTimeout)
 export const Indeterminate: ErrorClass<"Indeterminate"> = plain(Errors.Indeterminate)
 export const ClientClosed: ErrorClass<"ClientClosed"> = plain(Errors.ClientClosed)

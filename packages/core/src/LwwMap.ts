@@ -187,12 +187,12 @@ export class LwwMap {
     }
   }
 
-  /** Calls `visit` for each key that has a value. Faster than {@link entries}, which makes a pair of each; the map may not change meanwhile. */
-  forEach(visit: (key: string, value: unknown) => void): void {
-    for (const [key, slot] of this.#keys.slots) {
+  /** As {@link entries}, for who goes through all of them: several times as fast. The map is not to change meanwhile. */
+  forEach(visitor: (key: string, value: unknown) => void): void {
+    this.#keys.slots.forEach((slot, key) => {
       const value = this.#valueOf(slot)
-      if (value !== undefined) visit(key, value)
-    }
+      if (value !== undefined) visitor(key, value)
+    })
   }
 
   /** Every live record with its key, tombstones and expired ones included. The map may change meanwhile. */

@@ -72,16 +72,9 @@ import {
   type Truth,
   unknown
 } from "./internal/comparisons.ts"
+import type { Predicate as Form, Reference, Scalar } from "./internal/predicateForm.ts"
 import { costOf } from "./internal/cost.ts"
-import {
-  type Comparison,
-  listMax,
-  type Node,
-  nodeOf,
-  type Operand,
-  ownCopy,
-  type Reference
-} from "./internal/predicateReader.ts"
+import { type Comparison, listMax, type Node, nodeOf, type Operand, ownCopy } from "./internal/predicateReader.ts"
 import { namesOf, pathOf } from "./internal/paths.ts"
 
 import * as Regex from "./internal/regex.ts"
@@ -89,47 +82,16 @@ import * as Value from "./Value.ts"
 
 export type { Test, Truth } from "./internal/comparisons.ts"
 export { patternLengthMax, textLengthMaxOf as regexTextLengthMax } from "./internal/regex.ts"
-export { bytesMax, listMax, nodesMax, type Operand, type Reference } from "./internal/predicateReader.ts"
+export { bytesMax, listMax, nodesMax, type Operand } from "./internal/predicateReader.ts"
+export type { Reference } from "./internal/predicateForm.ts"
 export { namesOf, path, pathLengthMax } from "./internal/paths.ts"
 
 // --- Form ------------------------------------------------------------------------------------------------------------
 
-/** What has no parts. */
-export type Scalar = null | boolean | number | bigint | string | Uint8Array | Date
-
-type List = ReadonlyArray<Value.Value> | Reference
-type Ordered = Exclude<Scalar, null> | Reference
-
-/** What is said of one field; all of it has to hold. */
-export interface Operators {
-  readonly eq?: Value.Value
-  readonly neq?: Value.Value
-  readonly gt?: Ordered
-  readonly gte?: Ordered
-  readonly lt?: Ordered
-  readonly lte?: Ordered
-  readonly between?: readonly [low: Ordered, high: Ordered]
-  readonly in?: List
-  readonly contains?: Value.Value
-  readonly containsAll?: List
-  readonly containsAny?: List
-  readonly startsWith?: string | Reference
-  readonly like?: string
-  readonly regex?: string
-  readonly exists?: boolean
-}
+export type { Connectives, Operators, Scalar } from "./internal/predicateForm.ts"
 
 /** A condition on a value: see the head of this module, and `Where.ts` for those of a schema's values. */
-export type Predicate =
-  | { readonly [path: string]: Scalar | Reference | Operators }
-  | Connectives
-
-/** Other predicates together; there may be paths beside them. */
-export type Connectives = {
-  readonly and?: ReadonlyArray<Predicate>
-  readonly or?: ReadonlyArray<Predicate>
-  readonly not?: Predicate
-}
+export type Predicate = Form
 
 /**
  * Passes a predicate from outside, as a frozen copy. Whether its regular expressions are any, {@link load} tells.
@@ -263,6 +225,9 @@ export const check = (predicate: Predicate): void => regexesOf(predicate).forEac
 
 const regexesOf = (predicate: Predicate): ReadonlyArray<Comparison> =>
   comparisonsOf(nodeOf(ownCopy(predicate))).filter(isRegex)
+
+/** Whether {@link compile} can take it as it is: it has no regular expressions, or their engine is there already. */
+export const isLoaded = (predicate: Predicate): boolean => Regex.isLoaded() || regexesOf(predicate).length === 0
 
 const attempt = <A>(evaluate: () => A): Effect.Effect<A, QueryInvalid | QueryTooExpensive> =>
   Effect.try({

@@ -11,8 +11,8 @@
  */
 import type { FieldPath, ValueAt } from "./FieldPath.ts"
 import { pathOf } from "./internal/paths.ts"
-import type { Operators, Predicate, Reference, Scalar } from "./Predicate.ts"
-import type { Value } from "./Value.ts"
+import type { Operators, Predicate, Reference, Scalar } from "./internal/predicateForm.ts"
+import type { Value } from "./internal/valueForm.ts"
 
 // --- As data ---------------------------------------------------------------------------------------------------------
 

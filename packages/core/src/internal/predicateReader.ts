@@ -3,6 +3,7 @@ import { QueryInvalid, QueryTooExpensive, RecordTooLarge, ValueNotSupported } fr
 import * as Spelling from "../Spelling.ts"
 import * as Value from "../Value.ts"
 import { type Fields, isFields, isOperator, type Operator, operators, orderTo } from "./comparisons.ts"
+import type { Reference } from "./predicateForm.ts"
 import * as Like from "./like.ts"
 import { connectives, namesOf, pathLengthMax } from "./paths.ts"
 import * as Regex from "./regex.ts"
@@ -19,11 +20,6 @@ export const listMax = 1_000
 export const bytesMax = 64 * 1024
 
 // --- Form ------------------------------------------------------------------------------------------------------------
-
-/** What `compile` is told under this name. */
-export interface Reference {
-  readonly principal: string
-}
 
 /** The operand of a comparison, and which of both it is. */
 export type Operand = { readonly literal: Value.Value } | Reference

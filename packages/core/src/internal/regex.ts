@@ -210,6 +210,9 @@ export const engine: Effect.Effect<void, ConnectionLost> = Effect.suspend(() =>
   })
 )
 
+/** Whether the engine is there. */
+export const isLoaded = (): boolean => loaded !== undefined
+
 const kept = new Map<string, RE2Set>()
 
 /** What is wrong with a pattern, in words; `undefined` when nothing is. */
