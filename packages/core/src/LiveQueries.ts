@@ -259,7 +259,23 @@ const fieldsOf = (query: Query.Query): ReadonlySet<string> =>
 /** Queries that a field's value leads to. */
 interface Tied {
   readonly names: ReadonlyArray<string>
-  readonly byValue: Map<unknown, Set<LiveQuery>>
+  readonly byValue: Map<unknown, OneOrMore>
+}
+
+/** Mostly it is one query that holds a record, or is tied to a value: a set of it would take ten times as much. */
+type OneOrMore = LiveQuery | Set<LiveQuery>
+
+const addTo = <K>(map: Map<K, OneOrMore>, key: K, query: LiveQuery): void => {
+  const known = map.get(key)
+  if (known === undefined) map.set(key, query)
+  else if (known instanceof Set) known.add(query)
+  else if (known !== query) map.set(key, new Set([known, query]))
+}
+
+const deleteFrom = <K>(map: Map<K, OneOrMore>, key: K, query: LiveQuery): void => {
+  const known = map.get(key)
+  if (known === query) map.delete(key)
+  else if (known instanceof Set && known.delete(query) && known.size === 0) map.delete(key)
 }
 
 /** What a map is asked by. */
@@ -279,7 +295,7 @@ export class LiveQueries {
   readonly #untied = new Set<LiveQuery>()
   readonly #tied = new Map<string, Tied>()
   /** Which of the tied queries hold a record: they are to hear when it is tied to them no more. */
-  readonly #holders = new Map<string, Set<LiveQuery>>()
+  readonly #holders = new Map<string, OneOrMore>()
   readonly #dirty = new Set<Live>()
   #searching: Searching | undefined
 
@@ -316,12 +332,16 @@ export class LiveQueries {
     for (const query of this.#untied) query.judge(key, value)
     if (this.#tied.size === 0) return
     const holders = this.#holders.get(key)
-    if (holders !== undefined) { for (const query of Array.from(holders)) query.judge(key, value) }
+    if (holders instanceof LiveQuery) holders.judge(key, value)
+    else if (holders !== undefined) { for (const query of Array.from(holders)) query.judge(key, value) }
     if (value === undefined) return
     for (const { byValue, names } of this.#tied.values()) {
       const queries = byValue.get(fieldAt(value, names))
-      if (queries !== undefined) {
-        for (const query of queries) if (holders?.has(query) !== true) query.judge(key, value)
+      if (queries instanceof LiveQuery) { if (queries !== holders) queries.judge(key, value) }
+      else if (queries !== undefined) {
+        for (const query of queries) {
+          if (query !== holders && !(holders instanceof Set && holders.has(query))) query.judge(key, value)
+        }
       }
     }
   }
@@ -472,15 +492,11 @@ export class LiveQueries {
   }
 
   hold(key: string, query: LiveQuery): void {
-    const holders = this.#holders.get(key)
-    if (holders === undefined) this.#holders.set(key, new Set([query]))
-    else holders.add(query)
+    addTo(this.#holders, key, query)
   }
 
   release(key: string, query: LiveQuery): void {
-    const holders = this.#holders.get(key)
-    holders?.delete(query)
-    if (holders?.size === 0) this.#holders.delete(key)
+    deleteFrom(this.#holders, key, query)
   }
 
   #make(query: Query.Query, view: View | undefined, identity: string): Live {
@@ -506,9 +522,7 @@ export class LiveQueries {
       const path = pathOf(names)
       let tied = this.#tied.get(path)
       if (tied === undefined) this.#tied.set(path, tied = { names, byValue: new Map() })
-      const queries = tied.byValue.get(to)
-      if (queries === undefined) tied.byValue.set(to, new Set([query]))
-      else queries.add(query)
+      addTo(tied.byValue, to, query)
     }
   }
 
@@ -519,8 +533,7 @@ export class LiveQueries {
     for (const { names, to } of query.ties ?? []) {
       const path = pathOf(names)
       const byValue = this.#tied.get(path)?.byValue
-      byValue?.get(to)?.delete(query as LiveQuery)
-      if (byValue?.get(to)?.size === 0) byValue.delete(to)
+      if (byValue !== undefined) deleteFrom(byValue, to, query as LiveQuery)
       if (byValue?.size === 0) this.#tied.delete(path)
     }
     query.close()

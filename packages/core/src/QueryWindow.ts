@@ -152,12 +152,14 @@ export class QueryWindow {
     const after = this.#list.take(this.#limit)
     const lastBefore = before.length === this.#limit ? before[before.length - 1] : undefined
     const lastAfter = after.length === this.#limit ? after[after.length - 1] : undefined
-    const keys = new Set(this.#touched.keys())
-    // As many as came or went can have been pushed over the border of what is shown.
+    let keys: Iterable<string> = this.#touched.keys()
     if (this.#limit < Number.POSITIVE_INFINITY) {
-      const crossing = keys.size
-      for (let i = 1; i <= crossing && i <= before.length; i++) keys.add(before[before.length - i]!.key)
-      for (let i = 1; i <= crossing && i <= after.length; i++) keys.add(after[after.length - i]!.key)
+      // As many as came or went can have been pushed over the border of what is shown.
+      const crossing = this.#touched.size
+      const all = new Set(keys)
+      for (let i = 1; i <= crossing && i <= before.length; i++) all.add(before[before.length - i]!.key)
+      for (let i = 1; i <= crossing && i <= after.length; i++) all.add(after[after.length - i]!.key)
+      keys = all
     }
     const changes: Array<RowChange> = []
     for (const key of keys) {

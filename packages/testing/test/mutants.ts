@@ -4005,7 +4005,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-1",
     breaks: "what is pushed over the border of a window isn't told",
     ...core("QueryWindow", "LiveQueries"),
-    find: "      const crossing = keys.size",
+    find: "      const crossing = this.#touched.size",
     replace: "      const crossing = 0",
     fails: "a live query shows at every version what a fresh evaluation finds"
   },
@@ -4021,16 +4021,16 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-1",
     breaks: "a record that isn't tied to a query any more stays in it",
     ...core("LiveQueries", "LiveQueries"),
-    find: "    if (holders !== undefined) { for (const query of Array.from(holders)) query.judge(key, value) }",
-    replace: "    if (holders?.size === 0) { for (const query of Array.from(holders)) query.judge(key, value) }",
+    find: "    if (holders instanceof LiveQuery) holders.judge(key, value)",
+    replace: "    if (holders instanceof LiveQuery && value === undefined) holders.judge(key, value)",
     fails: "a live query shows at every version what a fresh evaluation finds"
   },
   {
     id: "QRY-1",
     breaks: "only the first of several queries with one tie is told",
     ...core("LiveQueries", "LiveQueries"),
-    find: "      else queries.add(query)",
-    replace: "      else if (queries.size === 0) queries.add(query)",
+    find: "  else if (known !== query) map.set(key, new Set([known, query]))",
+    replace: "",
     fails: "a live query shows at every version what a fresh evaluation finds"
   },
   {
