@@ -14,6 +14,7 @@ import { command as backup } from "./commands/backup.ts"
 import { command as get } from "./commands/get.ts"
 import { command as importFile } from "./commands/import.ts"
 import { command as ls } from "./commands/ls.ts"
+import { command as query, search } from "./commands/query.ts"
 import { command as restore } from "./commands/restore.ts"
 import { command as rm } from "./commands/rm.ts"
 import { command as serve } from "./commands/serve.ts"
@@ -26,7 +27,7 @@ import { Output } from "./Output.ts"
 /** The version that `--version` prints: the package's. */
 export const version = "0.1.0"
 
-/** What `topgun --help` prints: the usage that @effect/cli makes of ten commands is too wide to read. */
+/** What `topgun --help` prints: the usage that @effect/cli makes of a dozen commands is too wide to read. */
 const help = `topgun ${version}: a local-first data grid
 
   topgun serve                  Run a server, until Ctrl-C
@@ -35,6 +36,8 @@ const help = `topgun ${version}: a local-first data grid
   topgun set MAP KEY JSON       Write a value
   topgun rm MAP KEY             Remove a key
   topgun ls MAP                 List the keys and values of a map
+  topgun query MAP              Print the records that a query finds, and with --watch what changes of them
+  topgun search MAP TEXT        Print the records that match a text best
   topgun watch MAP [KEY]        Print changes as they come, until Ctrl-C
   topgun status                 Print how a server is doing
   topgun backup                 Print all that a server has stored, or write it to a file
@@ -46,7 +49,7 @@ TOPGUN_TOKEN, or a file that TOPGUN_TOKEN_FILE names, has the token that a serve
 Exit codes: 0 done, 1 failed, 2 wrong command line, 78 wrong configuration.`
 
 const topgun = Command.make("topgun").pipe(
-  Command.withSubcommands([serve, importFile, get, set, rm, ls, watch, status, backup, restore])
+  Command.withSubcommands([serve, importFile, get, set, rm, ls, query, search, watch, status, backup, restore])
 )
 
 const usages = new Map(HashMap.map(Command.getSubcommands(topgun), CommandDescriptor.getUsage))
@@ -65,7 +68,8 @@ const usageError = (command: string, { error }: ValidationError.ValidationError)
   })
 
 /** Whether a command is meant to run until a signal ends it. */
-export const endsBySignal = ([command]: ReadonlyArray<string>): boolean => command === "serve" || command === "watch"
+export const endsBySignal = ([command, ...words]: ReadonlyArray<string>): boolean =>
+  command === "serve" || command === "watch" || words.includes("--watch")
 
 /** Parses the words after the program's name and carries them out. */
 const carryOut = (words: ReadonlyArray<string>) =>

@@ -109,9 +109,9 @@ export interface Server extends Running {
 }
 
 /** A server on a port of the system's choice, ready. */
-export const server = (args: ReadonlyArray<string>): Effect.Effect<Server, never, Scope.Scope> =>
+export const server = (args: ReadonlyArray<string>, options?: Options): Effect.Effect<Server, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const running = yield* start(["serve", "--port", "0", ...args])
+    const running = yield* start(["serve", "--port", "0", ...args], options)
     const [, port] = yield* running.printed(/TopGun is ready on http:\/\/127\.0\.0\.1:(\d+)/)
     return { ...running, url: `ws://127.0.0.1:${port}`, port: Number(port) }
   })
