@@ -35,9 +35,7 @@ layer(running)("topgun query", (it) => {
         "query",
         "todos",
         "--order-by",
-        "done:desc",
-        "--order-by",
-        "n",
+        "done:desc,n",
         "--limit",
         "3",
         "--select",
@@ -45,7 +43,7 @@ layer(running)("topgun query", (it) => {
       )
       expect(first).toMatchObject({ code: 0, stdout: "t3\t{\"n\":3}\nt4\t{\"n\":4}\nt1\t{\"n\":1}\n" })
       const cursor = /^There are more: --cursor (\S+)\n$/.exec(first.stderr)![1]!
-      expect(yield* run("query", "todos", "--order-by", "done:desc", "--order-by", "n", "--cursor", cursor, "--json"))
+      expect(yield* run("query", "todos", "--order-by", "done:desc,n", "--cursor", cursor, "--json"))
         .toEqual({
           code: 0,
           signal: null,

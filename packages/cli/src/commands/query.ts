@@ -21,11 +21,9 @@ const whereOption = Options.text("where").pipe(
   Options.optional
 )
 const orderOption = Options.text("order-by").pipe(
-  Options.withPseudoName("FIELD[:desc]"),
-  Options.withDescription(
-    "What to order by, the most important first; may be given several times. Without it, by key."
-  ),
-  Options.repeated
+  Options.withPseudoName("FIELDS"),
+  Options.withDescription("What to order by, the most important first: due:desc,title. Without it, by key."),
+  Options.optional
 )
 const limitOption = Options.integer("limit").pipe(
   Options.withPseudoName("NUMBER"),
@@ -38,9 +36,9 @@ const cursorOption = Options.text("cursor").pipe(
   Options.optional
 )
 const selectOption = Options.text("select").pipe(
-  Options.withPseudoName("FIELD"),
-  Options.withDescription("Show this field only; may be given several times."),
-  Options.repeated
+  Options.withPseudoName("FIELDS"),
+  Options.withDescription("Show these fields only: title,owner.name."),
+  Options.optional
 )
 const textOption = Options.text("search").pipe(
   Options.withPseudoName("TEXT"),
@@ -172,10 +170,10 @@ export const command = Command.make(
       const query = yield* parse({
         ...condition === undefined ? {} : { where: condition },
         ...Option.isNone(text) ? {} : { search: text.value },
-        ...orderBy.length === 0 ? {} : { orderBy: orderBy.map(orderOf) },
+        ...Option.isNone(orderBy) ? {} : { orderBy: orderBy.value.split(",").map(orderOf) },
         limit,
         ...Option.isNone(cursor) ? {} : { cursor: cursor.value },
-        ...select.length === 0 ? {} : { select: Array.from(select) }
+        ...Option.isNone(select) ? {} : { select: select.value.split(",") }
       } as Query.Query)
       if (count) {
         const found = yield* withQuery(server, map, (client, declaration) => client.count(declaration, query.where))
