@@ -9,6 +9,7 @@ import type * as Query from "@topgun/core/Query"
 import * as Authentication from "@topgun/server/Authentication"
 import * as PermissionPolicy from "@topgun/server/PermissionPolicy"
 import * as TopGunServer from "@topgun/server/TopGunServer"
+import * as queries from "@topgun/testing/queries"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
@@ -16,10 +17,9 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FastCheck from "effect/FastCheck"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
-import * as fc from "fast-check"
-import * as queries from "../../core/test/queries.ts"
 import type { QueryState } from "../src/QueryTypes.ts"
 import { inWorld, isSettled } from "./worlds.ts"
 
@@ -51,8 +51,8 @@ const run = (seed: number, sightings: Sightings) =>
     const saw = (what: string): void => {
       sightings[what] = (sightings[what] ?? 0) + 1
     }
-    const sample = <A>(arbitrary: fc.Arbitrary<A>, count: number): Array<A> =>
-      fc.sample(arbitrary, { seed: seed * 31 + 7, numRuns: count })
+    const sample = <A>(arbitrary: FastCheck.Arbitrary<A>, count: number): Array<A> =>
+      FastCheck.sample(arbitrary, { seed: seed * 31 + 7, numRuns: count })
     const values: Array<Fields> = sample(queries.value, 40)
     const asked: Array<Query.Query> = sample(queries.query, 4)
 
