@@ -461,7 +461,7 @@ for (const [form, open] of [["Effect", effectForm], ["Promise", promiseForm]] as
     test("shows the server's rows as they come, change and go, and says when they are all", (clock) =>
       Effect.gen(function*() {
         const { query, quiet, theirs } = yield* asking(clock, { limit: 3 })
-        expect(query.current()).toMatchObject({ status: "ready", isComplete: false, rows: [] })
+        expect(query.current()).toMatchObject({ isComplete: false, rows: [] })
         const rows = new Map<string, unknown>()
         yield* query.changes(({ changes }) => {
           for (const change of changes) {
@@ -671,6 +671,34 @@ describe("queries", () => {
       yield* Effect.promise(() => client.close())
       expect(query.current).toMatchObject({ status: "error", error: { _tag: "ClientClosed" } })
       expect(() => client.query(Todos)).toThrow(expect.objectContaining({ _tag: "ClientClosed" }))
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("ask the server from when a map isn't downloaded any more, and this device from when it is again", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const sent: Array<Protocol.ClientMessage> = []
+      yield* World.startServer({}, (connection) => ({
+        ...connection,
+        listen: (onFrame, onClose) =>
+          connection.listen((frame) => {
+            sent.push(...Protocol.decodeFromClient(new Uint8Array(frame)))
+            onFrame(frame)
+          }, onClose)
+      }))
+      const bob = yield* World.startClient("bob")
+      yield* (yield* bob.map<Todo>("logs")).set("1", todo(1))
+      const alice = yield* World.startClient("alice")
+      const query = yield* alice.query<Todo>("logs", { where: { done: false } })
+      yield* clock.runUntil(() => query.current.isComplete && query.current.rows.length === 1)
+      expect(sent.filter(({ _tag }) => _tag === "QueryOpen")).toEqual([])
+      const [row] = query.current.rows
+      expect(row).toMatchObject({ key: "1" })
+      yield* alice.map(Logs)
+      yield* clock.runUntil(() => sent.some(({ _tag }) => _tag === "QueryOpen") && query.current.isComplete)
+      expect(query.current.rows).toEqual([row])
+      yield* alice.map(Grid.map("logs"))
+      yield* clock.runUntil(() => sent.some(({ _tag }) => _tag === "QueryClose"))
+      expect(query.current.rows).toEqual([row])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("as a stream survives disconnects and ends with the query", () =>
