@@ -513,6 +513,22 @@ for (const [form, open] of [["Effect", effectForm], ["Promise", promiseForm]] as
         expect(keysOf(query)).toEqual(["1", "2", "3", "own"])
       }))
 
+    test("gives one's own write up for a later one of another's, of which the server has nothing to say", (clock) =>
+      Effect.gen(function*() {
+        const { alice, network, query, quiet, theirs } = yield* asking(clock)
+        yield* quiet
+        network.cut("alice")
+        yield* alice.set(Logs, "own", todo(9))
+        yield* clock.advance(1_000)
+        yield* theirs.set("own", todo(9, true))
+        yield* clock.advance(1_000)
+        expect(keysOf(query)).toContain("own")
+        network.heal("alice")
+        yield* quiet
+        expect(query.current().isComplete).toBe(true)
+        expect(keysOf(query)).not.toContain("own")
+      }))
+
     test("keeps its rows without a connection, and has them anew with the next", (clock) =>
       Effect.gen(function*() {
         const { alice, network, query, quiet, theirs } = yield* asking(clock)
@@ -699,6 +715,32 @@ describe("queries", () => {
       yield* alice.map(Grid.map("logs"))
       yield* clock.runUntil(() => sent.some(({ _tag }) => _tag === "QueryClose"))
       expect(query.current.rows).toEqual([row])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("tell of a row that changed and was read several times in a tick as what became of it", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const client = makeClient({ grid: [Todos] }, { platform: VirtualClock.layerOf(clock) as never })
+      yield* Effect.addFinalizer(() => Effect.promise(() => client.close()))
+      yield* Effect.promise(() => client.ready())
+      const todos = client.map(Todos)
+      void todos.set("gone", todo(0))
+      const query = client.query(Todos)
+      const told: Array<string> = []
+      query.changes(({ changes }) => void told.push(changes.map(({ key, type }) => `${type} ${key}`).join(", ")))
+      yield* clock.settle
+      const rowsAfter = (write: () => void): number => {
+        write()
+        return query.current.rows.length
+      }
+      expect(rowsAfter(() => void todos.set("1", todo(1)))).toBe(2)
+      expect(rowsAfter(() => void todos.set("1", todo(2)))).toBe(2)
+      expect(rowsAfter(() => void todos.set("gone", todo(3)))).toBe(2)
+      expect(rowsAfter(() => void todos.remove("gone"))).toBe(1)
+      expect(rowsAfter(() => void todos.set("2", todo(1)))).toBe(2)
+      expect(rowsAfter(() => void todos.remove("2"))).toBe(1)
+      yield* clock.settle
+      expect(told).toEqual(["enter gone", "enter 1, leave gone"])
     }).pipe(Effect.scoped, inWorld()))
 
   it.live("as a stream survives disconnects and ends with the query", () =>
