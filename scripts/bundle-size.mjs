@@ -74,10 +74,10 @@ const everything = ["core", "client", "adapters"].flatMap(browserEntries).map((e
 
 /** Budgets in kB (of 1,000 bytes) after gzip: what is loaded at the start, and with what is loaded on demand. */
 const applications = [
-  { name: "Promise form", source: promise, budget: { start: 154, all: 169 } },
-  { name: "Promise form with declarations", source: declared, budget: { start: 154, all: 169 } },
-  { name: "Effect form", source: effect, budget: { start: 159, all: 165 } },
-  { name: "everything", source: everything, budget: { start: 205, all: 330 } }
+  { name: "Promise form", source: promise, budget: { start: 178, all: 339 } },
+  { name: "Promise form with declarations", source: declared, budget: { start: 178, all: 339 } },
+  { name: "Effect form", source: effect, budget: { start: 179, all: 331 } },
+  { name: "everything", source: everything, budget: { start: 214, all: 346 } }
 ]
 
 // -- bundling -----------------------------------------------------------------------------------------------------------------------

@@ -8,14 +8,16 @@ import * as Predicate from "@topgun/core/Predicate"
 import * as Query from "@topgun/core/Query"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
 import { ClientConfig } from "./ClientConfig.ts"
 import * as LocalQueries from "./LocalQueries.ts"
 import { atEndOfTick } from "./LocalQueries.ts"
 import { call } from "./OnDemand.ts"
 import type { Ask, OpenQuery, QueryFault } from "./OpenQuery.ts"
 import type { QueryExplanation, SearchHit, SearchOptions } from "./QueryTypes.ts"
-import * as RemoteQueries from "./RemoteQueries.ts"
+import type { RemoteQueries } from "./RemoteQueries.ts"
 import { Replica } from "./Replica.ts"
 import { SyncEngine } from "./SyncEngine.ts"
 
@@ -53,14 +55,32 @@ export const attempt = <A>(run: () => A): Effect.Effect<A, QueryFault> =>
   })
 
 /** A query that is open, whatever its rows are. */
-type Open = Pick<OpenQuery<unknown>, "map" | "ask" | "look" | "end">
+type Open = Pick<OpenQuery<unknown>, "map" | "query" | "ask" | "fail" | "look" | "end">
 
 const make = Effect.gen(function*() {
   const { localOnly } = yield* ClientConfig
   const replica = yield* Replica
   const engine = yield* SyncEngine
   const local = LocalQueries.make(replica)
-  const remote = yield* RemoteQueries.make(replica, engine)
+  const scope = yield* Effect.scope
+  const run = yield* FiberSet.makeRuntime<never>()
+  /** There as soon as a map is asked that isn't downloaded: most applications have none. */
+  let remote: RemoteQueries | undefined
+  const inTurn = Effect.unsafeMakeSemaphore(1).withPermits(1)
+  const loadRemote: Effect.Effect<void, ConnectionLost> = inTurn(
+    Effect.suspend(() =>
+      remote !== undefined ? Effect.void : Effect.tryPromise({
+        try: () => import("./RemoteQueries.ts"),
+        catch: (cause) =>
+          new ConnectionLost({ reason: "the part of the client that asks servers can't be loaded", cause })
+      }).pipe(
+        Effect.flatMap(({ make: makeRemote }) => Scope.extend(makeRemote(replica, engine), scope)),
+        Effect.map((made) => {
+          remote = made
+        })
+      )
+    )
+  )
   /** Those that are open, and whether they are asked here. */
   const open = new Map<Open, boolean>()
   /** How the maps that were asked stand, as far as it was told. */
@@ -82,18 +102,20 @@ const make = Effect.gen(function*() {
     }
   }
   const askServer = (map: string): Ask => (query, onDelta, onStatus) => {
-    const asked = remote.ask(map, query, { onDelta, onStatus })
+    const asked = remote!.ask(map, query, { onDelta, onStatus })
     return { ...asked, hasMore: () => asked.hasMore() || asked.live.hasMore }
   }
   const askOf = (map: string): Ask => isAskedHere(map) ? askHere(map) : askServer(map)
 
   const isReady = (map: string, { search, where }: Query.Query): boolean =>
     (where === undefined || Predicate.isLoaded(where)) &&
-    (search === undefined || !isAskedHere(map) || local.isSearchable(map))
+    (isAskedHere(map) ? search === undefined || local.isSearchable(map) : remote !== undefined)
   const prepare = (map: string, { search, where }: Query.Query): Effect.Effect<void, QueryFault> =>
     Effect.zipRight(
       where === undefined ? Effect.void : Predicate.load(where),
-      Effect.suspend(() => search === undefined || !isAskedHere(map) ? Effect.void : local.search(map))
+      Effect.suspend((): Effect.Effect<void, QueryFault> =>
+        !isAskedHere(map) ? loadRemote : search === undefined ? Effect.void : local.search(map)
+      )
     )
   const opened = (declaration: Grid.MapDeclaration<unknown>): Effect.Effect<void, QueryFault> =>
     Effect.asVoid(attempt(() => replica.openDeclared(declaration)))
@@ -124,7 +146,10 @@ const make = Effect.gen(function*() {
         for (const [each, wasHere] of Array.from(open)) {
           if (each.map !== map || isHere === wasHere) continue
           open.set(each, isHere)
-          each.ask(askOf(map))
+          run(Effect.match(Effect.zipRight(prepare(map, each.query), attempt(() => each.ask(askOf(map)))), {
+            onFailure: (fault) => each.fail(fault),
+            onSuccess: () => {}
+          }))
         }
       }
     })
@@ -203,7 +228,7 @@ const make = Effect.gen(function*() {
     /** What is open, and kept for it: nothing, when all is closed. */
     size: (): { readonly open: number; readonly asked: number; readonly held: number } => {
       const { held, open: asked } = local.size()
-      return { open: open.size, asked: asked + remote.size(), held }
+      return { open: open.size, asked: asked + (remote?.size() ?? 0), held }
     }
   }
 })

@@ -73,7 +73,8 @@ export interface QueryState<A> {
   /** What it has found, in order; the same array for as long as it holds the same rows. */
   readonly rows: ReadonlyArray<QueryRow<A>>
   /**
-   * `loading`: what this device has isn't loaded from its storage yet, or the engine of regular expressions isn't. `ready`: the rows are
+   * `loading`: what this device has isn't loaded from its storage yet, or what it takes isn't, which comes on demand: to find by words or
+   * by regular expressions, and to ask a server. `ready`: the rows are
    * what this device knows of. `error`: it isn't answered, or not by the server, for the reason that `error` tells.
    */
   readonly status: "loading" | "ready" | "error"

@@ -38,6 +38,7 @@ import * as Expiry from "./Expiry.ts"
 import { type Asked, atEndOfTick } from "./LocalQueries.ts"
 import type { Answer, Line } from "./QueryLine.ts"
 import type { Replica } from "./Replica.ts"
+import { Signal } from "./Signal.ts"
 import type { SyncEngine } from "./SyncEngine.ts"
 
 /** Why a server doesn't answer a query. */
@@ -45,6 +46,8 @@ export type Refusal = QueryInvalid | QueryTooExpensive | PermissionDenied | MapK
 
 /** How often rows may have gaps on one connection before that is replaced: a server leaves none. */
 const gapsMax = 5
+/** What is refused is asked again after so many ms: other things may be granted then, and nobody says so. */
+const askAgainMillis = 30_000
 /** Bytes of rows that one query may have here, at most: with more, what a server sends isn't believed. */
 const rowsBytesMax = 256 * 1024 * 1024
 
@@ -387,7 +390,9 @@ class Question {
 
   refused(fault: typeof Protocol.Fault.Type): void {
     this.#id = undefined
-    this.#refusal = refusalOf(this.map, fault)
+    const refusal = refusalOf(this.map, fault)
+    // Refused again, it is as before.
+    if (this.#refusal?._tag !== refusal._tag || this.#refusal.message !== refusal.message) this.#refusal = refusal
     const gone = this.#rows
     this.#rows = new Map()
     this.#bytesHeld = 0
@@ -504,6 +509,7 @@ export const make = (replica: Replica["Type"], engine: SyncEngine["Type"]): Effe
     const clock = yield* Effect.clock
     const now = () => clock.unsafeCurrentTimeMillis()
     const questions = new Map<string, { readonly question: Question; readonly stop: () => void }>()
+    const refused = new Signal()
     let line: Line | undefined
 
     // --- Signs ---
@@ -567,6 +573,7 @@ export const make = (replica: Replica["Type"], engine: SyncEngine["Type"]): Effe
         }
         case "Fault":
           if (answer.id !== null) withId(answer.id, (question) => question.refused(answer))
+          return refused.notify()
       }
     }
 
@@ -584,6 +591,15 @@ export const make = (replica: Replica["Type"], engine: SyncEngine["Type"]): Effe
       heard
     })
     yield* Effect.addFinalizer(() => Effect.sync(stopAsking))
+    const isRefused = ({ id, refusal }: Question): boolean => refusal !== undefined && id === undefined
+    const askAgain = Effect.gen(function*() {
+      yield* refused.until(() => Array.from(questions.values()).some(({ question }) => isRefused(question)))
+      yield* Effect.sleep(askAgainMillis)
+      each((question) => {
+        if (isRefused(question)) question.ask()
+      })
+    })
+    yield* Effect.forkScoped(Effect.forever(askAgain))
 
     return {
       ask: (map, query, events) => {

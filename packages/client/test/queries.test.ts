@@ -4,15 +4,21 @@ import type * as ClientConfig from "@topgun/client/ClientConfig"
 import * as Device from "@topgun/client/Device"
 import { layer as layerConfig } from "@topgun/client/ClientConfig"
 import * as Grid from "@topgun/core/Grid"
+import * as LwwRecord from "@topgun/core/LwwRecord"
 import * as Protocol from "@topgun/core/Protocol"
 import * as Query from "@topgun/core/Query"
 import * as Storage from "@topgun/core/Storage"
 import { Transport } from "@topgun/core/Transport"
+import * as Value from "@topgun/core/Value"
+import * as Authentication from "@topgun/server/Authentication"
+import * as PermissionPolicy from "@topgun/server/PermissionPolicy"
+import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as Network from "@topgun/testing/SimulatedNetwork"
 import * as SimulatedTabs from "@topgun/testing/SimulatedTabs"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Chunk from "effect/Chunk"
+import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -455,7 +461,7 @@ for (const [form, open] of [["Effect", effectForm], ["Promise", promiseForm]] as
     test("shows the server's rows as they come, change and go, and says when they are all", (clock) =>
       Effect.gen(function*() {
         const { query, quiet, theirs } = yield* asking(clock, { limit: 3 })
-        expect(query.current()).toMatchObject({ status: "ready", isComplete: false, rows: [] })
+        expect(query.current()).toMatchObject({ isComplete: false, rows: [] })
         const rows = new Map<string, unknown>()
         yield* query.changes(({ changes }) => {
           for (const change of changes) {
@@ -505,6 +511,22 @@ for (const [form, open] of [["Effect", effectForm], ["Promise", promiseForm]] as
         network.heal("alice")
         yield* quiet
         expect(keysOf(query)).toEqual(["1", "2", "3", "own"])
+      }))
+
+    test("gives one's own write up for a later one of another's, of which the server has nothing to say", (clock) =>
+      Effect.gen(function*() {
+        const { alice, network, query, quiet, theirs } = yield* asking(clock)
+        yield* quiet
+        network.cut("alice")
+        yield* alice.set(Logs, "own", todo(9))
+        yield* clock.advance(1_000)
+        yield* theirs.set("own", todo(9, true))
+        yield* clock.advance(1_000)
+        expect(keysOf(query)).toContain("own")
+        network.heal("alice")
+        yield* quiet
+        expect(query.current().isComplete).toBe(true)
+        expect(keysOf(query)).not.toContain("own")
       }))
 
     test("keeps its rows without a connection, and has them anew with the next", (clock) =>
@@ -667,6 +689,60 @@ describe("queries", () => {
       expect(() => client.query(Todos)).toThrow(expect.objectContaining({ _tag: "ClientClosed" }))
     }).pipe(Effect.scoped, inWorld()))
 
+  it.live("ask the server from when a map isn't downloaded any more, and this device from when it is again", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const sent: Array<Protocol.ClientMessage> = []
+      yield* World.startServer({}, (connection) => ({
+        ...connection,
+        listen: (onFrame, onClose) =>
+          connection.listen((frame) => {
+            sent.push(...Protocol.decodeFromClient(new Uint8Array(frame)))
+            onFrame(frame)
+          }, onClose)
+      }))
+      const bob = yield* World.startClient("bob")
+      yield* (yield* bob.map<Todo>("logs")).set("1", todo(1))
+      const alice = yield* World.startClient("alice")
+      const query = yield* alice.query<Todo>("logs", { where: { done: false } })
+      yield* clock.runUntil(() => query.current.isComplete && query.current.rows.length === 1)
+      expect(sent.filter(({ _tag }) => _tag === "QueryOpen")).toEqual([])
+      const [row] = query.current.rows
+      expect(row).toMatchObject({ key: "1" })
+      yield* alice.map(Logs)
+      yield* clock.runUntil(() => sent.some(({ _tag }) => _tag === "QueryOpen") && query.current.isComplete)
+      expect(query.current.rows).toEqual([row])
+      yield* alice.map(Grid.map("logs"))
+      yield* clock.runUntil(() => sent.some(({ _tag }) => _tag === "QueryClose"))
+      expect(query.current.rows).toEqual([row])
+    }).pipe(Effect.scoped, inWorld()))
+
+  it.live("tell of a row that changed and was read several times in a tick as what became of it", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const client = makeClient({ grid: [Todos] }, { platform: VirtualClock.layerOf(clock) as never })
+      yield* Effect.addFinalizer(() => Effect.promise(() => client.close()))
+      yield* Effect.promise(() => client.ready())
+      const todos = client.map(Todos)
+      void todos.set("gone", todo(0))
+      const query = client.query(Todos)
+      const told: Array<string> = []
+      query.changes(({ changes }) => void told.push(changes.map(({ key, type }) => `${type} ${key}`).join(", ")))
+      yield* clock.settle
+      const rowsAfter = (write: () => void): number => {
+        write()
+        return query.current.rows.length
+      }
+      expect(rowsAfter(() => void todos.set("1", todo(1)))).toBe(2)
+      expect(rowsAfter(() => void todos.set("1", todo(2)))).toBe(2)
+      expect(rowsAfter(() => void todos.set("gone", todo(3)))).toBe(2)
+      expect(rowsAfter(() => void todos.remove("gone"))).toBe(1)
+      expect(rowsAfter(() => void todos.set("2", todo(1)))).toBe(2)
+      expect(rowsAfter(() => void todos.remove("2"))).toBe(1)
+      yield* clock.settle
+      expect(told).toEqual(["enter gone", "enter 1, leave gone"])
+    }).pipe(Effect.scoped, inWorld()))
+
   it.live("as a stream survives disconnects and ends with the query", () =>
     Effect.gen(function*() {
       const clock = yield* VirtualClock.VirtualClock
@@ -690,6 +766,108 @@ describe("queries", () => {
         "enter 2"
       ])
     }).pipe(Effect.scoped, inWorld()))
+
+  it.live("that a server refused are asked again, and answered when that may be", () =>
+    Effect.gen(function*() {
+      const clock = yield* VirtualClock.VirtualClock
+      const rules: PermissionPolicy.Policy["rules"] = [{ maps: ["*"], roles: ["root"], allow: ["read", "put"] }]
+      const context = yield* Layer.build(PermissionPolicy.layer({ rules }))
+      const policies = Context.get(context, PermissionPolicy.PermissionPolicy)
+      const verify = Authentication.layerVerifier((userId) => Effect.succeed({ userId, roles: [userId] }))
+      yield* World.serve(
+        TopGunServer.layerInProcess({ auth: "token" }).pipe(
+          Layer.provide(Layer.merge(verify, Layer.succeedContext(context)))
+        )
+      )
+      const root = yield* World.startClient("root", { auth: "root" })
+      yield* (yield* root.map<Todo>("logs")).set("1", todo(1))
+      const alice = yield* World.startClient("alice", { auth: "alice" })
+      const query = yield* alice.query(Logs)
+      yield* clock.runUntil(() => query.current.status === "error")
+      const refused = query.current
+      expect(refused.error).toMatchObject({ _tag: "PermissionDenied", what: "read map \"logs\"", retryable: false })
+      yield* clock.advance(31_000)
+      expect(query.current).toBe(refused)
+      yield* policies.replace({ rules: [...rules, { maps: ["logs"], roles: ["alice"], allow: ["read"] }] })
+      yield* clock.advance(31_000)
+      expect(query.current).toMatchObject({ status: "ready", isComplete: true, rows: [{ key: "1" }] })
+      expect(query.current.error).toBeUndefined()
+      // What may be read no longer goes at once.
+      yield* policies.replace({ rules })
+      yield* clock.advance(100)
+      expect(query.current).toMatchObject({ status: "error", rows: [] })
+    }).pipe(Effect.scoped, inWorld()))
+
+  const put = (value: unknown) =>
+    LwwRecord.put({ millis: 1, counter: 0, nodeId: "bob0000000000000" }, Value.encode(value)).row
+  type Rows = typeof Protocol.QueryRows.Type
+  const lies: ReadonlyArray<
+    readonly [words: string, says: (rows: Rows) => ReadonlyArray<Protocol.ServerMessage>, ends: boolean]
+  > = [
+    ["speaks of a query that nobody asked", (rows) => [{ ...rows, query: rows.query + 1 }, rows], false],
+    [
+      "leaves gaps in its versions",
+      (rows) => [rows, { ...rows, after: rows.version + 1, version: rows.version + 2 }],
+      true
+    ],
+    ["goes back", (rows) => [rows, { ...rows, after: rows.version, version: rows.version - 1 }], true],
+    ["sends more rows than were asked for", (rows) => [{
+      ...rows,
+      records: Array.from({ length: 4 }, (_, n) => [`lie${n}`, put(todo(n))] as const)
+    }], true],
+    [
+      "sends parts without an end",
+      (rows) =>
+        Array.from(
+          { length: 10 },
+          (_, n) => ({ ...rows, isLast: false, records: [[`lie${n}`, put(todo(n))] as const] })
+        ),
+      true
+    ],
+    ["sends bytes that are no record", (rows) => [{ ...rows, records: [["lie", Uint8Array.of(1, 2)]] }], true],
+    ["sends deletions", (rows) => [{
+      ...rows,
+      records: [["lie", LwwRecord.remove({ millis: 1, counter: 0, nodeId: "bob0000000000000" }).row]]
+    }], true],
+    ["sends scores for other rows", (rows) => [{ ...rows, scores: new Uint8Array(800) }], true],
+    ["sends rows that the query doesn't find", (rows) => [
+      { ...rows, records: [...rows.records.slice(0, 2), ["lie", put(todo(1, true))]] }
+    ], false]
+  ]
+  for (const [words, says, ends] of lies) {
+    it.live(`show nothing wrong when a server ${words}`, () =>
+      Effect.gen(function*() {
+        const clock = yield* VirtualClock.VirtualClock
+        const network = yield* Network.SimulatedNetwork
+        let isLying = true
+        yield* World.startServer({}, (connection) => ({
+          ...connection,
+          send: (frame) => {
+            for (const message of Protocol.decodeFromServer(frame)) {
+              for (const said of isLying && message._tag === "QueryRows" ? says(message) : [message]) {
+                connection.send(Protocol.encode(said))
+              }
+            }
+          }
+        }))
+        const bob = yield* World.startClient("bob")
+        const theirs = yield* bob.map<Todo>("logs")
+        for (let n = 0; n < 3; n++) yield* theirs.set(`${n}`, todo(n))
+        const alice = yield* World.startClient("alice")
+        const query = yield* alice.query(Logs, { where: { done: false }, limit: 3 })
+        const states = new Set<string>()
+        alice.status.subscribe(({ state }) => void states.add(state))
+        yield* clock.advance(20_000)
+        expect(states.has("BACKOFF")).toBe(ends)
+        expect(query.current.rows.filter(({ key }) => key.startsWith("lie"))).toEqual([])
+        if (!ends) expect(query.current.rows.map(({ key }) => key).slice(0, 2)).toEqual(["0", "1"])
+        isLying = false
+        network.reset("alice")
+        yield* clock.advance(60_000)
+        expect(query.current).toMatchObject({ status: "ready", isComplete: true, hasMore: false })
+        expect(query.current.rows.map(({ key }) => key)).toEqual(["0", "1", "2"])
+      }).pipe(Effect.scoped, inWorld()))
+  }
 
   it.live("by way of a leading tab are answered as its own, and by the next when it is gone", () =>
     Effect.gen(function*() {

@@ -4,7 +4,7 @@ import { Indexes } from "../src/Indexes.ts"
 import { nodeOf, ownCopy } from "../src/internal/predicateReader.ts"
 import * as Predicate from "../src/Predicate.ts"
 import * as QueryPlan from "../src/QueryPlan.ts"
-import { comparison, index, keys, predicate, value } from "./queries.ts"
+import { comparison, index, keys, predicate, value } from "@topgun/testing/queries"
 
 /** More than any index has: then each that can be used is. */
 const many = 1_000_000

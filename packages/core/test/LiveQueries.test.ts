@@ -3,7 +3,7 @@ import { FastCheck as fc } from "effect"
 import type { Spec } from "../src/Indexes.ts"
 import * as LiveQueries from "../src/LiveQueries.ts"
 import * as Query from "../src/Query.ts"
-import { evaluate, indexesFor, keys, orderBy, query, value } from "./queries.ts"
+import { evaluate, indexesFor, keys, orderBy, query, value } from "@topgun/testing/queries"
 
 /** A map of two parts, gone through one after the other. It may say that it has many more records: then any index is better than a scan. */
 const sourceOf = (records: Map<string, unknown>, saysMany: boolean): LiveQueries.Source => ({

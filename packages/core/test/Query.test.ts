@@ -3,7 +3,7 @@ import { FastCheck as fc, Schema } from "effect"
 import { QueryInvalid, QueryTooExpensive } from "../src/GridError.ts"
 import * as Query from "../src/Query.ts"
 import * as Value from "../src/Value.ts"
-import { evaluate, keys, orderBy, query, value } from "./queries.ts"
+import { evaluate, keys, orderBy, query, value } from "@topgun/testing/queries"
 
 const faultOf = (input: unknown): readonly [path: string, reason: string] => {
   try {

@@ -4042,6 +4042,167 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "so does one whose order an index has"
   },
   {
+    id: "QRY-1",
+    breaks: "a query hears nothing of what is written",
+    ...client("LocalQueries", "queries"),
+    find: "this.#stop = replica.witness(name, { changed: (key) => this.live.set(key, cells.get(key)) })",
+    replace: "this.#stop = replica.witness(name, { changed: () => {} })",
+    fails: "is answered at once, and is right as soon as something was written"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a query is read as it was at the end of the last tick",
+    ...client("LocalQueries", "queries"),
+    find: "          settle: () => engine.live.settle(),",
+    replace: "          settle: () => {},",
+    fails: "is answered at once, and is right as soon as something was written"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a query that is closed is evaluated still",
+    ...client("LocalQueries", "queries"),
+    find: "            close()",
+    replace: "            void close",
+    fails: "leave nothing behind, however many are opened and closed"
+  },
+  {
+    id: "QRY-1",
+    breaks: "listeners of one map read queries of another as they were before the step",
+    ...client("Replica", "queries"),
+    find: "      witness(name, ofMap)",
+    replace: "      queueMicrotask(() => witness(name, ofMap))",
+    fails: "is of one step with what listeners of any map are told of"
+  },
+  {
+    id: "QRY-1",
+    breaks: "queries keep what has expired",
+    ...client("Replica", "queries"),
+    find: "    for (const [map, ofMap] of changes) witness(map, ofMap)",
+    replace: "",
+    fails: "loses what expires, at its time"
+  },
+  {
+    id: "QRY-1",
+    breaks: "rows are others though they show the same",
+    ...client("OpenQuery", "queries"),
+    find: "if (before !== undefined && before.score === score && this.#shows(before.value, value)) continue",
+    replace: "if (before === null) continue",
+    fails: "keeps what it shows the same object for as long as it is the same"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a row is another one though what is selected is the same",
+    ...client("OpenQuery", "queries"),
+    find: "    return before === value || (this.#isSelected && Value.equal(before, value))",
+    replace: "    return before === value",
+    fails: "keeps what it shows the same object for as long as it is the same"
+  },
+  {
+    id: "QRY-1",
+    breaks: "what changes of a row twice is told as it was between",
+    ...client("OpenQuery", "queries"),
+    find: "    if (touched === undefined) this.#touched.set(key, { before, isMoved })",
+    replace: "    if (touched !== null) this.#touched.set(key, { before, isMoved })",
+    fails: "tell of a row that changed and was read several times in a tick as what became of it"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a grown query that is refused takes the place of the one before",
+    ...client("OpenQuery", "queries"),
+    find: "    if (refusal === undefined) this.#follow(query, answered)",
+    replace: "    if (answered !== undefined) this.#follow(query, answered)",
+    fails: "that the server refuses says why, and loses the server's rows"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a query says offline that it is complete",
+    ...client("Queries", "queries"),
+    find: "      isComplete: () => isInStep(map),",
+    replace: "      isComplete: () => true,",
+    fails: "says whether it is complete: in step with the server, and not offline"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a query asks this device on for what isn't downloaded any more",
+    ...client("Queries", "queries"),
+    find: "          open.set(each, isHere)",
+    replace: "          continue",
+    fails: "ask the server from when a map isn't downloaded any more"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a gap in a query's versions is gone over",
+    ...client("RemoteQueries", "queries"),
+    find: "    if (after !== 0 && after !== this.#version) {",
+    replace: "    if (after < 0) {",
+    fails: "leaves gaps in its versions"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a server fills the memory by parts without an end",
+    ...client("RemoteQueries", "queries"),
+    find:
+      "    if (incoming.rows.size > this.#rowsMax || incoming.left.size > this.#rowsMax || this.#bytesHeld > rowsBytesMax) {",
+    replace: "    if (this.#bytesHeld > rowsBytesMax) {",
+    fails: "sends parts without an end"
+  },
+  {
+    id: "QRY-1",
+    breaks: "queries aren't asked again on the next connection",
+    ...client("RemoteQueries", "queries"),
+    find: "        each((question) => question.ask())",
+    replace: "",
+    fails: "keeps its rows without a connection, and has them anew with the next"
+  },
+  {
+    id: "QRY-1",
+    breaks: "what is written here shows only when the server has it",
+    ...client("RemoteQueries", "queries"),
+    find: "(row === undefined || isLater(own, row.record))",
+    replace: "row === undefined",
+    fails: "shows what is written here at once, and what the server makes of it"
+  },
+  {
+    id: "QRY-1",
+    breaks: "an own write that lost stays in the rows",
+    ...client("RemoteQueries", "queries"),
+    find: "      if (this.isComplete) this.judge(key)",
+    replace: "      if (this.isComplete) return",
+    fails: "gives one's own write up for a later one of another's"
+  },
+  {
+    id: "QRY-1",
+    breaks: "the rows of a refused query stay",
+    ...client("RemoteQueries", "queries"),
+    find: "    this.#judgeAll(gone.keys())",
+    replace: "",
+    fails: "that a server refused are asked again, and answered when that may be"
+  },
+  {
+    id: "QRY-1",
+    breaks: "what was refused once is refused for ever",
+    ...client("RemoteQueries", "queries"),
+    find: "        if (isRefused(question)) question.ask()",
+    replace: "",
+    fails: "that a server refused are asked again, and answered when that may be"
+  },
+  {
+    id: "QRY-1",
+    breaks: "rows that are no more in the whole answer stay",
+    ...client("RemoteQueries", "queries.model"),
+    find: "    this.#judgeAll([...before.keys(), ...rows.keys(), ...own])",
+    replace: "    this.#judgeAll([...rows.keys(), ...own])",
+    fails: "show what a plain evaluation finds"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a leader keeps the rows that a follower has asked for",
+    ...client("TabQueries", "queries"),
+    find: "    if (answer._tag === \"QueryAck\") this.#numbers.set(answer.id, answer.query)",
+    replace: "    if (answer._tag === \"QueryAck\") this.#numbers.delete(answer.id)",
+    fails: "by way of a leading tab are answered as its own"
+  },
+  {
     id: "QRY-2",
     breaks: "a hash index keeps a record under its old value",
     ...core("Indexes", "Indexes"),

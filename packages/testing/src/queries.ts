@@ -1,8 +1,8 @@
 /** Random values, predicates and queries over a domain so small that ties, collisions and types that don't fit all happen. */
-import { FastCheck as fc } from "effect"
-import type { Spec } from "../src/Indexes.ts"
-import * as Predicate from "../src/Predicate.ts"
-import * as Query from "../src/Query.ts"
+import * as fc from "effect/FastCheck"
+import type { Spec } from "@topgun/core/Indexes"
+import * as Predicate from "@topgun/core/Predicate"
+import * as Query from "@topgun/core/Query"
 
 export const keys = [..."abcdefghijklmnopqrst", "\u{1F600}", "\uffff"]
 
