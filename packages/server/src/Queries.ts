@@ -507,6 +507,15 @@ const make = Effect.gen(function*() {
       turns.wait(() => this.#turn())
     }
 
+    /** Tells of what has changed until now, where that is known. */
+    tell(): void {
+      try {
+        this.live.flush()
+      } catch (fault) {
+        this.fail(fault)
+      }
+    }
+
     /** Looks at some records for queries that are being filled, and tells of versions. */
     #turn(): void {
       this.#isScheduled = false
@@ -671,8 +680,10 @@ const make = Effect.gen(function*() {
     return within(name, (map) => ask(map, query, shown))
   }
 
-  const ask = (name: string, access: Access, asked: Query.Query, asker: Asker): Asked =>
-    asking(name, access, asked, (map, query, shown) => {
+  const ask = (name: string, access: Access, asked: Query.Query, asker: Asker): Asked => {
+    // Who has written before he asks finds what he has written.
+    maps.get(name)?.tell()
+    return asking(name, access, asked, (map, query, shown) => {
       const identity = LiveQueries.identityOf(query, shown.view)
       let shared = map.shared.get(identity)
       if (shared === undefined) {
@@ -693,6 +704,7 @@ const make = Effect.gen(function*() {
         }
       }
     })
+  }
 
   const answer = (name: string, access: Access, asked: Query.Query) =>
     Effect.acquireUseRelease(
