@@ -42,8 +42,8 @@ export const attempt = <A>(run: () => A): Effect.Effect<A, QueryFault> =>
     }
   })
 
-/** A query that is open, whatever its rows are. */
-type Open = Pick<OpenQuery<unknown>, "map" | "query" | "ask" | "fail" | "look" | "end">
+/** A query that is open, whatever its rows show. */
+type Open = Pick<OpenQuery<unknown>, "map" | "query" | "ask" | "fail" | "look" | "end" | "onClose">
 
 const make = Effect.gen(function*() {
   const { localOnly } = yield* ClientConfig
@@ -160,7 +160,7 @@ const make = Effect.gen(function*() {
      *
      * @throws QueryInvalid, QueryTooExpensive, MapKindMismatch, ClientClosed
      */
-    ask: (declaration: Grid.MapDeclaration<unknown>, query: OpenQuery<unknown>): void => {
+    ask: (declaration: Grid.MapDeclaration<unknown>, query: Open): void => {
       const { name } = declaration
       replica.openDeclared(declaration)
       query.ask(askOf(name))

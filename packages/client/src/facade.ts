@@ -430,7 +430,7 @@ class FacadeQuery<A> implements QueryHandle<A> {
   constructor(facade: Facade, declaration: Grid.MapDeclaration<unknown>, query: Query.Query) {
     this.#facade = facade
     this.#query = new OpenQuery<A>(declaration.name, query, facade.onFault)
-    const own = this.#query as unknown as OpenQuery<unknown>
+    const own = this.#query
     const ask = (queries: Queries["Type"]): void => {
       try {
         if (!own.isClosed) queries.ask(declaration, own)
