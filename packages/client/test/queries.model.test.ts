@@ -97,6 +97,10 @@ const run = (seed: number, sightings: Sightings) =>
       ? []
       : yield* Effect.forEach(asked, (query) => follower.query(Logs, query as object))
 
+    const followers = follower === undefined
+      ? own
+      : { logs: yield* follower.map(Logs), notes: yield* follower.map(Notes) }
+
     const ofLocal = (): ReadonlyMap<string, unknown> => new Map(own.notes.entries())
     const lookHere = (): void => {
       asked.forEach((query, i) => {
@@ -107,11 +111,11 @@ const run = (seed: number, sightings: Sightings) =>
       })
     }
     /** What is written here shows at once: of queries without a border, in the rows. */
-    const lookAt = (key: string, value: unknown): void => {
+    const lookAt = (handles: typeof ofLogs, key: string, value: unknown): void => {
       asked.forEach(({ cursor, limit, where }, i) => {
         if (limit !== undefined || cursor !== undefined) return
         const isFound = value !== undefined && (where === undefined || Predicate.compile(where)(value) === true)
-        const row = ofLogs[i]!.current.rows.find((each) => each.key === key)
+        const row = handles[i]!.current.rows.find((each) => each.key === key)
         expect([key, row?.value]).toEqual([key, isFound ? value : undefined])
       })
     }
@@ -123,10 +127,11 @@ const run = (seed: number, sightings: Sightings) =>
       const kind = yield* Random.nextIntBetween(0, 8)
       const written = kind === 0 ? undefined : value
       const options = kind === 1 ? { ttlMs: 4_000 } : {}
-      const handle = isHere ? own[map] : theirs[map]
+      const isFollowers = isHere && ofFollower.length > 0 && (yield* Random.nextBoolean)
+      const handle = isFollowers ? followers[map] : isHere ? own[map] : theirs[map]
       yield* Effect.fork(written === undefined ? handle.remove(key) : handle.set(key, written, options))
       yield* Effect.yieldNow()
-      if (isHere && map === "logs") lookAt(key, written)
+      if (isHere && map === "logs") lookAt(isFollowers ? ofFollower : ofLogs, key, written)
     })
 
     const step = Effect.gen(function*() {
