@@ -221,7 +221,7 @@ export class OpenQuery<A> {
   }
 
   /** It can't be answered. */
-  fail(failure: QueryFault): void {
+  readonly fail = (failure: QueryFault): void => {
     if (this.#isClosed) return
     this.#failure = failure
     this.look()

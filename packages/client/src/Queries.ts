@@ -54,8 +54,8 @@ export const attempt = <A>(run: () => A): Effect.Effect<A, QueryFault> =>
     }
   })
 
-/** A query that is open, whatever its rows are. */
-type Open = Pick<OpenQuery<unknown>, "map" | "query" | "ask" | "fail" | "look" | "end">
+/** A query that is open, whatever its rows show. */
+type Open = Pick<OpenQuery<unknown>, "map" | "query" | "ask" | "fail" | "look" | "end" | "onClose">
 
 const make = Effect.gen(function*() {
   const { localOnly } = yield* ClientConfig
@@ -120,6 +120,21 @@ const make = Effect.gen(function*() {
   const opened = (declaration: Grid.MapDeclaration<unknown>): Effect.Effect<void, QueryFault> =>
     Effect.asVoid(attempt(() => replica.openDeclared(declaration)))
 
+  /** Has it answered at once or, where what it takes is still to be loaded, after that. @throws as `ask` */
+  const answer = (query: Open): void => {
+    const { map } = query
+    if (isReady(map, query.query)) return query.ask(askOf(map))
+    run(Effect.match(prepare(map, query.query), { onFailure: query.fail, onSuccess: () => answerOrFail(query) }))
+  }
+  const answerOrFail = (query: Open): void => {
+    try {
+      answer(query)
+    } catch (fault) {
+      if (!isQueryFault(fault)) throw fault
+      query.fail(fault)
+    }
+  }
+
   const endAll = (): void => {
     for (const each of Array.from(open.keys())) each.end()
   }
@@ -146,10 +161,7 @@ const make = Effect.gen(function*() {
         for (const [each, wasHere] of Array.from(open)) {
           if (each.map !== map || isHere === wasHere) continue
           open.set(each, isHere)
-          run(Effect.match(Effect.zipRight(prepare(map, each.query), attempt(() => each.ask(askOf(map)))), {
-            onFailure: (fault) => each.fail(fault),
-            onSuccess: () => {}
-          }))
+          answerOrFail(each)
         }
       }
     })
@@ -162,20 +174,18 @@ const make = Effect.gen(function*() {
   )
 
   return {
-    /** Whether a query of a map that is open can be answered at once: without an engine that is still to be loaded. */
-    isReady,
     /** Loads what it takes to answer a query, and opens its map. */
     prepare: (declaration: Grid.MapDeclaration<unknown>, query: Query.Query): Effect.Effect<void, QueryFault> =>
       Effect.zipRight(opened(declaration), prepare(declaration.name, query)),
     /**
-     * Has a query answered until it is closed. It was prepared, or is ready.
+     * Has a query answered until it is closed: at once, where it was prepared.
      *
      * @throws QueryInvalid, QueryTooExpensive, MapKindMismatch, ClientClosed
      */
-    ask: (declaration: Grid.MapDeclaration<unknown>, query: OpenQuery<unknown>): void => {
+    ask: (declaration: Grid.MapDeclaration<unknown>, query: Open): void => {
       const { name } = declaration
       replica.openDeclared(declaration)
-      query.ask(askOf(name))
+      answer(query)
       open.set(query, isAskedHere(name))
       if (!inStep.has(name)) inStep.set(name, isInStep(name))
       query.onClose(() => open.delete(query))

@@ -108,10 +108,9 @@ export const serve = Effect.fnUntraced(function*({ engine, leader, name, replica
     if (session.pages === undefined) return
     session.untaken++
     // It begins anew when it has taken in those before.
-    if (session.untaken > untakenMax) {
-      session.pages = undefined
-      endQueries(session)
-    } else session.send(message)
+    if (session.untaken > untakenMax) session.pages = undefined
+    else session.send(message)
+    if (session.pages === undefined) endQueries(session)
   }
   const endQueries = (session: Session): void => {
     session.queries?.end()

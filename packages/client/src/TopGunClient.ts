@@ -125,7 +125,7 @@ const make = Effect.gen(function*() {
         yield* queries.prepare(declaration, query)
         const open = new OpenQuery<Shown<A, Path>>(declaration.name, query, config.onError)
         yield* Effect.acquireRelease(
-          attempt(() => queries.ask(declaration, open as unknown as OpenQuery<unknown>)),
+          attempt(() => queries.ask(declaration, open)),
           () => Effect.sync(() => open.close())
         )
         return new GridMap.GridQuery(open)

@@ -438,23 +438,17 @@ class FacadeQuery<A> implements QueryHandle<A> {
   constructor(facade: Facade, declaration: Grid.MapDeclaration<unknown>, query: Query.Query) {
     this.#facade = facade
     this.#query = new OpenQuery<A>(declaration.name, query, facade.onFault)
-    const own = this.#query as unknown as OpenQuery<unknown>
-    const ask = (queries: Queries["Type"]): void => {
-      try {
-        if (!own.isClosed) queries.ask(declaration, own)
-      } catch (fault) {
-        // Who asks an open client hears of it at once.
-        if (isBeginning || !isQueryFault(fault)) throw fault
-        own.fail(fault)
-      }
-    }
+    const own = this.#query
+    // Who asks an open client hears of it at once.
     let isBeginning = facade.current !== undefined
     this.#forget = facade.whenOpen(({ queries }) => {
-      if (queries.isReady(declaration.name, query)) return ask(queries)
-      facade.run(queries.prepare(declaration, query)).then(
-        () => ask(queries),
-        (fault: unknown) => isQueryFault(fault) ? own.fail(fault) : facade.onFault(fault)
-      )
+      try {
+        queries.ask(declaration, own)
+      } catch (fault) {
+        if (isBeginning) throw fault
+        if (isQueryFault(fault)) own.fail(fault)
+        else facade.onFault(fault)
+      }
     })
     isBeginning = false
     facade.opening.catch(() => own.end())

@@ -11,6 +11,7 @@ import * as PermissionPolicy from "@topgun/server/PermissionPolicy"
 import * as TopGunServer from "@topgun/server/TopGunServer"
 import * as queries from "@topgun/testing/queries"
 import * as Network from "@topgun/testing/SimulatedNetwork"
+import * as SimulatedTabs from "@topgun/testing/SimulatedTabs"
 import * as VirtualClock from "@topgun/testing/VirtualClock"
 import * as World from "@topgun/testing/World"
 import * as Cause from "effect/Cause"
@@ -18,6 +19,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FastCheck from "effect/FastCheck"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import type { QueryState } from "../src/QueryTypes.ts"
@@ -72,11 +74,32 @@ const run = (seed: number, sightings: Sightings) =>
     const Logs = Grid.map("logs", undefined, { sync: "none", indexes: ["n"] })
     const Notes = Grid.map("notes", undefined, { indexes: ["n", { fields: "tags", kind: "inverted" }] })
     const root = yield* World.startClient("root", { auth: "root" })
-    const alice = yield* World.startClient("alice", { auth: "alice", grid: [Notes] })
+    const browser = SimulatedTabs.make()
+    const isTabbed = seed % 4 === 0
+    const openTab = Effect.fnUntraced(function*(name: string) {
+      const { storage, tabs } = browser.open()
+      const options = { auth: "alice", grid: [Notes] }
+      const starting = isTabbed
+        ? World.startClient(name, { ...options, tabs }, storage, "alice")
+        : World.startClient(name, options)
+      const fiber = yield* Effect.fork(starting)
+      yield* clock.runUntil(() => fiber.unsafePoll() !== null)
+      return yield* Fiber.join(fiber)
+    })
+    const alice = yield* openTab("alice")
+    /** Another tab, which has it all by way of the first. */
+    const follower = isTabbed ? yield* openTab("follower") : undefined
     const theirs = { logs: yield* root.map<unknown>("logs"), notes: yield* root.map<unknown>("notes") }
     const own = { logs: yield* alice.map(Logs), notes: yield* alice.map(Notes) }
     const ofNotes = yield* Effect.forEach(asked, (query) => alice.query(Notes, query as object))
     const ofLogs = yield* Effect.forEach(asked, (query) => alice.query(Logs, query as object))
+    const ofFollower = follower === undefined
+      ? []
+      : yield* Effect.forEach(asked, (query) => follower.query(Logs, query as object))
+
+    const followers = follower === undefined
+      ? own
+      : { logs: yield* follower.map(Logs), notes: yield* follower.map(Notes) }
 
     const ofLocal = (): ReadonlyMap<string, unknown> => new Map(own.notes.entries())
     const lookHere = (): void => {
@@ -88,15 +111,14 @@ const run = (seed: number, sightings: Sightings) =>
       })
     }
     /** What is written here shows at once: of queries without a border, in the rows. */
-    const lookAt = (key: string, value: unknown): void => {
+    const lookAt = (handles: typeof ofLogs, key: string, value: unknown): void => {
       asked.forEach(({ cursor, limit, where }, i) => {
         if (limit !== undefined || cursor !== undefined) return
         const isFound = value !== undefined && (where === undefined || Predicate.compile(where)(value) === true)
-        const row = ofLogs[i]!.current.rows.find((each) => each.key === key)
+        const row = handles[i]!.current.rows.find((each) => each.key === key)
         expect([key, row?.value]).toEqual([key, isFound ? value : undefined])
       })
     }
-    const isKnown = new Set<string>()
     const write = Effect.gen(function*() {
       const isHere = yield* Random.nextBoolean
       const map = (yield* Random.nextBoolean) ? "logs" : "notes"
@@ -105,11 +127,11 @@ const run = (seed: number, sightings: Sightings) =>
       const kind = yield* Random.nextIntBetween(0, 8)
       const written = kind === 0 ? undefined : value
       const options = kind === 1 ? { ttlMs: 4_000 } : {}
-      isKnown.add(key)
-      const handle = isHere ? own[map] : theirs[map]
+      const isFollowers = isHere && ofFollower.length > 0 && (yield* Random.nextBoolean)
+      const handle = isFollowers ? followers[map] : isHere ? own[map] : theirs[map]
       yield* Effect.fork(written === undefined ? handle.remove(key) : handle.set(key, written, options))
       yield* Effect.yieldNow()
-      if (isHere && map === "logs") lookAt(key, written)
+      if (isHere && map === "logs") lookAt(isFollowers ? ofFollower : ofLogs, key, written)
     })
 
     const step = Effect.gen(function*() {
@@ -138,6 +160,11 @@ const run = (seed: number, sightings: Sightings) =>
       yield* clock.runUntil(() => isSettled(root) && isSettled(alice), { within: "10 minutes" })
       yield* clock.advance(60_000)
     })
+    const close = Effect.gen(function*() {
+      // Tabs say goodbye to each other, which may take time.
+      const fiber = yield* Effect.fork(Effect.forEach([follower, alice], (client) => client?.close ?? Effect.void))
+      yield* clock.runUntil(() => fiber.unsafePoll() !== null)
+    })
 
     for (let round = 0; round < 3; round++) {
       for (let i = 0; i < 40; i++) {
@@ -151,6 +178,10 @@ const run = (seed: number, sightings: Sightings) =>
       )
       asked.forEach((query, i) => {
         const current: QueryState<unknown> = ofLogs[i]!.current
+        if (follower !== undefined) {
+          expect(ofFollower[i]!.current).toEqual({ ...current, error: ofFollower[i]!.current.error })
+          saw("followers")
+        }
         if (grant === "nothing") {
           expect(current).toMatchObject({ status: "error", isComplete: false, error: { _tag: "PermissionDenied" } })
           return
@@ -162,6 +193,7 @@ const run = (seed: number, sightings: Sightings) =>
       })
       if (alice.rejectedWrites.current.length > 0) saw("writes that were refused")
     }
+    yield* close
   }).pipe(
     Effect.scoped,
     Effect.withRandom(Random.make(seed)),
@@ -185,6 +217,7 @@ const rare = [
   "grants of nothing",
   "servers that lost everything",
   "rows of the server's",
+  "followers",
   "writes that were refused"
 ]
 

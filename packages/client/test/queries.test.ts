@@ -674,6 +674,10 @@ describe("queries", () => {
       const query = client.query(Todos, { where: { done: false } })
       const closed = client.query(Todos)
       closed.close()
+      // Of a map that was named before it was declared: it isn't downloaded, which is known when it is open.
+      const declaredLate = Grid.map("late", Todo, { sync: "none" })
+      void client.map("late")
+      const late = client.query(declaredLate)
       const early = query.current
       expect(early).toEqual({ status: "loading", rows: [], isComplete: false, hasMore: false })
       expect(query.current).toBe(early)
@@ -684,6 +688,7 @@ describe("queries", () => {
       yield* clock.settle
       expect(statuses).toEqual(["ready 1"])
       expect(closed.current.status).toBe("loading")
+      expect(late.current.status).toBe("ready")
       yield* Effect.promise(() => client.close())
       expect(query.current).toMatchObject({ status: "error", error: { _tag: "ClientClosed" } })
       expect(() => client.query(Todos)).toThrow(expect.objectContaining({ _tag: "ClientClosed" }))

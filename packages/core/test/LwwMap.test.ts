@@ -161,6 +161,9 @@ describe("LwwMap", () => {
         }
         assert.strictEqual(map.size, visible.size)
         assert.deepStrictEqual(new Map(map.entries()), visible)
+        const visited = new Map<string, unknown>()
+        map.forEach((key, value) => visited.set(key, value))
+        assert.deepStrictEqual(visited, visible)
         assert.deepStrictEqual(new Set(map.keys()), new Set(visible.keys()))
       }
     },

@@ -4203,6 +4203,14 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "by way of a leading tab are answered as its own"
   },
   {
+    id: "QRY-1",
+    breaks: "a tab's own write that lost stays in its rows",
+    ...client("Mirror", "queries.model"),
+    find: "      for (const { base, cell } of states) if (base === undefined) onConfirmed(map, cell)",
+    replace: "",
+    fails: "show what a plain evaluation finds"
+  },
+  {
     id: "QRY-2",
     breaks: "a hash index keeps a record under its old value",
     ...core("Indexes", "Indexes"),
