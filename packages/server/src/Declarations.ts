@@ -45,7 +45,7 @@ export const layerFile = (path: string): Layer.Layer<Declarations, ConfigInvalid
     const faults: Array<string> = []
     const grid = Object.entries(data).flatMap(([name, options]: [string, unknown]) => {
       try {
-        if (typeof options !== "object" || options === null) {
+        if (typeof options !== "object" || options === null || Array.isArray(options)) {
           throw new TypeError("what a map is declared with is an object")
         }
         const unknown = Object.keys(options).find((option) => option !== "indexes" && option !== "search")

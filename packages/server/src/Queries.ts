@@ -394,6 +394,8 @@ const make = Effect.gen(function*() {
     searches: LiveSearches | undefined
     readonly live: LiveQueries.LiveQueries
     readonly shared = new Map<string, Shared>()
+    /** By the fields that a query is about: one for all parts of the map. */
+    readonly #decoders = new WeakMap<ReadonlySet<string>, ReturnType<typeof Value.partDecoder>>()
     #isScheduled = false
 
     constructor(name: string) {
@@ -421,7 +423,7 @@ const make = Effect.gen(function*() {
           find: (partition, fields, isWanted, take) => {
             if (!hasRecords()) return
             const now = clock.unsafeCurrentTimeMillis()
-            const partOf = Value.partDecoder(fields)
+            const partOf = this.#decoderOf(fields)
             for (const [key, record] of partitions.records(name, partition)) {
               looked += 1 / recordsPerValue
               if (isGone(record, now) || !isWanted(key, partOf(record.valueBytes))) continue
@@ -434,6 +436,12 @@ const make = Effect.gen(function*() {
         indexes,
         onDirty: () => this.#schedule()
       })
+    }
+
+    #decoderOf(fields: ReadonlySet<string>): ReturnType<typeof Value.partDecoder> {
+      let decoder = this.#decoders.get(fields)
+      if (decoder === undefined) this.#decoders.set(fields, decoder = Value.partDecoder(fields))
+      return decoder
     }
 
     /** Builds its indexes, in turns. */

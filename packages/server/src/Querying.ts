@@ -60,6 +60,8 @@ export class Querying {
   /** Those whose rows are to be sent, in turn. */
   readonly #line = new Set<Following>()
   #sending: Sending | undefined
+  /** What its queries add to a write that none of them is about. */
+  #nanosPerWrite = 0
   #isWaiting = false
   #isOver = false
 
@@ -137,7 +139,7 @@ export class Querying {
     }
     const known = this.#byNumber.get(asked.number)
     if (known !== undefined) asked.close()
-    else if (this.#nanosPerWrite() + asked.nanosPerWrite > nanosPerWriteMax) {
+    else if (this.#nanosPerWrite + asked.nanosPerWrite > nanosPerWriteMax) {
       asked.close()
       return this.#host.refuse(
         id,
@@ -150,6 +152,7 @@ export class Querying {
     }
     const following = known ??
       { map, query, viewKey: this.#queries.viewKey(access), ids: new Set(), asked, state: "waits", late: [] }
+    if (known === undefined) this.#nanosPerWrite += asked.nanosPerWrite
     following.ids.add(id)
     this.#byId.set(id, following)
     this.#byNumber.set(asked.number, following)
@@ -157,15 +160,9 @@ export class Querying {
     this.#sendAll(following)
   }
 
-  /** What the queries add to a write that none of them is about. */
-  #nanosPerWrite(): number {
-    let nanos = 0
-    for (const { asked } of this.#byNumber.values()) nanos += asked.nanosPerWrite
-    return nanos
-  }
-
   #drop(following: Following): void {
     following.asked.close()
+    this.#nanosPerWrite -= following.asked.nanosPerWrite
     this.#byNumber.delete(following.asked.number)
     this.#line.delete(following)
     if (this.#sending?.following !== following) return
@@ -211,9 +208,9 @@ export class Querying {
   }
 
   #send(): void {
-    while (this.#sending !== undefined || this.#hasNext()) {
+    for (let next = this.#next(); this.#sending !== undefined || next !== undefined; next = this.#next()) {
       if (!this.#host.hasRoom()) return this.#sendLater()
-      const sending = this.#sending ??= this.#next()
+      const sending = this.#sending ??= this.#begin(next!)
       const { following, pages } = sending
       if (sending.at < pages.length) this.#host.put(pages[sending.at++]!)
       else if (following.late.length > 0) this.#host.put(following.late.shift()!)
@@ -234,14 +231,13 @@ export class Querying {
     })
   }
 
-  #hasNext(): boolean {
-    for (const { asked } of this.#line) if (asked.isReady()) return true
-    return false
+  /** The first in line that has rows. */
+  #next(): Following | undefined {
+    for (const following of this.#line) if (following.asked.isReady()) return following
+    return undefined
   }
 
-  /** The next query in line that has rows. */
-  #next(): Sending {
-    const following = Array.from(this.#line).find(({ asked }) => asked.isReady())!
+  #begin(following: Following): Sending {
     this.#line.delete(following)
     following.late = []
     return { following, pages: following.asked.snapshot(), at: 0 }

@@ -79,6 +79,17 @@ const shown = (client: PlainClient, map: string) =>
 const eventOf = (client: PlainClient) =>
   Effect.map(client.take("ServerEvent"), ({ records }) => records.map(([key, row]) => [key, valueOf(row)]))
 
+const call = (id: string, tag: string, payload: unknown): typeof Protocol.Call.Type => ({
+  _tag: "Call",
+  payload: new TextEncoder().encode(JSON.stringify({ _tag: "Request", id, tag, headers: [], payload }))
+})
+const askOf = (id: number, map: string, query: unknown): typeof Protocol.QueryOpen.Type => ({
+  _tag: "QueryOpen",
+  id,
+  map,
+  query: Value.encode(query)
+})
+
 const owned = { owner: { principal: "userId" } }
 const free: PermissionPolicy.Rule = { maps: ["free"], roles: ["user"], allow: ["read", "put", "remove"] }
 const policy: PermissionPolicy.Policy = {
@@ -516,8 +527,24 @@ describe("Somebody to whom nothing is granted", () => {
       Protocol.ClientMessage.members
         .map(({ fields: { _tag: { ast } } }) => "type" in ast ? JSON.parse(String(ast.type)) : undefined).sort()
     )
-    expect(Array.from(GridRpcs.requests.keys())).toEqual(["Status"])
+    expect(Array.from(GridRpcs.requests.keys())).toEqual(["Status", "Query", "Count", "Explain"])
   })
+
+  for (const tag of ["Query", "Count", "Explain"]) {
+    it.effect(`is denied the call ${tag}`, () =>
+      Effect.gen(function*() {
+        const admin = yield* enter("bob admin")
+        yield* write(admin, "vault", "canary", { text: "canary" })
+        const mallory = yield* enter("mallory")
+        for (const map of ["vault", "nowhere"]) {
+          yield* mallory.send(call("1", tag, { map, query: {} }))
+          const { payload } = yield* mallory.take("Reply")
+          const told = new TextDecoder().decode(payload)
+          expect(told).toContain("PermissionDenied")
+          expect(told).not.toContain("canary")
+        }
+      }).pipe(Effect.provide(layerOf({ rules: policy.rules.slice(0, 1) }))))
+  }
 
   for (const [tag, { hears, says }] of Object.entries(cases)) {
     it.effect(`learns nothing by ${tag}`, () =>
@@ -544,6 +571,184 @@ describe("Somebody to whom nothing is granted", () => {
         expect(yield* shown(admin, "vault")).toEqual({ canary: { text: "canary" } })
       }).pipe(Effect.provide(layerOf({ rules: policy.rules.slice(0, 1) }))))
   }
+})
+
+// --- Queries ---
+
+describe("A query of somebody who may read a part of a map", () => {
+  const rowsOf = (client: PlainClient) =>
+    Effect.map(client.take("QueryRows"), ({ left, records }) => ({
+      records: Object.fromEntries(records.map(([key, row]) => [key, valueOf(row)])),
+      left
+    }))
+  const refusal = (client: PlainClient, asked: Protocol.ClientMessage) =>
+    Effect.zipRight(client.send(asked), Effect.map(client.take("Fault"), ({ cause, reason }) => ({ cause, reason })))
+  const callOf = (client: PlainClient, tag: string, payload: unknown) =>
+    Effect.zipRight(
+      client.send(call("1", tag, payload)),
+      Effect.map(client.take("Reply"), ({ payload: told }) => new TextDecoder().decode(told))
+    )
+
+  it.effect("finds, orders and shows what he may read, and is told of nothing else", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      yield* write(admin, "notes", "1", { owner: "alice", n: 1 })
+      yield* write(admin, "notes", "2", { owner: "carol", n: 0 })
+      yield* alice.send(askOf(1, "notes", { orderBy: [{ field: "n" }], limit: 1 }))
+      expect(yield* alice.take("QueryRows")).toMatchObject({ hasMore: false, records: [["1", expect.anything()]] })
+      yield* write(admin, "notes", "3", { owner: "carol", n: 0 })
+      yield* settled
+      expect(alice.untaken("QueryRows")).toBe(0)
+      yield* write(admin, "notes", "1", { owner: "carol", n: 1 })
+      expect(yield* rowsOf(alice)).toEqual({ records: {}, left: ["1"] })
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("isn't told that a hidden field has changed, by a version's number neither", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      yield* write(admin, "people", "1", { name: "x", salary: 1 })
+      yield* alice.send(askOf(1, "people", {}))
+      expect(yield* alice.take("QueryRows")).toMatchObject({ version: 1 })
+      for (let salary = 2; salary < 5; salary++) {
+        yield* write(admin, "people", "1", { name: "x", salary })
+        yield* settled
+      }
+      expect(alice.untaken("QueryRows")).toBe(0)
+      yield* write(admin, "people", "1", { name: "y", salary: 5 })
+      const told = yield* alice.take("QueryRows")
+      expect(told).toMatchObject({ version: 2, after: 1 })
+      expect(told.records.map(([key, row]) => [key, valueOf(row)])).toEqual([["1", { name: "y" }]])
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is refused for a field that nothing shows him, with its place, and shows none that he selects", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      yield* write(admin, "people", "1", { name: "x", salary: 1 })
+      for (
+        const [query, at] of [
+          [{ where: { salary: 1 } }, "salary"],
+          [{ where: { or: [{ name: "x" }, { "salary.net": { gt: 0 } }] } }, "salary.net"],
+          [{ where: { salary: { exists: false } } }, "salary"],
+          [{ orderBy: [{ field: "name" }, { field: "salary" }] }, "$.orderBy[1].field"]
+        ] as const
+      ) {
+        const { cause, reason } = yield* refusal(alice, askOf(1, "people", query))
+        expect(cause).toBe("QueryInvalid")
+        expect(reason).toContain(at)
+        expect(yield* callOf(alice, "Query", { map: "people", query })).toContain("QueryInvalid")
+        if ("where" in query) expect(yield* callOf(alice, "Count", { map: "people", query })).toContain("QueryInvalid")
+      }
+      yield* alice.send(askOf(1, "people", { select: ["salary", "name"] }))
+      expect((yield* rowsOf(alice)).records).toEqual({ 1: { name: "x" } })
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("finds nothing by a field in the records that don't show it to him, where others do", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      yield* write(admin, "mixed", "1", { owner: "alice", secret: 7 })
+      yield* write(admin, "mixed", "2", { owner: "carol", secret: 7 })
+      yield* write(admin, "mixed", "3", { owner: "carol", secret: 0 })
+      yield* alice.send(
+        askOf(1, "mixed", { where: { secret: 7 } }),
+        askOf(2, "mixed", { orderBy: [{ field: "secret" }] })
+      )
+      expect((yield* rowsOf(alice)).records).toEqual({ 1: { owner: "alice", secret: 7 } })
+      expect((yield* rowsOf(alice)).records)
+        .toEqual({ 1: { owner: "alice", secret: 7 }, 2: { owner: "carol" }, 3: { owner: "carol" } })
+      expect(yield* callOf(alice, "Count", { map: "mixed", query: { where: { secret: 7 } } })).toContain("\"value\":1")
+    }).pipe(Effect.provide(layerOf({
+      rules: [
+        policy.rules[0]!,
+        { maps: ["mixed"], roles: ["user"], allow: ["read"], where: owned },
+        { maps: ["mixed"], roles: ["user"], allow: ["read"], fields: { read: ["owner"] } }
+      ]
+    }))))
+
+  it.effect("is told nothing of how many others there are: no plan, and no figures of a refusal", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      for (let i = 0; i < 2; i++) {
+        yield* admin.send(batch(
+          "notes",
+          "APPLIED",
+          sequence,
+          Array.from({ length: 500 }, (_, j) => [`${i} ${j}`, put({ owner: "carol" }, millis++)] as const)
+        ))
+        sequence += 500
+      }
+      expect(yield* callOf(alice, "Explain", { map: "notes", query: {} })).toContain("PermissionDenied")
+      const { cause, reason } = yield* refusal(alice, askOf(1, "notes", {}))
+      expect(cause).toBe("QueryTooExpensive")
+      expect(reason).not.toMatch(/1000|records/)
+      expect(yield* callOf(admin, "Explain", { map: "notes", query: {} })).toContain("\"records\":1000")
+    }).pipe(Effect.provide(layerOf(policy, { queryMillisMax: 1 }))))
+
+  it.effect("of a map that is one of sets finds nothing, as of one that isn't there", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      yield* alice.send(askOf(1, "notes", {}))
+      expect(yield* rowsOf(alice)).toEqual({ records: {}, left: [] })
+      yield* write(admin, "notes", "1", { owner: "alice" }, "or")
+      yield* settled
+      expect(alice.untaken("Fault") + alice.untaken("QueryRows")).toBe(0)
+      yield* alice.send(askOf(2, "notes", { limit: 1 }))
+      expect(yield* rowsOf(alice)).toEqual({ records: {}, left: [] })
+      expect(yield* callOf(alice, "Count", { map: "notes", query: {} })).toContain("\"value\":0")
+      expect((yield* refusal(admin, askOf(1, "notes", {}))).cause).toBe("MapKindMismatch")
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("begins anew under another policy, though its rules are of the same form, or is ended by it", () =>
+    Effect.gen(function*() {
+      const policies = yield* PermissionPolicy.PermissionPolicy
+      const admin = yield* enter("bob admin")
+      const alice = yield* enter("alice")
+      const bob = yield* enter("bob admin")
+      yield* write(admin, "notes", "1", { owner: "alice", open: false })
+      yield* write(admin, "notes", "2", { owner: "carol", open: true })
+      for (const each of [alice, bob]) yield* each.send(askOf(1, "notes", {}))
+      const { query: first } = yield* alice.take("QueryAck")
+      expect((yield* rowsOf(alice)).records).toEqual({ 1: { owner: "alice", open: false } })
+      yield* bob.take("QueryAck")
+      yield* rowsOf(bob)
+      const [all, mine] = policy.rules as [PermissionPolicy.Rule, PermissionPolicy.Rule]
+      yield* policies.replace({
+        rules: [all, { ...mine, where: { open: true, owner: { neq: { principal: "userId" } } } }]
+      })
+      expect((yield* alice.take("QueryAck")).query).not.toBe(first)
+      expect(yield* alice.take("QueryRows")).toMatchObject({ after: 0, records: [["2", expect.anything()]] })
+      // Who comes now doesn't share what was shown before.
+      const dora = yield* enter("dora")
+      yield* dora.send(askOf(1, "notes", {}))
+      expect((yield* rowsOf(dora)).records).toEqual({ 2: { owner: "carol", open: true } })
+      yield* policies.replace({ rules: [all] })
+      expect(yield* alice.take("Fault")).toMatchObject({ id: 1, cause: "PermissionDenied" })
+      yield* write(admin, "notes", "2", { owner: "carol", open: true, n: 2 })
+      yield* rowsOf(bob)
+      expect(alice.untaken("QueryRows") + bob.untaken("QueryAck")).toBe(0)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("begins anew by a token of other attributes, and only where it shows something else", () =>
+    Effect.gen(function*() {
+      const admin = yield* enter("bob admin")
+      yield* write(admin, "staff", "1", { name: "x" })
+      yield* write(admin, "notes", "1", { owner: "carol" })
+      const carol = yield* enter("carol clerk")
+      yield* carol.send(askOf(1, "staff", {}), askOf(2, "notes", {}))
+      for (let i = 0; i < 2; i++) expect(Object.keys((yield* rowsOf(carol)).records)).toEqual(["1"])
+      for (let i = 0; i < 2; i++) yield* carol.take("QueryAck")
+      yield* carol.send({ _tag: "AuthRenew", id: 5, token: "carol" })
+      yield* carol.take("AuthRenewAck")
+      expect(yield* carol.take("Fault")).toMatchObject({ id: 1, cause: "PermissionDenied" })
+      yield* write(admin, "staff", "1", { name: "y" })
+      yield* settled
+      expect(carol.untaken("QueryAck") + carol.untaken("QueryRows")).toBe(0)
+    }).pipe(Effect.provide(layer)))
 })
 
 // --- Non-interference ---
@@ -574,13 +779,35 @@ describe("What a user may not read", () => {
     },
     {
       arbitrary: fc.record({
-        by: fc.constantFrom("opens" as const, "pulls" as const, "walks" as const, "asks" as const),
+        by: fc.constantFrom(
+          "opens" as const,
+          "pulls" as const,
+          "walks" as const,
+          "asks" as const,
+          "queries" as const,
+          "calls" as const,
+          "leaves" as const
+        ),
         key: fc.constantFrom("notes", "people", "vault", "news"),
         n: fc.nat(270)
       }),
       weight: 3
     }
   )
+
+  /** Those of hidden fields among them. */
+  const queries = [
+    {},
+    { orderBy: [{ field: "n", direction: "desc" }], limit: 2 },
+    { where: { owner: "carol" } },
+    { where: { n: { gt: 0 } }, orderBy: [{ field: "owner" }], limit: 1 },
+    { where: { salary: { gt: 100 } } },
+    { orderBy: [{ field: "salary" }], limit: 1 },
+    { where: { not: { salary: { exists: true } } } },
+    { select: ["name", "salary"], limit: 2 },
+    { where: { name: { in: [0, 1] } }, limit: 1 },
+    { where: { secret: { startsWith: "a" } } }
+  ]
 
   /** All bytes that alice gets, in a world with one secret or another. */
   const bytesOf = (steps: ReadonlyArray<(typeof step) extends fc.Arbitrary<infer A> ? A : never>, secret: "a" | "b") =>
@@ -663,6 +890,18 @@ describe("What a user may not read", () => {
                 })
               }
             }
+            break
+          case "queries":
+            yield* alice.send(askOf(n % 6, cell, queries[n % queries.length]!))
+            break
+          case "leaves":
+            yield* alice.send({ _tag: "QueryClose", id: n % 6 })
+            break
+          case "calls":
+            yield* alice.send(
+              call(String(at), ["Query", "Count", "Explain"][n % 3]!, { map: cell, query: queries[n % queries.length] })
+            )
+            yield* settled
             break
           case "asks":
             yield* alice.send(

@@ -586,33 +586,33 @@ describe("Who doesn't read what he has asked", () => {
 // --- Turns ---
 
 describe("A query over many records", () => {
-  const count = 20_000
+  const records = 20_000
   /** Counts the records that are looked at. */
   const looks = () => {
     const { partDecoder } = Value
-    let count = 0
+    let seen = 0
     vi.spyOn(Value, "partDecoder").mockImplementation((fields) => {
       const decode = partDecoder(fields)
       return (bytes) => {
-        count++
+        seen++
         return decode(bytes)
       }
     })
-    return () => count
+    return () => seen
   }
 
   it.effect("leaves others their turn, and stops when nobody asks it any more", () =>
     Effect.gen(function*() {
       const client = yield* inProcessReady
       const other = yield* inProcessReady
-      yield* write(client, many(count))
+      yield* write(client, many(records))
       const looked = looks()
       yield* client.send(open(1, { where: { n: -1 } }), open(2, { where: { n: -2 } }, "todos"))
       yield* other.send({ _tag: "Ping", id: 1 })
       yield* turns(3)
       assert.strictEqual(other.untaken("Pong"), 1)
       assert.isAbove(looked(), 0)
-      assert.isBelow(looked(), count / 2)
+      assert.isBelow(looked(), records / 2)
       yield* client.send({ _tag: "QueryClose", id: 1 }, { _tag: "QueryClose", id: 2 })
       yield* turns(2)
       const until = looked()

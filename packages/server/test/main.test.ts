@@ -71,4 +71,19 @@ describe("The server as a program", () => {
       expect(stdout).not.toContain(secret)
       rmSync(directory, { recursive: true })
     }))
+
+  it.effect("is indexed by its grid's file, and ends with 78 where that can't be used", () =>
+    Effect.gen(function*() {
+      const directory = mkdtempSync(join(tmpdir(), "topgun-main-"))
+      const grid = join(directory, "grid.json")
+      const env = { TOPGUN_PORT: "0", TOPGUN_STORAGE: "memory", TOPGUN_GRID_FILE: grid, TOPGUN_LOG_FORMAT: "json" }
+      writeFileSync(grid, JSON.stringify({ todos: { indexes: ["done"], search: { text: 1 } } }))
+      expect(yield* run(env, "TopGun is ready")).toMatchObject({ code: 0, stderr: "" })
+      writeFileSync(grid, JSON.stringify({ todos: { index: ["done"] }, notes: 7 }))
+      const { code, stderr } = yield* run(env, "TopGun is ready")
+      expect(code).toBe(78)
+      expect(stderr).toContain("map \"todos\"")
+      expect(stderr).toContain("map \"notes\"")
+      rmSync(directory, { recursive: true })
+    }))
 })

@@ -4816,5 +4816,286 @@ export const mutants: ReadonlyArray<Mutant> = [
       "  if (limit !== undefined && !(Number.isInteger(limit) && (limit as number) >= 1 && (limit as number) <= limitMax)) {",
     replace: "  if (limit !== undefined && !Number.isInteger(limit)) {",
     fails: "names the place of what is wrong, and says what to do"
+  },
+  {
+    id: "QRY-1",
+    breaks: "who has written and asks then isn't shown what he has written",
+    ...server("Queries", "Queries"),
+    find: "    maps.get(name)?.tell()",
+    replace: "",
+    fails: "begins with what its asker has written before"
+  },
+  {
+    id: "QRY-1",
+    breaks: "what changes while all rows are on their way is forgotten",
+    ...server("Querying", "Queries"),
+    find: "      following.late.push(...changes ?? [])",
+    replace: "",
+    fails: "while all rows are on their way gets what changes after them"
+  },
+  {
+    id: "QRY-1",
+    breaks: "who was behind isn't sent what was left out",
+    ...server("Querying", "Queries"),
+    find: "    following.state = \"waits\"\n    this.#line.add(following)\n    this.#sendLater()",
+    replace: "    following.state = \"waits\"\n    this.#sendLater()",
+    fails: "is told no more than there is room for, and then all rows anew"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a row that leaves stays among those that newcomers are told",
+    ...server("Queries", "queries.model"),
+    find: "          this.#rows.delete(key)",
+    replace: "",
+    fails: "in a small map"
+  },
+  {
+    id: "QRY-1",
+    breaks: "what has expired and isn't swept yet is found",
+    ...server("Queries", "Queries"),
+    find: "              if (isGone(record, now) || !isWanted(key, partOf(record.valueBytes))) continue",
+    replace: "              if (record.isTombstone || !isWanted(key, partOf(record.valueBytes))) continue",
+    fails: "loses what expires, and doesn't begin with what has"
+  },
+  {
+    id: "QRY-1",
+    breaks: "a call that asks what is live already is answered by what was told last",
+    ...server("Queries", "QueryCalls"),
+    find: "        this.live.flush()\n        if (live.isComplete && live.version > 0) return",
+    replace:
+      "        if (live.version === 0) this.live.flush()\n        if (live.isComplete && live.version > 0) return",
+    fails: "finds what its caller has written before"
+  },
+  {
+    id: "QRY-3",
+    breaks: "the bytes of a query's rows have no bound",
+    ...server("Queries", "Queries"),
+    find: "      if (this.#bytes > queryBytesMax) {",
+    replace: "      if (this.#bytes > Number.POSITIVE_INFINITY) {",
+    fails: "is so many bytes of all its rows"
+  },
+  {
+    id: "QRY-3",
+    breaks: "only what is new counts among the bytes of a query's rows",
+    ...server("Queries", "Queries"),
+    find: "      turns.spend(changes.length)",
+    replace: "      turns.spend(changes.length)\n      this.#bytes = 0",
+    fails: "is so many bytes of all its rows"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a query without a limit has all rows there are",
+    ...server("Queries", "Queries"),
+    find: "    if (query.limit === undefined) return { ...query, limit: queryRowsMax }",
+    replace: "    if (query.limit === undefined) return query",
+    fails: "is so many rows"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a query's limit is as large as its asker likes",
+    ...server("Queries", "Queries"),
+    find: "    if (query.limit <= queryRowsMax) return query",
+    replace: "    if (query.limit <= Number.POSITIVE_INFINITY) return query",
+    fails: "is so many rows"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a query looks at as many records as there are",
+    ...server("Queries", "Queries"),
+    find: "    if (millis <= queryMillisMax) return",
+    replace: "    if (millis <= Number.POSITIVE_INFINITY) return",
+    fails: "is so much time, by the records that it would look at"
+  },
+  {
+    id: "QRY-3",
+    breaks: "one connection's queries keep up every write",
+    ...server("Querying", "Queries"),
+    find: "    else if (this.#nanosPerWrite + asked.nanosPerWrite > nanosPerWriteMax) {",
+    replace: "    else if (this.#nanosPerWrite + asked.nanosPerWrite > Number.POSITIVE_INFINITY) {",
+    fails: "is so much of each write"
+  },
+  {
+    id: "QRY-3",
+    breaks: "patterns aren't judged before a query is made of them",
+    ...server("Queries", "Queries"),
+    find: "    if (query.where !== undefined) checkPatterns(query.where)",
+    replace: "",
+    fails: "but a pattern that is none, is refused"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a query over many records holds everybody up",
+    ...server("Queries", "Queries"),
+    find: "          return turns.isOver()",
+    replace: "          return false",
+    fails: "leaves others their turn"
+  },
+  {
+    id: "QRY-3",
+    breaks: "each map's queries take a turn of their own",
+    ...server("Queries", "Queries"),
+    find: "    turns.spend(looked)",
+    replace: "    turns.spend(looked / 8)",
+    fails: "shares the turn with those over other maps"
+  },
+  {
+    id: "QRY-3",
+    breaks: "equal queries are evaluated for each who asks",
+    ...server("Queries", "Queries"),
+    find: "        map.shared.set(identity, shared = new Shared(map, shown, query))",
+    replace: "        shared = new Shared(map, shown, query)",
+    fails: "that a hundred ask is evaluated and encoded once"
+  },
+  {
+    id: "QRY-3",
+    breaks: "an answer has more bytes than a reply",
+    ...server("Queries", "QueryCalls"),
+    find: "      if (bytes > answerBytesMax) break",
+    replace: "",
+    fails: "answers with as many rows as fit into a reply"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a search is counted as if nothing were searched",
+    ...server("Handlers", "QueryCalls"),
+    find: "            search === undefined",
+    replace: "            search !== null",
+    fails: "counts what a query finds"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "a query goes on when nobody asks it",
+    ...server("Queries", "Queries"),
+    find: "      this.#map.shared.delete(this.#live.identity)\n      this.#close()",
+    replace: "      this.#map.shared.delete(this.#live.identity)",
+    fails: "that a hundred ask is evaluated and encoded once"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "a call that is interrupted is answered all the same",
+    ...server("Queries", "QueryCalls"),
+    find: "          close()\n          map.rest()",
+    replace: "          map.rest()",
+    fails: "that is interrupted, or whose connection ends"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "maps that were asked for in vain are kept",
+    ...server("Queries", "Queries"),
+    find: "    } finally {\n      map.rest()\n    }",
+    replace: "    } finally {\n      map.live.settle()\n    }",
+    fails: "isn't held on to when it was asked in vain"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "a connection asks as many queries as it likes",
+    ...server("Querying", "Queries"),
+    find: "    if (this.#byId.size >= this.#queriesMax) {",
+    replace: "    if (this.#byId.size >= Number.POSITIVE_INFINITY) {",
+    fails: "is so many queries of one connection"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "who doesn't read is told of all that changes",
+    ...server("Querying", "Queries"),
+    find: "    if (changes.every((page) => this.#host.offer(page))) return",
+    replace: "    return changes.forEach((page) => this.#host.put(page))",
+    fails: "is told no more than there is room for"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "who doesn't read is sent all rows at once",
+    ...server("Querying", "Queries"),
+    find: "      if (!this.#host.hasRoom()) return this.#sendLater()",
+    replace: "",
+    fails: "while all rows are on their way"
+  },
+  {
+    id: "PERM-1",
+    breaks: "that a hidden field has changed is told",
+    ...server("Queries", "Permissions"),
+    find: "      if (isInPlace && before !== undefined && !this.#isWhole && isAlike(before, row)) return false",
+    replace: "",
+    fails: "isn't told that a hidden field has changed"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a query goes on under another policy as it was",
+    ...server("Queries", "Permissions"),
+    find: "reads === \"part\" ? `${policies} ${key}` : key",
+    replace: "key",
+    fails: "begins anew under another policy"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a query goes on as it was when its asker may read something else",
+    ...server("Querying", "Permissions"),
+    find: "      if (this.#queries.viewKey(this.#host.access(map)) === viewKey) continue",
+    replace: "      if (viewKey !== \"\") continue",
+    fails: "begins anew by a token of other attributes"
+  },
+  {
+    id: "PERM-1",
+    breaks: "hidden fields may be asked by",
+    ...server("Queries", "Permissions"),
+    find: "      if (!readable.has(names[0]!)) {",
+    replace: "      if (readable.size < 0) {",
+    fails: "is refused for a field that nothing shows him"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a plan tells how many records there are that one may not see",
+    ...server("Queries", "Permissions"),
+    find: "      if (view !== undefined) {",
+    replace: "      if (view?.key === \"\") {",
+    fails: "is told nothing of how many others there are"
+  },
+  {
+    id: "PERM-1",
+    breaks: "a refusal tells how many records there are that one may not see",
+    ...server("Queries", "Permissions"),
+    find: "          view === undefined ? `look at",
+    replace: "          view !== null ? `look at",
+    fails: "is told nothing of how many others there are"
+  },
+  {
+    id: "PERM-1",
+    breaks: "who may read a part is told that the map is of another kind",
+    ...server("Queries", "Permissions"),
+    find: "if (shared.access.reads === \"everything\") shared.end(fault)",
+    replace: "shared.end(fault)",
+    fails: "of a map that is one of sets finds nothing"
+  },
+  {
+    id: "PERM-1",
+    breaks: "records are judged as they are, and not as they are shown",
+    ...server("Queries", "Permissions"),
+    find: "        show: (value) => access.showValue(value),",
+    replace: "        show: (value) => value,",
+    fails: "changes no byte that he is sent"
+  },
+  {
+    id: "IN-1",
+    breaks: "a fault in judging a record keeps it from being saved",
+    ...server("Queries", "Queries"),
+    find: "      queried.fail(fault)",
+    replace: "      throw fault",
+    fails: "ends the queries of its map and takes its indexes"
+  },
+  {
+    id: "IN-1",
+    breaks: "a map of sets is read as one of records",
+    ...server("Queries", "Queries"),
+    find: "      const hasRecords = (): boolean => partitions.kindFault(name, \"lww\") === undefined",
+    replace: "      const hasRecords = (): boolean => name !== \"\"",
+    fails: "that is declared with indexes and is one of sets"
+  },
+  {
+    id: "IN-1",
+    breaks: "a list is taken for what a map is declared with",
+    ...server("Declarations", "Declarations"),
+    find: " || Array.isArray(options)",
+    replace: "",
+    fails: "is refused with all that is wrong with it"
   }
 ]

@@ -50,6 +50,7 @@ const fetch: typeof Protocol.SyncFetch.Type = {
   after: null
 }
 const pull: typeof Protocol.SyncPull.Type = { _tag: "SyncPull", id: 2, map: "empty", node: [0, ""], after: null }
+const query: typeof Protocol.QueryOpen.Type = { _tag: "QueryOpen", id: 3, map: "empty", query: Value.encode({}) }
 const ping: Protocol.ClientMessage = { _tag: "Ping", id: 1 }
 const renew: Protocol.ClientMessage = { _tag: "AuthRenew", id: 9, token: "mallory" }
 
@@ -63,6 +64,8 @@ const fromClient: ReadonlyArray<Protocol.ClientMessage> = [
   buckets,
   fetch,
   pull,
+  query,
+  { _tag: "QueryClose", id: 3 },
   { _tag: "Traced", parent: `00-${"1".repeat(32)}-${"2".repeat(16)}-01` },
   op,
   ping,
@@ -103,6 +106,18 @@ const fromServer: ReadonlyArray<Protocol.ServerMessage> = [
   { _tag: "ServerEvent", map: "ward", sequence: 1, records: [["k", put("forged", 9_000)]] },
   { _tag: "Withdraw", map: "ward", keys: ["k"] },
   { _tag: "SyncAgain", map: "ward" },
+  { _tag: "QueryAck", id: 3, query: 1 },
+  {
+    _tag: "QueryRows",
+    query: 1,
+    version: 1,
+    after: 0,
+    isLast: true,
+    hasMore: false,
+    left: [],
+    scores: null,
+    records: [["k", put("forged", 9_000)]]
+  },
   { _tag: "OpAck", level: "PERSISTED", replicas: 9, sequences: [0] },
   { _tag: "OpReject", sequence: 0, cause: "x", reason: "y" },
   { _tag: "Durable", sequence: 1 },
@@ -132,7 +147,7 @@ const noNames: ReadonlyArray<Row> = [
   ...[["none", ""], ["one of 257 characters", "m".repeat(257)], ["one of a million", "m".repeat(1_000_000)]].flatMap((
     [what, map]
   ) =>
-    ([open, buckets, fetch, pull, op] as const).map((message) => ({
+    ([open, buckets, fetch, pull, query, op] as const).map((message) => ({
       name: `${what} for the map of ${message._tag}`,
       sent: [like(message, { map })],
       answer: malformed
@@ -323,6 +338,12 @@ const wrongFields: ReadonlyArray<Row> = [
     wrong: { nodes: new Uint8Array(Protocol.nodesBytesMax + 1) }
   },
   { name: "a third lane", message: buckets, wrong: { lane: 2 } },
+  { name: "a query of no bytes", message: query, wrong: { query: new Uint8Array(0) } },
+  { name: "a query as an object", message: query, wrong: { query: {} } },
+  { name: "a query of more bytes than it may have", message: query, wrong: { query: noise(256 * 1024 + 1) } },
+  { name: "a query whose bytes are no value", message: query, wrong: { query: Uint8Array.of(0xc1) } },
+  { name: "a query and a byte more", message: query, wrong: { query: Uint8Array.of(0x80, 0x80) } },
+  { name: "a query numbered -1", message: query, wrong: { id: -1 } },
   {
     name: "a trace that is none",
     message: fromClient.find(({ _tag }) => _tag === "Traced")!,
