@@ -111,10 +111,10 @@ export const make = (replica: Replica["Type"]) => {
   const search = (name: string): Effect.Effect<void, QueryInvalid | ConnectionLost> =>
     Effect.suspend(() => {
       if (engines.get(name)?.searches !== undefined) return Effect.void
-      return Effect.map(finder(name), (make) => {
+      return Effect.map(finder(name), (over) => {
         const engine = engineOf(name)
-        if (make === undefined || engine.searches !== undefined) return rest(name, engine)
-        engine.searches = make(engine.live)
+        if (over === undefined || engine.searches !== undefined) return rest(name, engine)
+        engine.searches = over(engine.live)
         const building = engine.searches.build()
         while (building.next().done !== true);
       })
@@ -125,7 +125,7 @@ export const make = (replica: Replica["Type"]) => {
     Effect.suspend(() => {
       const known = engines.get(name)?.searches?.index
       return known === undefined
-        ? Effect.map(finder(name), (make) => make?.(new LiveQueries.LiveQueries({ source: nothing })).index)
+        ? Effect.map(finder(name), (over) => over?.(new LiveQueries.LiveQueries({ source: nothing })).index)
         : Effect.succeed(known)
     })
 

@@ -533,9 +533,9 @@ export const makeClient = (options: ClientOptions, surroundings: Surroundings = 
       const parsed = Query.parse({ where })
       return facade.run(Effect.flatMap(Queries, (queries) => queries.count(Grid.resolveMap(map), parsed)), waiting)
     },
-    search: async <A>(map: Grid.MapLike<A>, text: string, options: SearchOptions<A> & Waiting = {}) => {
-      const { signal, ...given } = options
-      const parsed = searchQuery(text, given)
+    search: async <A>(map: Grid.MapLike<A>, text: string, given: SearchOptions<A> & Waiting = {}) => {
+      const { signal, ...search } = given
+      const parsed = searchQuery(text, search)
       const hits = await facade.run(
         Effect.flatMap(Queries, (queries) => queries.search(Grid.resolveMap(map), parsed)),
         signal === undefined ? {} : { signal }

@@ -565,9 +565,9 @@ export const encode = (message: ClientMessage | ServerMessage): Uint8Array => {
       return withRows(packr.pack({ _tag, id, after, records: PLACEHOLDER }), Rows.records, records)
     }
     case "QueryRows": {
-      const { _tag, after, hasMore, isLast, left, query, records, scores, version } = message
-      const head = { _tag, query, version, after, isLast, hasMore, left, scores, records: PLACEHOLDER }
-      return withRows(packr.pack(head), Rows.records, records)
+      const { _tag, after, hasMore, isLast, left, query, records, scores } = message
+      const told = { _tag, query, version: message.version, after, isLast, hasMore }
+      return withRows(packr.pack({ ...told, left, scores, records: PLACEHOLDER }), Rows.records, records)
     }
     default: {
       const packed = packr.pack(message)

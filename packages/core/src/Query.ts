@@ -250,8 +250,9 @@ export const placesOf = (
 ]
 
 /** What queries have in common that ask for the same, in the same order: their places are each other's. */
-const orderOf = ({ hybrid, orderBy, search, where }: Query): Value.Value => {
-  const { fields, prefix, text } = searchOf({ ...search === undefined ? {} : { search } }) ?? {}
+const orderOf = (query: Query): Value.Value => {
+  const { hybrid, orderBy, where } = query
+  const { fields, prefix, text } = searchOf(query) ?? {}
   return [
     (where ?? null) as Value.Value,
     text === undefined

@@ -22,8 +22,8 @@ class Told {
   hasMore = false
 
   /** The rows that it was told of, as the query orders them. */
-  inOrder({ orderBy }: Query.Query): ReadonlyArray<readonly [string, unknown]> {
-    const { compare, sortOf } = Query.ordering(orderBy)
+  inOrder(asked: Query.Query): ReadonlyArray<readonly [string, unknown]> {
+    const { compare, sortOf } = Query.orderingOf(asked)
     return Array.from(this.rows, ([key, found]) => ({ key, value: found, sort: sortOf(found) }))
       .sort(compare).map(({ key, value: found }) => [key, found])
   }
@@ -112,9 +112,9 @@ const live = (given: {
     else if ("open" in each) ask(each.open)
     else if ("close" in each) open.splice(each.close, 1)[0]?.close()
     else if ("shrink" in each) {
-      const query = open[each.shrink]?.live.query
+      const shrunk = open[each.shrink]?.live.query
       // What a window holds goes, from the top on.
-      const rows = query === undefined ? [] : evaluate(map, { ...query, limit: each.by }).rows
+      const rows = shrunk === undefined ? [] : evaluate(map, { ...shrunk, limit: each.by }).rows
       for (const { key } of rows) put(key, undefined)
     } else put(each.key, each.value)
   }
@@ -167,11 +167,11 @@ describe("LiveQueries", () => {
       asked: fc.record({ orderBy, limit: fc.integer({ min: 1, max: 4 }) }).map((given) => Query.parse(given)),
       steps: fc.array(step(fc.constantFrom(...crowd)), { minLength: 10, maxLength: 60 })
     },
-    ({ asked, before, steps }) =>
+    ({ asked: only, before, steps }) =>
       live({
         before,
-        indexes: [{ fields: asked.orderBy!.map(({ field }) => field), kind: "sorted" }],
-        queries: [asked],
+        indexes: [{ fields: only.orderBy!.map(({ field }) => field), kind: "sorted" }],
+        queries: [only],
         saysMany: true,
         steps
       }),
@@ -185,8 +185,8 @@ describe("LiveQueries", () => {
       indexes: [{ fields: ["n", "m"], kind: "sorted" }]
     })
     for (const [key, found] of map) queries.indexes.set(key, found)
-    const [asked] = queries.ask(Query.parse({ orderBy: [{ field: "n" }], limit: 2 }), () => {})
+    const [found] = queries.ask(Query.parse({ orderBy: [{ field: "n" }], limit: 2 }), () => {})
     queries.settle()
-    assert.deepStrictEqual(asked.rows.map(({ key }) => key), ["k0", "k1"])
+    assert.deepStrictEqual(found.rows.map(({ key }) => key), ["k0", "k1"])
   })
 })

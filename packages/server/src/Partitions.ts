@@ -497,7 +497,7 @@ const make = Effect.gen(function*() {
     }
   }
 
-  let onWon = (_: Won): void => {}
+  let onWon: (won: Won) => void = () => {}
 
   /** Merges what was checked; answers what won. */
   const mergeAll = ({ kind, map }: Part, rows: ReadonlyArray<Checked>): Won => {

@@ -91,7 +91,7 @@ const direction = fc.constantFrom<Query.Direction>("asc", "desc")
 const order = fc.record({ field: fc.constantFrom("a", "b", "n", "in.a"), direction }, { requiredKeys: ["field"] })
 
 /** One to three fields, each once. */
-export const orderBy = fc.uniqueArray(order, { minLength: 1, maxLength: 3, selector: ({ field }) => field })
+export const orderBy = fc.uniqueArray(order, { minLength: 1, maxLength: 3, selector: (each) => each.field })
 
 /** Of some the place where they begin is a row of theirs, or one that might be. */
 export const query: fc.Arbitrary<Query.Query> = fc.record({
@@ -117,18 +117,16 @@ const path = fc.constantFrom("a", "b", "n", "tags", "in.a")
 
 /** Indexes of any kind, over any fields, and some that have the order of these queries, or nearly. */
 export const indexesFor = (queries: ReadonlyArray<Query.Query>): fc.Arbitrary<ReadonlyArray<Spec>> => {
-  const orders = queries.flatMap((each) => each.orderBy === undefined ? [] : [each.orderBy.map(({ field }) => field)])
+  const orders = queries.flatMap((each) => each.orderBy === undefined ? [] : [each.orderBy.map((by) => by.field)])
   const ofOrders = orders.length === 0
     ? fc.constant([])
     : fc.subarray([
       ...orders,
-      ...orders.map((fields) => ["tags", ...fields]),
-      ...orders.map((fields) => [...fields, "tags"])
+      ...orders.flatMap((fields) => [["tags"].concat(fields), fields.concat("tags")])
     ])
-  return fc.tuple(indexes, ofOrders).map(([any, ordering]) => [
-    ...any,
-    ...ordering.map((fields) => ({ fields, kind: "sorted" as const }))
-  ])
+  return fc.tuple(indexes, ofOrders).map(([any, ordering]) =>
+    any.concat(ordering.map((fields) => ({ fields, kind: "sorted" as const })))
+  )
 }
 
 export const index: fc.Arbitrary<Spec> = fc.oneof(
@@ -144,15 +142,15 @@ const indexes: fc.Arbitrary<ReadonlyArray<Spec>> = fc.array(index, { maxLength: 
 /** A query's answer as it is defined: all records, tested, put in order, and cut. */
 export const evaluate = (
   records: ReadonlyMap<string, unknown>,
-  query: Query.Query
+  asked: Query.Query
 ): { readonly rows: ReadonlyArray<Query.Row>; readonly hasMore: boolean } => {
-  const test = query.where === undefined ? () => true : Predicate.compile(query.where)
-  const { compare, sortOf } = Query.ordering(query.orderBy)
-  const after = Query.positionOf(query)
+  const test = asked.where === undefined ? () => true : Predicate.compile(asked.where)
+  const { compare, sortOf } = Query.ordering(asked.orderBy)
+  const after = Query.positionOf(asked)
   const rows = Array.from(records)
     .filter(([, found]) => test(found) === true)
     .map(([key, found]) => ({ key, value: found, sort: sortOf(found) }))
     .filter((row) => after === undefined || compare(row, after) > 0)
     .sort(compare)
-  return { rows: rows.slice(0, query.limit), hasMore: query.limit !== undefined && rows.length > query.limit }
+  return { rows: rows.slice(0, asked.limit), hasMore: asked.limit !== undefined && rows.length > asked.limit }
 }

@@ -599,8 +599,10 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "IN-2",
     breaks: "a field named __proto__ becomes the value's prototype",
     ...core("internal/valueReader", "OrMap"),
-    find: "    if (name.isInherited) {",
-    replace: "    if (name.text === \"\") {",
+    find:
+      "  if (isInherited) Object.defineProperty(object, text, { value, configurable: true, enumerable: true, writable: true })",
+    replace:
+      "  if (text === \"\") Object.defineProperty(object, text, { value, configurable: true, enumerable: true, writable: true })",
     fails: "keeps names of Object.prototype as plain keys, values and fields"
   },
   {
@@ -2424,8 +2426,9 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "PERM-1",
     breaks: "fields that may not be read are shown",
     ...server("Access", "Permissions"),
-    find: "    if (fields === undefined) return record",
-    replace: "    if (fields !== \"none\") return record",
+    find:
+      "    return fields === undefined ? value : fields === \"none\" || !isRecord(value) ? undefined : pick(value, fields)",
+    replace: "    return fields === \"none\" ? undefined : value",
     fails: "changes no byte that he is sent"
   },
   {
@@ -2504,7 +2507,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "PERM-2",
     breaks: "anybody sees the server's status",
-    ...server("Status", "Permissions"),
+    ...server("Handlers", "Permissions"),
     find: "          policies.current().maySeeStatus(principal)",
     replace: "          true",
     fails: "learns nothing by"
@@ -2634,8 +2637,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-3",
     breaks: "a fault in a regular expression is found when somebody connects",
     ...core("Predicate", "Predicate"),
-    find: "Effect.andThen(Regex.engine, attempt(() => regexes.forEach(checkRegex)))",
-    replace: "Regex.engine",
+    find: "        : Effect.andThen(loadEngine, attempt(() => regexes.forEach(checkRegex)))",
+    replace: "        : loadEngine",
     fails: "is RE2's, finds anywhere, and judges text only"
   },
   {
