@@ -13,7 +13,7 @@
 import { QueryInvalid } from "./GridError.ts"
 import { fieldAt } from "./internal/comparisons.ts"
 import { namesOf, pathOf } from "./internal/paths.ts"
-import { type Node, nodeOf, ownCopy } from "./internal/predicateReader.ts"
+import { type Node, read } from "./internal/predicateReader.ts"
 import { Indexes, type Spec } from "./Indexes.ts"
 import * as Predicate from "./Predicate.ts"
 import * as Query from "./Query.ts"
@@ -141,7 +141,7 @@ export class LiveQuery implements Live {
     this.view = view
     this.identity = identity
     const { where } = query
-    this.#node = where === undefined ? undefined : nodeOf(ownCopy(where))
+    this.#node = where === undefined ? undefined : read(where)
     this.#test = where === undefined ? () => true : Predicate.compile(where)
     this.#ordering = Query.ordering(query.orderBy)
     this.#after = Query.positionOf(query)
@@ -374,7 +374,7 @@ export class LiveQueries {
         ties: undefined
       }
     }
-    const node = query.where === undefined ? undefined : nodeOf(ownCopy(query.where))
+    const node = query.where === undefined ? undefined : read(query.where)
     const plan = this.plan(node, query, view)
     const ties = node === undefined ? undefined : QueryPlan.tiesOf(node)
     return {
@@ -390,7 +390,7 @@ export class LiveQueries {
   /** Counts the records that a query finds, whatever its limit, in steps: one that changes meanwhile counts as it was, or as it is. */
   *counting({ where }: Query.Query, view?: View): Iterator<void, number> {
     const { source } = this
-    const node = where === undefined ? undefined : nodeOf(ownCopy(where))
+    const node = where === undefined ? undefined : read(where)
     const test = where === undefined ? () => true : Predicate.compile(where)
     const isFound = (value: unknown): boolean => {
       const shown = value === undefined || view === undefined ? value : view.show(value)

@@ -463,6 +463,26 @@ describe("A query that is none", () => {
     }).pipe(Effect.provide(layer)))
 })
 
+describe("Many large queries, and many with patterns,", () => {
+  const large = (i: number) => ({
+    where: { owner: `u${i}`, or: Array.from({ length: 900 }, (_, j) => ({ [`field${j}`]: i })) }
+  })
+  const patterned = (i: number) => ({ where: { owner: `u${i}`, text: { regex: `^${i}\\p{L}{2,9}` } } })
+  for (const [name, query] of [["large", large], ["patterned", patterned]] as const) {
+    it.effect(`are taken in some at a time: ${name} ones`, () =>
+      Effect.gen(function*() {
+        const mallory = yield* inProcessReady
+        const other = yield* inProcessReady
+        yield* mallory.send(...Array.from({ length: 50 }, (_, i) => open(i, query(i))))
+        yield* other.send({ _tag: "Ping", id: 1 })
+        yield* turns(2)
+        assert.strictEqual(other.untaken("Pong"), 1)
+        assert.isBelow(mallory.untaken("QueryAck"), 5)
+        while (mallory.untaken("QueryAck") < 50) yield* settled
+      }).pipe(Effect.provide(layer)))
+  }
+})
+
 // --- Who reads late ---
 
 /** A connection whose server's end believes that nothing leaves while it is deaf. */

@@ -4617,8 +4617,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-1",
     breaks: "who was behind isn't sent what was left out",
     ...server("Querying", "Queries"),
-    find: "    following.state = \"waits\"\n    this.#line.add(following)\n    this.#sendLater()",
-    replace: "    following.state = \"waits\"\n    this.#sendLater()",
+    find: "    if (!changes.every((page) => this.#host.offer(page))) this.#sendAll(following, \"later\")",
+    replace: "    changes.every((page) => this.#host.offer(page))",
     fails: "is told no more than there is room for, and then all rows anew"
   },
   {
@@ -4641,9 +4641,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-1",
     breaks: "a call that asks what is live already is answered by what was told last",
     ...server("Queries", "QueryCalls"),
-    find: "        this.live.flush()\n        if (live.isComplete && live.version > 0) return",
-    replace:
-      "        if (live.version === 0) this.live.flush()\n        if (live.isComplete && live.version > 0) return",
+    find: "        while (!live.advance()) yield",
+    replace: "        if (live.version > 0) return\n        while (!live.advance()) yield",
     fails: "finds what its caller has written before"
   },
   {
@@ -4746,24 +4745,24 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "FLOW-3",
     breaks: "a query goes on when nobody asks it",
     ...server("Queries", "Queries"),
-    find: "      this.#map.shared.delete(this.#live.identity)\n      this.#close()",
-    replace: "      this.#map.shared.delete(this.#live.identity)",
+    find: "      this.#close()",
+    replace: "",
     fails: "that a hundred ask is evaluated and encoded once"
   },
   {
     id: "FLOW-3",
     breaks: "a call that is interrupted is answered all the same",
     ...server("Queries", "QueryCalls"),
-    find: "          close()\n          map.rest()",
-    replace: "          map.rest()",
+    find: "          close()",
+    replace: "",
     fails: "that is interrupted, or whose connection ends"
   },
   {
     id: "FLOW-3",
     breaks: "maps that were asked for in vain are kept",
     ...server("Queries", "Queries"),
-    find: "    } finally {\n      map.rest()\n    }",
-    replace: "    } finally {\n      map.live.settle()\n    }",
+    find: "    } finally {",
+    replace: "    } finally {\n      if (map.name === \"\")",
     fails: "isn't held on to when it was asked in vain"
   },
   {
@@ -4778,8 +4777,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "FLOW-3",
     breaks: "who doesn't read is told of all that changes",
     ...server("Querying", "Queries"),
-    find: "    if (changes.every((page) => this.#host.offer(page))) return",
-    replace: "    return changes.forEach((page) => this.#host.put(page))",
+    find: "    if (!changes.every((page) => this.#host.offer(page))) this.#sendAll(following, \"later\")",
+    replace: "    changes.forEach((page) => this.#host.put(page))",
     fails: "is told no more than there is room for"
   },
   {
