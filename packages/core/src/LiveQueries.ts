@@ -430,10 +430,10 @@ export class LiveQueries {
   }
 
   /**
-   * Tells those who have asked what has changed. Answers whether all is told: where queries are still to be filled, it is time for some
-   * more of {@link advance}.
+   * Tells those who have asked what has changed, until it is time to stop. Answers whether all is told: where queries are still to be
+   * filled, it is time for some more of {@link advance}.
    */
-  flush(): boolean {
+  flush(isTimeToStop: () => boolean = () => false): boolean {
     let isDone = true
     // What is told may make another dirty, which is looked at in the same round.
     for (const query of this.#dirty) {
@@ -443,7 +443,9 @@ export class LiveQueries {
         continue
       }
       this.#dirty.delete(query)
-      if (delta !== undefined) { for (const listener of Array.from(query.listeners)) listener(delta) }
+      if (delta === undefined) continue
+      for (const listener of Array.from(query.listeners)) listener(delta)
+      if (isTimeToStop()) return this.#dirty.size === 0
     }
     return isDone
   }

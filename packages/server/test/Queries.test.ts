@@ -154,6 +154,28 @@ describe("A live query", () => {
       assert.deepStrictEqual(yield* live, [0])
     }).pipe(Effect.ensuring(Effect.sync(() => vi.restoreAllMocks())), Effect.provide(layer)))
 
+  it.effect("is kept encoded for who asks it next, with as many others as there is room for", () =>
+    Effect.gen(function*() {
+      const writer = yield* inProcessReady
+      yield* write(writer, many(4, (n) => ({ n, text: "x".repeat(200_000) })))
+      const encoded = vi.spyOn(Protocol, "encode")
+      const pages = () => encoded.mock.calls.filter(([{ _tag }]) => _tag === "QueryRows").length
+      const [first, second] = [yield* inProcessReady, yield* inProcessReady]
+      const askAs = (client: PlainClient, i: number) =>
+        Effect.gen(function*() {
+          const before = pages()
+          yield* (yield* ask(client, i, { limit: 10 + i })).next
+          return pages() - before
+        })
+      // 16 MiB have room for twenty of these.
+      for (let i = 0; i < 25; i++) assert.strictEqual(yield* askAs(first, i), 4)
+      assert.strictEqual(yield* askAs(second, 24), 0)
+      assert.strictEqual(yield* askAs(second, 0), 4)
+      yield* write(writer, [["k0", put({ n: 0 }, 2_000)]])
+      yield* turns(3)
+      assert.strictEqual(yield* askAs(yield* inProcessReady, 0), 3)
+    }).pipe(Effect.ensuring(Effect.sync(() => vi.restoreAllMocks())), Effect.provide(layer)))
+
   it.effect("begins with what its asker has written before, though others were told of it earlier", () =>
     Effect.gen(function*() {
       const writer = yield* inProcessReady
@@ -640,6 +662,24 @@ describe("A query over many records", () => {
       assert.strictEqual(looked(), until)
       assert.strictEqual(client.untaken("QueryRows"), 0)
     }).pipe(Effect.ensuring(Effect.sync(() => vi.restoreAllMocks())), Effect.provide(TopGunServer.layerInProcess())))
+
+  it.effect("that many ask in many ways is told some at a time when one write concerns all of them", () =>
+    Effect.gen(function*() {
+      const writer = yield* inProcessReady
+      const readers = yield* Effect.all(Array.from({ length: 10 }, () => inProcessReady))
+      const told = () => readers.reduce((sum, reader) => sum + reader.untaken("QueryRows"), 0)
+      for (const [at, reader] of readers.entries()) {
+        yield* reader.send(
+          ...Array.from({ length: 100 }, (_, i) => open(i, { where: { n: { gt: -1 - at * 100 - i } } }))
+        )
+      }
+      while (told() < 1_000) yield* settled
+      yield* writer.send(batch("todos", "APPLIED", sequence++, [["a", put({ n: 1 })]]))
+      yield* turns(3)
+      assert.isAbove(told(), 1_000)
+      assert.isBelow(told(), 1_900)
+      while (told() < 2_000) yield* settled
+    }).pipe(Effect.provide(layer)))
 
   it.effect("shares the turn with those over other maps", () =>
     Effect.gen(function*() {
