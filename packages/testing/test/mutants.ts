@@ -4638,12 +4638,12 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "loses what expires, and doesn't begin with what has"
   },
   {
-    id: "QRY-1",
-    breaks: "a call that asks what is live already is answered by what was told last",
-    ...server("Queries", "QueryCalls"),
-    find: "        while (!live.advance()) yield",
-    replace: "        if (live.version > 0) return\n        while (!live.advance()) yield",
-    fails: "finds what its caller has written before"
+    id: "QRY-3",
+    breaks: "queries that one write concerns are told all at once",
+    ...server("Queries", "Queries"),
+    find: "        if (!this.live.flush(turns.isOver)) this.#schedule()",
+    replace: "        if (!this.live.flush()) this.#schedule()",
+    fails: "that many ask in many ways is told some at a time"
   },
   {
     id: "QRY-3",
@@ -4657,8 +4657,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-3",
     breaks: "only what is new counts among the bytes of a query's rows",
     ...server("Queries", "Queries"),
-    find: "      turns.spend(changes.length)",
-    replace: "      turns.spend(changes.length)\n      this.#bytes = 0",
+    find: "      turns.spend(changes.length + this.askers.size * recordsPerTelling)",
+    replace: "      this.#bytes = 0",
     fails: "is so many bytes of all its rows"
   },
   {
@@ -4774,7 +4774,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "is so many queries of one connection"
   },
   {
-    id: "FLOW-3",
+    id: "FLOW-1",
     breaks: "who doesn't read is told of all that changes",
     ...server("Querying", "Queries"),
     find: "    if (!changes.every((page) => this.#host.offer(page))) this.#sendAll(following, \"later\")",
@@ -4782,7 +4782,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "is told no more than there is room for"
   },
   {
-    id: "FLOW-3",
+    id: "FLOW-1",
     breaks: "who doesn't read is sent all rows at once",
     ...server("Querying", "Queries"),
     find: "      if (!this.#host.hasRoom()) return this.#sendLater()",
@@ -4876,5 +4876,37 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: " || Array.isArray(options)",
     replace: "",
     fails: "is refused with all that is wrong with it"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a large query counts as little as a small one",
+    ...server("Session", "Queries"),
+    find: "    ? 50 + message.query.length / queryBytesPerWork",
+    replace: "    ? 50",
+    fails: "are taken in some at a time: large ones"
+  },
+  {
+    id: "QRY-3",
+    breaks: "what patterns take to be made ready doesn't count",
+    ...server("Querying", "Queries"),
+    find: "    if (query.where !== undefined && Predicate.hasPatterns(query.where)) this.#host.spend(patternsWork)",
+    replace: "",
+    fails: "are taken in some at a time: patterned ones"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "the rows of all queries are kept encoded",
+    ...server("Queries", "Queries"),
+    find: "      if (keptBytes <= keptBytesMax) return",
+    replace: "      if (keptBytes <= Number.POSITIVE_INFINITY) return",
+    fails: "is kept encoded for who asks it next"
+  },
+  {
+    id: "QRY-3",
+    breaks: "who asks what others ask is told of rows encoded for him",
+    ...server("Queries", "Queries"),
+    find: "      if (this.#pages !== undefined) return this.#pages",
+    replace: "",
+    fails: "that a hundred ask is evaluated and encoded once"
   }
 ]
