@@ -182,7 +182,7 @@ describe("Query", () => {
       }
       const { metrics } = yield* TopGunServer.TopGunServer
       const live = (yield* metrics).find(({ metricKey }) => metricKey.name === "topgun_live_queries")
-      assert.deepInclude(live!.metricState, { value: 0 })
+      assert.strictEqual((live!.metricState as unknown as { readonly value: number }).value, 0)
     }).pipe(Effect.ensuring(Effect.sync(() => vi.restoreAllMocks())), Effect.provide(layer)))
 })
 
