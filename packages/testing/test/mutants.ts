@@ -4851,7 +4851,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Queries", "Permissions"),
     find: "        show: (value) => access.showValue(value),",
     replace: "        show: (value) => value,",
-    fails: "changes no byte that he is sent"
+    fails: "finds, orders and shows what he may read"
   },
   {
     id: "IN-1",
