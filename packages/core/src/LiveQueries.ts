@@ -13,7 +13,7 @@
 import { QueryInvalid } from "./GridError.ts"
 import { fieldAt } from "./internal/comparisons.ts"
 import { namesOf, pathOf } from "./internal/paths.ts"
-import { type Node, nodeOf, ownCopy } from "./internal/predicateReader.ts"
+import { type Node, read } from "./internal/predicateReader.ts"
 import { Indexes, type Spec } from "./Indexes.ts"
 import * as Predicate from "./Predicate.ts"
 import * as Query from "./Query.ts"
@@ -141,7 +141,7 @@ export class LiveQuery implements Live {
     this.view = view
     this.identity = identity
     const { where } = query
-    this.#node = where === undefined ? undefined : nodeOf(ownCopy(where))
+    this.#node = where === undefined ? undefined : read(where)
     this.#test = where === undefined ? () => true : Predicate.compile(where)
     this.#ordering = Query.ordering(query.orderBy)
     this.#after = Query.positionOf(query)
@@ -394,7 +394,7 @@ export class LiveQueries {
         ties: undefined
       }
     }
-    const node = query.where === undefined ? undefined : nodeOf(ownCopy(query.where))
+    const node = query.where === undefined ? undefined : read(query.where)
     const plan = this.plan(node, query, view)
     const ties = node === undefined ? undefined : QueryPlan.tiesOf(node)
     return {
@@ -410,7 +410,7 @@ export class LiveQueries {
   /** Counts the records that a query finds, whatever its limit, in steps: one that changes meanwhile counts as it was, or as it is. */
   *counting({ where }: Query.Query, view?: View): Iterator<void, number> {
     const { source } = this
-    const node = where === undefined ? undefined : nodeOf(ownCopy(where))
+    const node = where === undefined ? undefined : read(where)
     const test = where === undefined ? () => true : Predicate.compile(where)
     const isFound = (value: unknown): boolean => {
       const shown = value === undefined || view === undefined ? value : view.show(value)
@@ -450,10 +450,10 @@ export class LiveQueries {
   }
 
   /**
-   * Tells those who have asked what has changed. Answers whether all is told: where queries are still to be filled, it is time for some
-   * more of {@link advance}.
+   * Tells those who have asked what has changed, until it is time to stop. Answers whether all is told: where queries are still to be
+   * filled, it is time for some more of {@link advance}.
    */
-  flush(): boolean {
+  flush(isTimeToStop: () => boolean = () => false): boolean {
     let isDone = true
     // What is told may make another dirty, which is looked at in the same round.
     for (const query of this.#dirty) {
@@ -463,7 +463,9 @@ export class LiveQueries {
         continue
       }
       this.#dirty.delete(query)
-      if (delta !== undefined) { for (const listener of Array.from(query.listeners)) listener(delta) }
+      if (delta === undefined) continue
+      for (const listener of Array.from(query.listeners)) listener(delta)
+      if (isTimeToStop()) return this.#dirty.size === 0
     }
     return isDone
   }

@@ -74,7 +74,7 @@ import {
 } from "./internal/comparisons.ts"
 import type { Predicate as Form, Reference, Scalar } from "./internal/predicateForm.ts"
 import { costOf } from "./internal/cost.ts"
-import { type Comparison, listMax, type Node, nodeOf, type Operand, ownCopy } from "./internal/predicateReader.ts"
+import { type Comparison, listMax, type Node, type Operand, read, readOwn } from "./internal/predicateReader.ts"
 import { namesOf, pathOf } from "./internal/paths.ts"
 
 import * as Regex from "./internal/regex.ts"
@@ -99,11 +99,7 @@ export type Predicate = Form
  * @throws QueryInvalid for whatever isn't one, with the place, as in `$.or[1].n`, and what to do.
  * @throws QueryTooExpensive for one whose regular expressions are too large, with the place.
  */
-export const parse = (input: unknown): Predicate => {
-  const own = ownCopy(input)
-  nodeOf(own)
-  return own as Predicate
-}
+export const parse = (input: unknown): Predicate => readOwn(input) as Predicate
 
 /** As {@link parse}, in other schemas: those of requests and of configuration. Its issue is the message of what that throws. */
 export const Predicate: Schema.Schema<Predicate> = Schema.declare(
@@ -140,13 +136,13 @@ const isReference = (operand: Operand): operand is Reference => "principal" in o
 
 /** The paths that it reads, each once. They are written as {@link path} writes them. @throws QueryInvalid */
 export const fieldsOf = (predicate: Predicate): ReadonlyArray<string> =>
-  Array.from(new Set(comparisonsOf(nodeOf(ownCopy(predicate))).map(({ names }) => pathOf(names))))
+  Array.from(new Set(comparisonsOf(read(predicate)).map(({ names }) => pathOf(names))))
 
 /** The names that it refers to, each once. @throws QueryInvalid */
 export const referencesOf = (predicate: Predicate): ReadonlyArray<string> =>
   Array.from(
     new Set(
-      comparisonsOf(nodeOf(ownCopy(predicate))).flatMap(operandsOf)
+      comparisonsOf(read(predicate)).flatMap(operandsOf)
         .filter(isReference).map(({ principal }) => principal)
     )
   )
@@ -165,7 +161,7 @@ export const getter = (path: string): (value: unknown) => unknown => {
  */
 export const equalities = (
   predicate: Predicate
-): ReadonlyArray<{ readonly path: string; readonly operand: Operand }> => tiesOf(nodeOf(ownCopy(predicate)))
+): ReadonlyArray<{ readonly path: string; readonly operand: Operand }> => tiesOf(read(predicate))
 
 const tiesOf = (node: Node): ReturnType<typeof equalities> => {
   if (node.is === "and") return node.nodes.flatMap(tiesOf)
@@ -180,7 +176,7 @@ const tiesOf = (node: Node): ReturnType<typeof equalities> => {
  * @throws QueryInvalid
  * @throws QueryTooExpensive
  */
-export const cost = (predicate: Predicate): number => costOf(nodeOf(ownCopy(predicate)))
+export const cost = (predicate: Predicate): number => costOf(read(predicate))
 
 // --- Compiling -------------------------------------------------------------------------------------------------------
 
@@ -223,8 +219,10 @@ export const loadEngine: Effect.Effect<void, ConnectionLost> = Regex.engine
  */
 export const check = (predicate: Predicate): void => regexesOf(predicate).forEach(checkRegex)
 
-const regexesOf = (predicate: Predicate): ReadonlyArray<Comparison> =>
-  comparisonsOf(nodeOf(ownCopy(predicate))).filter(isRegex)
+/** Whether it has regular expressions, which take ms to be made ready. @throws QueryInvalid */
+export const hasPatterns = (predicate: Predicate): boolean => regexesOf(predicate).length > 0
+
+const regexesOf = (predicate: Predicate): ReadonlyArray<Comparison> => comparisonsOf(read(predicate)).filter(isRegex)
 
 /** Whether {@link compile} can take it as it is: it has no regular expressions, or their engine is there already. */
 export const isLoaded = (predicate: Predicate): boolean => Regex.isLoaded() || regexesOf(predicate).length === 0
@@ -256,7 +254,7 @@ const checkRegex = (comparison: Comparison): void => {
  * @throws QueryTooExpensive
  */
 export const compile = (predicate: Predicate, references: References = {}): Test =>
-  testOf(nodeOf(ownCopy(predicate)), resolver(references))
+  testOf(read(predicate), resolver(references))
 
 const testOf = (node: Node, resolve: Resolve): Test => {
   switch (node.is) {

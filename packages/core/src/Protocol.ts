@@ -80,9 +80,10 @@
  * use takes the place of the other. `QueryAck` tells the number by which the server speaks of it: the same one to all who ask the same and
  * may read the same, so that its rows are encoded once. Then all its rows come, as one version after version 0, in one or more `QueryRows` of
  * which the last says `isLast`; and from then on what has changed from version to version: the records that came, or are others now, and the keys of
- * those that went. Whoever leaves much unread is told of no changes meanwhile, and then all rows again, after version 0; and where something else may be
- * read than before, `QueryAck` comes again with another number. Rows are in no order: that follows from the query and, for a search, from
- * `scores`. With `select` they have the fields that it names and those that the query speaks of. `Fault` with the id refuses a query, or ends it.
+ * those that went. Whoever leaves much unread is told of no changes meanwhile, and then all rows again, after version 0: a version may be
+ * begun and not be told to its end, and is nothing then. Where something else may be read than before, `QueryAck` comes again with another
+ * number. Rows are in no order: that follows from the query and, for a search, from `scores`. With `select` they have the fields that it
+ * names and those that the query speaks of. `Fault` with the id refuses a query, or ends it.
  *
  * **Deletions** are records too, tombstones, until everybody is known to have them. The grid has an age, the time in ms for which it has
  * been served, that no clock can set. `AuthAck` and `Checkpoint` tell it; a client whose maps are in step, and which has stored all that it

@@ -162,7 +162,7 @@ describe("LwwMap", () => {
         assert.strictEqual(map.size, visible.size)
         assert.deepStrictEqual(new Map(map.entries()), visible)
         const visited = new Map<string, unknown>()
-        map.forEach((at, value) => visited.set(at, value))
+        map.forEach((own, value) => visited.set(own, value))
         assert.deepStrictEqual(visited, visible)
         assert.deepStrictEqual(new Set(map.keys()), new Set(visible.keys()))
       }

@@ -114,6 +114,8 @@ export class Queries extends Context.Tag("@topgun/server/Queries")<Queries, {
 const recordsAtOnce = 1_000
 /** What it takes to find a record and to make a value of it, in ns. */
 const nanosPerRecord = 1_500
+/** Records that are looked at in the time that it takes to tell one who asks. */
+const recordsPerTelling = 3
 /** Records of which a few fields are looked at, in the time of one of which a value is made. */
 const recordsPerValue = 4
 /** What it takes to judge a record that has changed, beside the predicate, in ns. */
@@ -306,7 +308,7 @@ const make = Effect.gen(function*() {
           left.push(key)
         } else if (this.#put(key, type === "update")) put.push(key)
       }
-      turns.spend(changes.length)
+      turns.spend(changes.length + this.askers.size * recordsPerTelling)
       if (this.#bytes > queryBytesMax) {
         return this.end(
           new QueryTooExpensive({
@@ -534,7 +536,7 @@ const make = Effect.gen(function*() {
           return turns.isOver()
         })
         pay()
-        if (!this.live.flush()) this.#schedule()
+        if (!this.live.flush(turns.isOver)) this.#schedule()
       } catch (fault) {
         this.fail(fault)
       }

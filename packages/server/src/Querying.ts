@@ -5,6 +5,7 @@
  */
 import * as GridError from "@topgun/core/GridError"
 import type * as Protocol from "@topgun/core/Protocol"
+import * as Predicate from "@topgun/core/Predicate"
 import * as Query from "@topgun/core/Query"
 import * as Value from "@topgun/core/Value"
 import type { Access } from "./Access.ts"
@@ -17,6 +18,8 @@ export interface Host {
   readonly put: (page: Uint8Array) => void
   /** Sends an event, unless the client is behind: then the answer is false. */
   readonly offer: (page: Uint8Array) => boolean
+  /** So much work is done beside what its messages are counted for: see `Turns`. */
+  readonly spend: (work: number) => void
   readonly hasRoom: () => boolean
   readonly whenCaughtUp: (goOn: () => void) => void
   /** A request failed, the connection goes on. */
@@ -47,6 +50,8 @@ interface Sending {
 
 /** What may change of a query while its rows are on their way, in bytes: with more, they are sent anew. */
 const lateBytesMax = 256 * 1024
+/** What it takes to make the most regular expressions ready that one predicate may have, as work of `Turns`: some 10 ms. */
+const patternsWork = 2_000
 /** What a connection's queries may add to each write together, in ns: some thousand plain conditions. */
 const nanosPerWriteMax = 200_000
 
@@ -85,6 +90,7 @@ export class Querying {
       if (!(fault instanceof GridError.QueryInvalid || fault instanceof GridError.QueryTooExpensive)) throw fault
       return this.#host.refuse(id, fault)
     }
+    if (query.where !== undefined && Predicate.hasPatterns(query.where)) this.#host.spend(patternsWork)
     this.#ask(id, map, query)
   }
 
@@ -187,19 +193,17 @@ export class Querying {
       return
     }
     // Of a version all is told or nothing: what was told of one that is cut short is told again.
-    if (changes.every((page) => this.#host.offer(page))) return
-    following.state = "waits"
-    this.#line.add(following)
-    this.#sendLater()
+    if (!changes.every((page) => this.#host.offer(page))) this.#sendAll(following, "later")
   }
 
   /** All rows of a query are to be sent, from the first on. */
-  #sendAll(following: Following): void {
+  #sendAll(following: Following, when: "now" | "later" = "now"): void {
     following.state = "waits"
     following.late = []
     if (this.#sending?.following === following) this.#sending = undefined
     this.#line.add(following)
-    this.#pump()
+    if (when === "now") this.#pump()
+    else this.#sendLater()
   }
 
   /** Sends rows, as far as there is room. */

@@ -79,11 +79,15 @@ const expiryLookMillis = 60_000
  */
 const comeBackMillis = { least: 500, spread: 500, spreadPerSession: 2, spreadMax: 120_000 } as const
 
+/** Bytes of a query that take a unit of work to be read, judged and planned: conditions are small. */
+const queryBytesPerWork = 8
 /** What a message takes, in the unit of `Turns`; what is sent in answer to it comes to that. */
 const workOf = (message: Protocol.ClientMessage): number =>
   message._tag === "OpBatch"
     ? 3 + message.ops.length
-    : message._tag === "SyncInit" || message._tag === "QueryOpen"
+    : message._tag === "QueryOpen"
+    ? 50 + message.query.length / queryBytesPerWork
+    : message._tag === "SyncInit"
     ? 50
     : 5
 /** Bytes of answers that take a unit of work, and of events, which were made for others too. */
@@ -207,6 +211,7 @@ const make = Effect.gen(function*() {
             turns.spend(workOfEvent + page.length / bytesPerWork.events)
             return this.#outbound.offer(page)
           },
+          spend: (work) => turns.spend(work),
           hasRoom: () => this.#outbound.hasRoom,
           whenCaughtUp: (goOn) => this.#outbound.whenCaughtUp(goOn),
           refuse: (id, fault) => this.#refuse(id, fault),

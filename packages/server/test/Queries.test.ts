@@ -154,6 +154,28 @@ describe("A live query", () => {
       assert.deepStrictEqual(yield* live, [0])
     }).pipe(Effect.ensuring(Effect.sync(() => vi.restoreAllMocks())), Effect.provide(layer)))
 
+  it.effect("is kept encoded for who asks it next, with as many others as there is room for", () =>
+    Effect.gen(function*() {
+      const writer = yield* inProcessReady
+      yield* write(writer, many(4, (n) => ({ n, text: "x".repeat(200_000) })))
+      const encoded = vi.spyOn(Protocol, "encode")
+      const pages = () => encoded.mock.calls.filter(([{ _tag }]) => _tag === "QueryRows").length
+      const [first, second] = [yield* inProcessReady, yield* inProcessReady]
+      const askAs = (client: PlainClient, i: number) =>
+        Effect.gen(function*() {
+          const before = pages()
+          yield* (yield* ask(client, i, { limit: 10 + i })).next
+          return pages() - before
+        })
+      // 16 MiB have room for twenty of these.
+      for (let i = 0; i < 25; i++) assert.strictEqual(yield* askAs(first, i), 4)
+      assert.strictEqual(yield* askAs(second, 24), 0)
+      assert.strictEqual(yield* askAs(second, 0), 4)
+      yield* write(writer, [["k0", put({ n: 0 }, 2_000)]])
+      yield* turns(3)
+      assert.strictEqual(yield* askAs(yield* inProcessReady, 0), 3)
+    }).pipe(Effect.ensuring(Effect.sync(() => vi.restoreAllMocks())), Effect.provide(layer)))
+
   it.effect("begins with what its asker has written before, though others were told of it earlier", () =>
     Effect.gen(function*() {
       const writer = yield* inProcessReady
@@ -463,6 +485,26 @@ describe("A query that is none", () => {
     }).pipe(Effect.provide(layer)))
 })
 
+describe("Many large queries, and many with patterns,", () => {
+  const large = (i: number) => ({
+    where: { owner: `u${i}`, or: Array.from({ length: 900 }, (_, j) => ({ [`field${j}`]: i })) }
+  })
+  const patterned = (i: number) => ({ where: { owner: `u${i}`, text: { regex: `^${i}\\p{L}{2,9}` } } })
+  for (const [name, query] of [["large", large], ["patterned", patterned]] as const) {
+    it.effect(`are taken in some at a time: ${name} ones`, () =>
+      Effect.gen(function*() {
+        const mallory = yield* inProcessReady
+        const other = yield* inProcessReady
+        yield* mallory.send(...Array.from({ length: 50 }, (_, i) => open(i, query(i))))
+        yield* other.send({ _tag: "Ping", id: 1 })
+        yield* turns(2)
+        assert.strictEqual(other.untaken("Pong"), 1)
+        assert.isBelow(mallory.untaken("QueryAck"), 5)
+        while (mallory.untaken("QueryAck") < 50) yield* settled
+      }).pipe(Effect.provide(layer)))
+  }
+})
+
 // --- Who reads late ---
 
 /** A connection whose server's end believes that nothing leaves while it is deaf. */
@@ -620,6 +662,24 @@ describe("A query over many records", () => {
       assert.strictEqual(looked(), until)
       assert.strictEqual(client.untaken("QueryRows"), 0)
     }).pipe(Effect.ensuring(Effect.sync(() => vi.restoreAllMocks())), Effect.provide(TopGunServer.layerInProcess())))
+
+  it.effect("that many ask in many ways is told some at a time when one write concerns all of them", () =>
+    Effect.gen(function*() {
+      const writer = yield* inProcessReady
+      const readers = yield* Effect.all(Array.from({ length: 10 }, () => inProcessReady))
+      const told = () => readers.reduce((sum, reader) => sum + reader.untaken("QueryRows"), 0)
+      for (const [at, reader] of readers.entries()) {
+        yield* reader.send(
+          ...Array.from({ length: 100 }, (_, i) => open(i, { where: { n: { gt: -1 - at * 100 - i } } }))
+        )
+      }
+      while (told() < 1_000) yield* settled
+      yield* writer.send(batch("todos", "APPLIED", sequence++, [["a", put({ n: 1 })]]))
+      yield* turns(3)
+      assert.isAbove(told(), 1_000)
+      assert.isBelow(told(), 1_900)
+      while (told() < 2_000) yield* settled
+    }).pipe(Effect.provide(layer)))
 
   it.effect("shares the turn with those over other maps", () =>
     Effect.gen(function*() {

@@ -180,6 +180,9 @@ describe("Query", () => {
         for (let turn = 0; turn < 5; turn++) yield* settled
         assert.strictEqual(advanced.mock.calls.length, 0)
       }
+      const { metrics } = yield* TopGunServer.TopGunServer
+      const live = (yield* metrics).find(({ metricKey }) => metricKey.name === "topgun_live_queries")
+      assert.strictEqual((live!.metricState as unknown as { readonly value: number }).value, 0)
     }).pipe(Effect.ensuring(Effect.sync(() => vi.restoreAllMocks())), Effect.provide(layer)))
 })
 

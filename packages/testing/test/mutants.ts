@@ -4840,8 +4840,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-1",
     breaks: "who was behind isn't sent what was left out",
     ...server("Querying", "Queries"),
-    find: "    following.state = \"waits\"\n    this.#line.add(following)\n    this.#sendLater()",
-    replace: "    following.state = \"waits\"\n    this.#sendLater()",
+    find: "    if (!changes.every((page) => this.#host.offer(page))) this.#sendAll(following, \"later\")",
+    replace: "    changes.every((page) => this.#host.offer(page))",
     fails: "is told no more than there is room for, and then all rows anew"
   },
   {
@@ -4861,13 +4861,12 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "loses what expires, and doesn't begin with what has"
   },
   {
-    id: "QRY-1",
-    breaks: "a call that asks what is live already is answered by what was told last",
-    ...server("Queries", "QueryCalls"),
-    find: "        this.live.flush()\n        if (live.isComplete && live.version > 0) return",
-    replace:
-      "        if (live.version === 0) this.live.flush()\n        if (live.isComplete && live.version > 0) return",
-    fails: "finds what its caller has written before"
+    id: "QRY-3",
+    breaks: "queries that one write concerns are told all at once",
+    ...server("Queries", "Queries"),
+    find: "        if (!this.live.flush(turns.isOver)) this.#schedule()",
+    replace: "        if (!this.live.flush()) this.#schedule()",
+    fails: "that many ask in many ways is told some at a time"
   },
   {
     id: "QRY-3",
@@ -4881,8 +4880,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-3",
     breaks: "only what is new counts among the bytes of a query's rows",
     ...server("Queries", "Queries"),
-    find: "      turns.spend(changes.length)",
-    replace: "      turns.spend(changes.length)\n      this.#bytes = 0",
+    find: "      turns.spend(changes.length + this.askers.size * recordsPerTelling)",
+    replace: "      this.#bytes = 0",
     fails: "is so many bytes of all its rows"
   },
   {
@@ -4969,24 +4968,24 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "FLOW-3",
     breaks: "a query goes on when nobody asks it",
     ...server("Queries", "Queries"),
-    find: "      this.#map.shared.delete(this.#live.identity)\n      this.#close()",
-    replace: "      this.#map.shared.delete(this.#live.identity)",
+    find: "      this.#close()",
+    replace: "",
     fails: "that a hundred ask is evaluated and encoded once"
   },
   {
     id: "FLOW-3",
     breaks: "a call that is interrupted is answered all the same",
     ...server("Queries", "QueryCalls"),
-    find: "          close()\n          map.rest()",
-    replace: "          map.rest()",
+    find: "          close()",
+    replace: "",
     fails: "that is interrupted, or whose connection ends"
   },
   {
     id: "FLOW-3",
     breaks: "maps that were asked for in vain are kept",
     ...server("Queries", "Queries"),
-    find: "    } finally {\n      map.rest()\n    }",
-    replace: "    } finally {\n      map.live.settle()\n    }",
+    find: "    } finally {",
+    replace: "    } finally {\n      if (map.name === \"\")",
     fails: "isn't held on to when it was asked in vain"
   },
   {
@@ -4998,15 +4997,15 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "is so many queries of one connection"
   },
   {
-    id: "FLOW-3",
+    id: "FLOW-1",
     breaks: "who doesn't read is told of all that changes",
     ...server("Querying", "Queries"),
-    find: "    if (changes.every((page) => this.#host.offer(page))) return",
-    replace: "    return changes.forEach((page) => this.#host.put(page))",
+    find: "    if (!changes.every((page) => this.#host.offer(page))) this.#sendAll(following, \"later\")",
+    replace: "    changes.forEach((page) => this.#host.put(page))",
     fails: "is told no more than there is room for"
   },
   {
-    id: "FLOW-3",
+    id: "FLOW-1",
     breaks: "who doesn't read is sent all rows at once",
     ...server("Querying", "Queries"),
     find: "      if (!this.#host.hasRoom()) return this.#sendLater()",
@@ -5075,7 +5074,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Queries", "Permissions"),
     find: "        show: (value) => access.showValue(value),",
     replace: "        show: (value) => value,",
-    fails: "changes no byte that he is sent"
+    fails: "finds, orders and shows what he may read"
   },
   {
     id: "IN-1",
@@ -5100,5 +5099,37 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: " || Array.isArray(options)",
     replace: "",
     fails: "is refused with all that is wrong with it"
+  },
+  {
+    id: "QRY-3",
+    breaks: "a large query counts as little as a small one",
+    ...server("Session", "Queries"),
+    find: "    ? 50 + message.query.length / queryBytesPerWork",
+    replace: "    ? 50",
+    fails: "are taken in some at a time: large ones"
+  },
+  {
+    id: "QRY-3",
+    breaks: "what patterns take to be made ready doesn't count",
+    ...server("Querying", "Queries"),
+    find: "    if (query.where !== undefined && Predicate.hasPatterns(query.where)) this.#host.spend(patternsWork)",
+    replace: "",
+    fails: "are taken in some at a time: patterned ones"
+  },
+  {
+    id: "FLOW-3",
+    breaks: "the rows of all queries are kept encoded",
+    ...server("Queries", "Queries"),
+    find: "      if (keptBytes <= keptBytesMax) return",
+    replace: "      if (keptBytes <= Number.POSITIVE_INFINITY) return",
+    fails: "is kept encoded for who asks it next"
+  },
+  {
+    id: "QRY-3",
+    breaks: "who asks what others ask is told of rows encoded for him",
+    ...server("Queries", "Queries"),
+    find: "      if (this.#pages !== undefined) return this.#pages",
+    replace: "",
+    fails: "that a hundred ask is evaluated and encoded once"
   }
 ]

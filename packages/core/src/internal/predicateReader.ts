@@ -235,3 +235,18 @@ export const ownCopy = (input: unknown): Value.Value => {
 
 /** What it says. It is a copy of ours. */
 export const nodeOf = (own: Value.Value): Node => new Reader().predicate(own, "$")
+
+/** What predicates of ours say, which are frozen: each is asked about again and again, and to read a large one takes ms. */
+const known = new WeakMap<object, Node>()
+
+/** A predicate as this process' own, read once and for all. @throws QueryInvalid, QueryTooExpensive */
+export const readOwn = (input: unknown): Value.Value => {
+  const own = ownCopy(input)
+  const node = nodeOf(own)
+  if (isFields(own)) known.set(own, node)
+  return own
+}
+
+/** What a predicate says, of whomsoever. @throws QueryInvalid, QueryTooExpensive */
+export const read = (predicate: unknown): Node =>
+  (typeof predicate === "object" && predicate !== null ? known.get(predicate) : undefined) ?? nodeOf(ownCopy(predicate))

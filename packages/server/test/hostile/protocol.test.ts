@@ -413,6 +413,23 @@ const calls: ReadonlyArray<Row> = ([
     refused("Reply")
   ],
   ["a message that is two", `${JSON.stringify(request)}${JSON.stringify(request)}`, malformed],
+  ...["Query", "Count", "Explain"].flatMap((tag) => [
+    [`${tag} without a payload`, { ...request, tag }, refused("Reply")],
+    [`${tag} of a map that is a number`, { ...request, tag, payload: { map: 7, query: {} } }, refused("Reply")],
+    [`${tag} of what is no query`, { ...request, tag, payload: { map: "ward", query: [[]] } }, refused("Reply")],
+    [
+      `${tag} of a query with __proto__ in it`,
+      `{"_tag":"Request","id":"1","tag":"${tag}","headers":[],"payload":{"map":"ward","query":{"__proto__":{"polluted":1}}}}`,
+      refused("Reply")
+    ],
+    [
+      `${tag} of a query with 20,000 objects inside each other`,
+      `{"_tag":"Request","id":"1","tag":"${tag}","headers":[],"payload":{"map":"ward","query":${
+        "{\"not\":".repeat(20_000)
+      }1${"}".repeat(20_000)}}}`,
+      refused("Reply")
+    ]
+  ]),
   ["an acknowledgement of nothing", { _tag: "Ack", requestId: "99" }, nothing],
   ["an interruption of nothing", { _tag: "Interrupt", requestId: "99" }, nothing]
 ] as ReadonlyArray<readonly [string, unknown, Answer]>).map(([name, payload, answer]) => ({
