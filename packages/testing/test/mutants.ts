@@ -5085,12 +5085,12 @@ export const mutants: ReadonlyArray<Mutant> = [
     fails: "ends the queries of its map and takes its indexes"
   },
   {
-    id: "IN-1",
+    id: "PERM-1",
     breaks: "a map of sets is read as one of records",
-    ...server("Queries", "Queries"),
+    ...server("Queries", "Permissions"),
     find: "      const hasRecords = (): boolean => partitions.kindFault(name, \"lww\") === undefined",
     replace: "      const hasRecords = (): boolean => name !== \"\"",
-    fails: "that is declared with indexes and is one of sets"
+    fails: "of a map that is one of sets finds nothing"
   },
   {
     id: "IN-1",
