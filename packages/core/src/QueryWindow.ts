@@ -94,19 +94,25 @@ export class QueryWindow {
   /** Takes in a record that matches, or its new value. */
   put(key: string, value: unknown): void {
     const before = this.#rows.get(key)
+    if (before !== undefined && before.value === value) return
     const isKnown = this.takes(key, value)
-    if (before !== undefined) {
-      if (before.value === value) return
-      this.#touch(key, before)
+    if (before === undefined && !isKnown) return
+    this.#touch(key, before)
+    if (before !== undefined && !isKnown) {
       this.#list.delete(before)
-    } else if (!isKnown) return
-    if (!isKnown) return this.#release(key)
+      return this.#release(key)
+    }
     const row = { key, value, sort: this.#ordering.sortOf(value) }
-    if (before === undefined) this.#touch(key, undefined)
     this.#rows.set(key, row)
-    this.#list.add(row)
-    if (before === undefined) this.#onHold?.(key)
-    if (this.#list.size > this.#lengthMax) this.#trim()
+    if (before === undefined) {
+      this.#list.add(row)
+      this.#onHold?.(key)
+      if (this.#list.size > this.#lengthMax) this.#trim()
+    } else if (this.#ordering.compare(before, row) === 0) this.#list.replace(row)
+    else {
+      this.#list.delete(before)
+      this.#list.add(row)
+    }
   }
 
   /** A record matches no more, or is gone. */

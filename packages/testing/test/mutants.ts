@@ -3994,7 +3994,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("QueryWindow", "LiveQueries"),
     find: "this.#edge = this.#list.last",
     replace: "    this.#edge = undefined",
-    fails: "so does one of many records"
+    fails: "shows what comes next when all that it holds goes"
   },
   {
     id: "QRY-1",
@@ -4002,7 +4002,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("QueryWindow", "LiveQueries"),
     find: "    return this.#edge !== undefined && this.#list.size <= this.#limit",
     replace: "    return false && this.#list.size <= this.#limit",
-    fails: "so does one of many records"
+    fails: "shows what comes next when all that it holds goes"
   },
   {
     id: "QRY-1",
@@ -4042,7 +4042,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...core("QueryWindow", "LiveQueries"),
     find: "this.#edge = last",
     replace: "    this.#edge = this.#edge",
-    fails: "so does one whose order an index has"
+    fails: "shows what comes next when all that it holds goes"
   },
   {
     id: "QRY-1",
@@ -4922,7 +4922,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Queries", "Queries"),
     find: "    if (query.where !== undefined) checkPatterns(query.where)",
     replace: "",
-    fails: "but a pattern that is none, is refused"
+    fails: "a pattern that is none"
   },
   {
     id: "QRY-3",

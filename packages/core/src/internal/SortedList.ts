@@ -39,6 +39,12 @@ export class SortedList<A> {
     if (chunk.length > CHUNK_LENGTH_MAX) chunks.splice(index + 1, 0, chunk.splice(chunk.length >> 1))
   }
 
+  /** Puts an item in the place of the one that is equal to it, which is there. */
+  replace(item: A): void {
+    const chunk = this.#chunks[this.#chunkFor(item)]!
+    chunk[this.#placeIn(chunk, item)] = item
+  }
+
   /** Removes the item that is equal to this one. Answers whether there was one. */
   delete(item: A): boolean {
     const chunks = this.#chunks
