@@ -4985,7 +4985,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     breaks: "maps that were asked for in vain are kept",
     ...server("Queries", "Queries"),
     find: "    } finally {",
-    replace: "    } finally {\n      if (map.name === \"\")",
+    replace: "    } finally { if (map.name === \"\")",
     fails: "isn't held on to when it was asked in vain"
   },
   {
