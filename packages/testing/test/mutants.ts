@@ -5106,7 +5106,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Session", "Queries"),
     find: "    ? 50 + message.query.length / queryBytesPerWork",
     replace: "    ? 50",
-    fails: "are taken in some at a time: large ones"
+    fails: "are taken in some at a time"
   },
   {
     id: "QRY-3",
@@ -5114,7 +5114,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     ...server("Querying", "Queries"),
     find: "    if (query.where !== undefined && Predicate.hasPatterns(query.where)) this.#host.spend(patternsWork)",
     replace: "",
-    fails: "are taken in some at a time: patterned ones"
+    fails: "are taken in some at a time"
   },
   {
     id: "FLOW-3",
