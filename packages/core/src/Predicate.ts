@@ -72,7 +72,7 @@ import {
   type Truth,
   unknown
 } from "./internal/comparisons.ts"
-import type { Predicate as Form, Reference, Scalar } from "./internal/predicateForm.ts"
+import type { Predicate as Form, Reference, Scalar } from "./PredicateForm.ts"
 import { costOf } from "./internal/cost.ts"
 import { type Comparison, listMax, type Node, type Operand, read, readOwn } from "./internal/predicateReader.ts"
 import { namesOf, pathOf } from "./internal/paths.ts"
@@ -83,12 +83,12 @@ import * as Value from "./Value.ts"
 export type { Test, Truth } from "./internal/comparisons.ts"
 export { patternLengthMax, textLengthMaxOf as regexTextLengthMax } from "./internal/regex.ts"
 export { bytesMax, listMax, nodesMax, type Operand } from "./internal/predicateReader.ts"
-export type { Reference } from "./internal/predicateForm.ts"
+export type { Reference } from "./PredicateForm.ts"
 export { namesOf, path, pathLengthMax } from "./internal/paths.ts"
 
 // --- Form ------------------------------------------------------------------------------------------------------------
 
-export type { Connectives, Operators, Scalar } from "./internal/predicateForm.ts"
+export type { Connectives, Operators, Scalar } from "./PredicateForm.ts"
 
 /** A condition on a value: see the head of this module, and `Where.ts` for those of a schema's values. */
 export type Predicate = Form

@@ -11,7 +11,7 @@
  */
 import type { FieldPath, ValueAt } from "./FieldPath.ts"
 import { pathOf } from "./internal/paths.ts"
-import type { Operators, Predicate, Reference, Scalar } from "./internal/predicateForm.ts"
+import type { Operators, Predicate, Reference, Scalar } from "./PredicateForm.ts"
 import type { Value } from "./internal/valueForm.ts"
 
 // --- As data ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@ import { QueryInvalid, QueryTooExpensive, RecordTooLarge, ValueNotSupported } fr
 import * as Spelling from "../Spelling.ts"
 import * as Value from "../Value.ts"
 import { type Fields, isFields, isOperator, type Operator, operators, orderTo } from "./comparisons.ts"
-import type { Reference } from "./predicateForm.ts"
+import type { Reference } from "../PredicateForm.ts"
 import * as Like from "./like.ts"
 import { connectives, namesOf, pathLengthMax } from "./paths.ts"
 import * as Regex from "./regex.ts"

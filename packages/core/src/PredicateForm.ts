@@ -1,5 +1,5 @@
 /** Predicates as they are written, as types that name no library's: those of plain applications reach them. See `Predicate.ts`. */
-import type { Value } from "./valueForm.ts"
+import type { Value } from "./Value.ts"
 
 /** What `compile` is told under this name. */
 export interface Reference {
