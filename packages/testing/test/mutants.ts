@@ -5131,5 +5131,21 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "      if (this.#pages !== undefined) return this.#pages",
     replace: "",
     fails: "that a hundred ask is evaluated and encoded once"
+  },
+  {
+    id: "PERM-1",
+    breaks: "fields that are hidden in some records are searched",
+    ...server("Queries", "Search"),
+    find: "    if (search === undefined || readable === undefined) return query",
+    replace: "    if (search === undefined || readable !== undefined) return query",
+    fails: "looks into fields only that may be read wherever anything may"
+  },
+  {
+    id: "QRY-2",
+    breaks: "scores come with other rows than theirs",
+    ...server("Queries", "Search"),
+    find: "const scoreBytes = (scores: ReadonlyArray<number>): Uint8Array => {",
+    replace: "const scoreBytes = ([, ...scores]: ReadonlyArray<number>): Uint8Array => {",
+    fails: "finds words with the scores of an index"
   }
 ]
