@@ -30,7 +30,14 @@ import { expect, expectTypeOf } from "vitest"
 import { makeClient } from "../src/facade.ts"
 import { OpenQuery } from "../src/OpenQuery.ts"
 import { Queries } from "../src/Queries.ts"
-import type { QueryDelta, QueryExplanation, QueryOptions, QueryState } from "../src/QueryTypes.ts"
+import type {
+  QueryDelta,
+  QueryExplanation,
+  QueryOptions,
+  QueryState,
+  SearchHit,
+  SearchOptions
+} from "../src/QueryTypes.ts"
 import { inWorld } from "./worlds.ts"
 
 const Todo = Schema.Struct({
@@ -72,6 +79,11 @@ interface Client {
     map: Grid.MapLike<A>,
     options?: QueryOptions<A>
   ) => Effect.Effect<Handle<unknown>, unknown, Scope.Scope>
+  readonly search: <A>(
+    map: Grid.MapLike<A>,
+    text: string,
+    options?: SearchOptions<A>
+  ) => Effect.Effect<ReadonlyArray<SearchHit<A>>, unknown>
   readonly count: <A>(map: Grid.MapLike<A>, options?: QueryOptions<A>["where"]) => Effect.Effect<number, unknown>
   readonly explain: <A>(
     map: Grid.MapLike<A>,
@@ -111,6 +123,7 @@ const effectForm: Open = (name, options = {}) =>
         fetchMore: (count) => query.fetchMore(count),
         close: query.close
       })),
+    search: (map, text, given) => client.search(map, text, given),
     count: (map, where) => client.count(map, where),
     explain: (map, asked, server) => client.explain(map, asked, { server }),
     isDone: () => client.status.current.state === "CONNECTED" && client.status.current.pending === 0,
@@ -152,6 +165,7 @@ const promiseForm: Open = Effect.fnUntraced(function*(name, { localOnly, ...opti
         fetchMore: (count) => promised(() => query.fetchMore(count)),
         close: Effect.sync(() => query.close())
       }))),
+    search: (map, text, given) => promised(() => client.search(map, text, given)),
     count: (map, where) => promised(() => client.count(map, where)),
     explain: (map, asked, server) => promised(() => client.explain(map, asked, { server })),
     isDone: () => client.status.current.state === "CONNECTED" && client.status.current.pending === 0,
@@ -594,6 +608,21 @@ for (const [form, open] of [["Effect", effectForm], ["Promise", promiseForm]] as
         expect(keysOf(query)).toEqual(["b"])
         yield* quiet
         expect(keysOf(query)).toEqual(["b"])
+      }))
+
+    test("searches by a call, with the server's scores, and shows where the words are", (clock) =>
+      Effect.gen(function*() {
+        const { alice, quiet, theirs } = yield* asking(clock)
+        yield* theirs.set("a", todo(1, false, "bread and milk"))
+        yield* theirs.set("b", todo(2, false, "milk"))
+        yield* quiet
+        const hits = yield* meanwhile(alice.search(Logs, "mil", { limit: 5 }))
+        expect(hits.map(({ key, value }) => [key, value.text])).toEqual([["b", "milk"], ["a", "bread and milk"]])
+        expect(hits[0]!.score).toBeGreaterThan(hits[1]!.score)
+        expect(hits[1]!.highlights).toEqual([{ field: "text", element: undefined, ranges: [[10, 14]] }])
+        expect(yield* meanwhile(alice.search(Logs, "mil", { prefix: false }))).toEqual([])
+        yield* alice.disconnect
+        expect(yield* meanwhile(faultOf(alice.search(Logs, "milk")))).toMatchObject({ _tag: "ConnectionLost" })
       }))
 
     test("counts and explains by calls, and says that it can't without a connection", (clock) =>
