@@ -31,7 +31,6 @@ import { LiveSearches } from "@topgun/core/LiveSearch"
 import * as LwwRecord from "@topgun/core/LwwRecord"
 import { partitionCount, partitionOf } from "@topgun/core/Partition"
 import * as Predicate from "@topgun/core/Predicate"
-import * as Protocol from "@topgun/core/Protocol"
 import * as Query from "@topgun/core/Query"
 import * as Value from "@topgun/core/Value"
 import * as ValueJson from "@topgun/core/ValueJson"
@@ -39,6 +38,7 @@ import { type Access, isGone, untied } from "./Access.ts"
 import { Declarations } from "./Declarations.ts"
 import { Partitions, type Won } from "./Partitions.ts"
 import { ServerConfig } from "./ServerConfig.ts"
+import { ToldRows } from "./ToldRows.ts"
 import * as Turns from "./Turns.ts"
 
 /** Why a query isn't answered. */
@@ -120,8 +120,6 @@ const recordsPerTelling = 3
 const recordsPerValue = 4
 /** What it takes to judge a record that has changed, beside the predicate, in ns. */
 const nanosPerJudgement = 100
-/** Keys in one page, at most: as many fit into a frame, whatever they are. */
-const leftMax = 256
 /** Bytes of rows in an answer to a call, at most, as JSON: beside them there is room for a cursor. */
 const answerBytesMax = 512 * 1024
 /** Bytes of all queries' rows that are kept as pages for who asks next: those of the queries that were asked longest ago go first. */
@@ -140,13 +138,6 @@ export const isQueryFault = (fault: unknown): fault is QueryFault =>
   fault instanceof QueryInvalid || fault instanceof QueryTooExpensive || fault instanceof PermissionDenied ||
   fault instanceof MapKindMismatch || fault instanceof Overloaded
 
-/** Scores as they travel. */
-const scoreBytes = (scores: ReadonlyArray<number>): Uint8Array => {
-  const bytes = new DataView(new ArrayBuffer(scores.length * 8))
-  scores.forEach((score, i) => bytes.setFloat64(i * 8, score))
-  return new Uint8Array(bytes.buffer)
-}
-
 const attempt = <A>(run: () => A): Effect.Effect<A, QueryFault> =>
   Effect.suspend(() => {
     try {
@@ -156,10 +147,6 @@ const attempt = <A>(run: () => A): Effect.Effect<A, QueryFault> =>
       throw fault
     }
   })
-
-/** Whether two rows say the same, whatever their stamps. */
-const isAlike = (a: Uint8Array, b: Uint8Array): boolean =>
-  Value.compareBytes(a.subarray(LwwRecord.stampBytes), b.subarray(LwwRecord.stampBytes)) === 0
 
 const make = Effect.gen(function*() {
   const { queryMillisMax, queryBytesMax, queryRowsMax } = yield* ServerConfig
@@ -240,13 +227,7 @@ const make = Effect.gen(function*() {
     /** What rows are shown with, where the query selects fields. */
     readonly #select: ((value: unknown) => unknown) | undefined
     readonly #isSearch: boolean
-    /** The rows of the present version as they were told, whatever has become of the records since. */
-    readonly #rows = new Map<string, Uint8Array>()
-    #bytes = 0
-    /** Of what is told: changes that nobody sees make none. */
-    #version = 0
-    #hasMore = false
-    #scores: ReadonlyMap<string, number> | undefined
+    readonly #told = new ToldRows(this.number)
     /** All rows, as long as they are kept. */
     #pages: ReadonlyArray<Uint8Array> | undefined
 
@@ -266,12 +247,12 @@ const make = Effect.gen(function*() {
     }
 
     get isReady(): boolean {
-      return this.#version > 0
+      return this.#told.version > 0
     }
 
     snapshot(): ReadonlyArray<Uint8Array> {
       if (this.#pages !== undefined) return this.#pages
-      const pages = this.#encode(Array.from(this.#rows.keys()), [], 0)
+      const pages = this.#told.all()
       this.#pages = pages
       keep(this, pages.reduce((bytes, page) => bytes + page.length, 0))
       return pages
@@ -299,17 +280,13 @@ const make = Effect.gen(function*() {
     }
 
     #take({ changes, hasMore }: LiveQueries.Delta): void {
-      const put: Array<string> = []
-      const left: Array<string> = []
       for (const { key, type } of changes) {
-        if (type === "leave") {
-          this.#bytes -= this.#rows.get(key)!.length + key.length * 3
-          this.#rows.delete(key)
-          left.push(key)
-        } else if (this.#put(key, type === "update")) put.push(key)
+        if (type === "leave") this.#told.delete(key)
+        // That something else in the record has changed, and when, isn't told by the stamp either.
+        else this.#told.put(key, this.#rowOf(key), type === "update" && !this.#isWhole)
       }
       turns.spend(changes.length + this.askers.size * recordsPerTelling)
-      if (this.#bytes > queryBytesMax) {
+      if (this.#told.bytes > queryBytesMax) {
         return this.end(
           new QueryTooExpensive({
             path: "$",
@@ -318,23 +295,16 @@ const make = Effect.gen(function*() {
           })
         )
       }
-      if (this.isReady && put.length === 0 && left.length === 0 && hasMore === this.#hasMore) return
+      const scores = this.#isSearch
+        ? new Map(this.#live.rows.map(({ key, score }) => [key, score!]))
+        : undefined
+      const isFirst = !this.isReady
+      const pages = this.#told.next(hasMore, scores)
+      if (pages === undefined) return
       this.dropPages()
-      this.#hasMore = hasMore
-      if (this.#isSearch) this.#scores = new Map(this.#live.rows.map(({ key, score }) => [key, score!]))
-      const pages = ++this.#version === 1 ? undefined : this.#encode(put, left, this.#version - 1)
-      for (const asker of Array.from(this.askers)) if (this.askers.has(asker)) asker.onVersion(pages)
-    }
-
-    /** Takes in a row. Answers whether it is to be told. */
-    #put(key: string, isInPlace: boolean): boolean {
-      const row = this.#rowOf(key)
-      const before = this.#rows.get(key)
-      // That something else in the record has changed, and when, isn't told by the stamp either.
-      if (isInPlace && before !== undefined && !this.#isWhole && isAlike(before, row)) return false
-      this.#bytes += row.length + (before === undefined ? key.length * 3 : -before.length)
-      this.#rows.set(key, row)
-      return true
+      for (const asker of Array.from(this.askers)) {
+        if (this.askers.has(asker)) asker.onVersion(isFirst ? undefined : pages)
+      }
     }
 
     /** Whether rows are whole records. */
@@ -348,44 +318,6 @@ const make = Effect.gen(function*() {
       const shown = this.access.show(record, valueOf(record))!
       if (this.#select === undefined) return shown.row
       return LwwRecord.put(shown.stamp, Value.encode(this.#select(valueOf(shown))), shown.expiresAt).row
-    }
-
-    /** Pages that fit into frames. */
-    #encode(keys: ReadonlyArray<string>, left: ReadonlyArray<string>, after: number): ReadonlyArray<Uint8Array> {
-      const pages: Array<Uint8Array> = []
-      const scores = this.#scores
-      let gone: ReadonlyArray<string> = []
-      let records: Array<Protocol.RecordTuple> = []
-      let bytes = 0
-      const cut = (isLast: boolean): void => {
-        pages.push(Protocol.encode({
-          _tag: "QueryRows",
-          query: this.number,
-          version: this.#version,
-          after,
-          isLast,
-          hasMore: this.#hasMore,
-          left: gone,
-          scores: scores === undefined ? null : scoreBytes(records.map(([key]) => scores.get(key)!)),
-          records
-        }))
-        gone = []
-        records = []
-        bytes = 0
-      }
-      for (let at = 0; at < left.length; at += leftMax) {
-        gone = left.slice(at, at + leftMax)
-        if (at + leftMax < left.length) cut(false)
-      }
-      for (const key of keys) {
-        const row = this.#rows.get(key)!
-        const size = key.length * 3 + row.length
-        if (bytes > 0 && bytes + size > Protocol.batchBytesMax) cut(false)
-        records.push([key, row])
-        bytes += size
-      }
-      cut(true)
-      return pages
     }
   }
 

@@ -4847,8 +4847,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "QRY-1",
     breaks: "a row that leaves stays among those that newcomers are told",
-    ...server("Queries", "queries.model"),
-    find: "          this.#rows.delete(key)",
+    ...server("ToldRows", "queries.model"),
+    find: "    this.#rows.delete(key)",
     replace: "",
     fails: "in a small map"
   },
@@ -4872,8 +4872,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     id: "QRY-3",
     breaks: "the bytes of a query's rows have no bound",
     ...server("Queries", "Queries"),
-    find: "      if (this.#bytes > queryBytesMax) {",
-    replace: "      if (this.#bytes > Number.POSITIVE_INFINITY) {",
+    find: "      if (this.#told.bytes > queryBytesMax) {",
+    replace: "      if (this.#told.bytes > Number.POSITIVE_INFINITY) {",
     fails: "is so many bytes of all its rows"
   },
   {
@@ -5015,8 +5015,8 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "PERM-1",
     breaks: "that a hidden field has changed is told",
-    ...server("Queries", "Permissions"),
-    find: "      if (isInPlace && before !== undefined && !this.#isWhole && isAlike(before, row)) return false",
+    ...server("ToldRows", "Permissions"),
+    find: "    if (isToldWhenOther && before !== undefined && isAlike(before, row)) return",
     replace: "",
     fails: "isn't told that a hidden field has changed"
   },
@@ -5143,7 +5143,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     id: "QRY-2",
     breaks: "scores come with other rows than theirs",
-    ...server("Queries", "Search"),
+    ...server("ToldRows", "Search"),
     find: "const scoreBytes = (scores: ReadonlyArray<number>): Uint8Array => {",
     replace: "const scoreBytes = ([, ...scores]: ReadonlyArray<number>): Uint8Array => {",
     fails: "finds words with the scores of an index"
