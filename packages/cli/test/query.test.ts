@@ -2,7 +2,7 @@ import { expect, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { directory, type Server, server, topgun } from "./process.ts"
+import { directory, type Server, server, start, topgun } from "./process.ts"
 
 class Running extends Context.Tag("test/Running")<Running, Server>() {}
 
@@ -111,5 +111,23 @@ layer(running)("topgun query", (it) => {
         expect({ code, stdout }).toEqual({ code: 2, stdout: "" })
         expect(stderr).toContain(message)
       }
+    }))
+
+  it.scoped("goes on with what changes, until a signal", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Running
+      const env = { TOPGUN_URL: url }
+      const watching = yield* start(
+        ["query", "watched", "--where", "{\"n\":{\"lt\":5}}", "--order-by", "n", "--watch"],
+        { env }
+      )
+      yield* topgun(["set", "watched", "b", "{\"n\":2}"], { env })
+      yield* watching.printed(/^enter {2}b\t\{"n":2\}\n$/)
+      yield* topgun(["set", "watched", "b", "{\"n\":3}"], { env })
+      yield* watching.printed(/^move {3}b\t\{"n":3\}\n$/m)
+      yield* topgun(["rm", "watched", "b"], { env })
+      yield* watching.printed(/^leave {2}b\n$/m)
+      yield* watching.signal("SIGINT")
+      expect((yield* watching.ended).code).toBe(0)
     }))
 })

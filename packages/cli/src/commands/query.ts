@@ -134,7 +134,12 @@ const show = (
         if (watch) {
           return yield* Stream.runForEach(asked.changes, ({ changes }) =>
             Effect.sync(() => {
-              for (const change of changes) print(changeOf(json, change))
+              // What went first, and then what came in the query's order.
+              const places = new Map(asked.current.rows.map(({ key }, place) => [key, place]))
+              const placeOf = ({ key }: QueryChange<unknown>): number => places.get(key) ?? -1
+              for (const change of Array.from(changes).sort((x, y) => placeOf(x) - placeOf(y))) {
+                print(changeOf(json, change))
+              }
             }))
         }
         const { cursor, hasMore, rows } = yield* answered(asked)
