@@ -66,6 +66,7 @@ const engine = {
         get: (key) => map.get(key),
         parts: 1,
         visit: (_, visitor) => map.forEach(visitor),
+        find: (_, fields, isWanted, take) => map.find(fields, isWanted, take),
         size: () => map.recordCount
       },
       indexes: indexes.map((field) => ({ fields: [field], kind: "sorted" }))

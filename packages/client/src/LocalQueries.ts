@@ -45,6 +45,7 @@ class Engine {
         get: (key) => cells.get(key),
         parts: 1,
         visit: (_, visitor) => cells.forEach(visitor),
+        find: (_, fields, isWanted, take) => cells.find(fields, isWanted, take),
         size: () => cells.size
       },
       indexes: replica.indexesOf(name),

@@ -195,6 +195,23 @@ export class LwwMap {
     })
   }
 
+  /**
+   * As {@link forEach}, of the values that are wanted: `isWanted` is asked of each as it is or, where nobody has read it yet, of an object
+   * with these of its fields, which costs a tenth of it.
+   */
+  find(
+    fields: ReadonlySet<string>,
+    isWanted: (key: string, part: unknown) => boolean,
+    take: (key: string, value: unknown) => void
+  ): void {
+    const partOf = Value.partDecoder(fields)
+    this.#keys.slots.forEach((slot, key) => {
+      if (!this.#isVisible(slot)) return
+      const value = this.#values[slot]
+      if (isWanted(key, value === undefined ? this.#decoded(slot, partOf) : value)) take(key, this.#valueOf(slot))
+    })
+  }
+
   /** Every live record with its key, tombstones and expired ones included. The map may change meanwhile. */
   *records(): IterableIterator<[key: string, record: Row]> {
     for (const [key, slot] of this.#keys.slots) yield [key, this.#recordAt(this.#field(slot, ROW))]
@@ -429,15 +446,15 @@ export class LwwMap {
     if (value !== undefined && this.#expiring.size === 0) return value
     if (!this.#isVisible(slot)) return undefined
     if (value !== undefined) return value
+    while (this.#values.length < slot) this.#values.push(undefined)
+    return this.#values[slot] = this.#decoded(slot, Value.decodeTrusted)
+  }
+
+  #decoded(slot: number, decode: (bytes: Uint8Array, start: number, end: number) => unknown): unknown {
     const address = this.#field(slot, ROW)
     const bytes = this.#rows.bytesOf(address)
     const start = startOf(address)
-    while (this.#values.length < slot) this.#values.push(undefined)
-    return this.#values[slot] = Value.decodeTrusted(
-      bytes,
-      LwwRecord.valueAt(bytes, start),
-      start + this.#rows.lengthOf(address)
-    )
+    return decode(bytes, LwwRecord.valueAt(bytes, start), start + this.#rows.lengthOf(address))
   }
 
   #forgetValue(slot: number): void {

@@ -109,7 +109,12 @@ export const decodeTrusted = (bytes: Uint8Array, start: number = 0, end: number 
  * As {@link decodeTrusted}, of objects only the fields of these names: for looking at many values of which few are wanted whole. What it
  * makes isn't frozen.
  */
-export const partDecoder = (fields: ReadonlySet<string>): (bytes: Uint8Array) => Value => partReader(fields)
+export const partDecoder = (
+  fields: ReadonlySet<string>
+): (bytes: Uint8Array, start?: number, end?: number) => Value => {
+  const partOf = partReader(fields)
+  return (bytes, start = 0, end = bytes.length) => partOf(bytes, start, end)
+}
 
 // --- Comparing ------------------------------------------------------------------------------------------------------
 

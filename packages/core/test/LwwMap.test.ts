@@ -121,6 +121,26 @@ const sameRow = (a: Row | undefined, b: Row | undefined): boolean =>
   a === undefined || b === undefined ? a === b : LwwRecord.compare(a, b) === 0
 
 describe("LwwMap", () => {
+  it("finds values by some of their fields, read before or not, and gives them whole, as everybody gets them", () => {
+    const map = newMap()
+    const values = { a: { m: "x", n: 1 }, b: { m: "y", n: 2 }, c: "n", d: { m: "z", n: 1 } }
+    for (const [key, value] of Object.entries(values)) {
+      map.set(key, Value.encode(value), { millis: 1, counter: 0, nodeId: "0".repeat(16) })
+    }
+    map.remove("d", { millis: 2, counter: 0, nodeId: "0".repeat(16) })
+    const known = map.get("b")
+    const seen: Array<unknown> = []
+    const found = new Map<string, unknown>()
+    map.find(new Set(["n"]), (key, part) => {
+      seen.push([key, part])
+      return key !== "c"
+    }, (key, value) => found.set(key, value))
+    assert.deepStrictEqual(seen, [["a", { n: 1 }], ["b", values.b], ["c", "n"]])
+    assert.deepStrictEqual(found, new Map([["a", values.a], ["b", values.b]]))
+    assert.strictEqual(found.get("b"), known)
+    assert.strictEqual(found.get("a"), map.get("a"))
+  })
+
   it.prop(
     "is what a naive model is after any writes, merges, confirmations and reverts; its tree digests confirmed records only",
     [fc.array(command, { maxLength: 20, size: "max" })],
@@ -164,6 +184,9 @@ describe("LwwMap", () => {
         const visited = new Map<string, unknown>()
         map.forEach((own, value) => visited.set(own, value))
         assert.deepStrictEqual(visited, visible)
+        const wanted = new Map<string, unknown>()
+        map.find(new Set(["n"]), (own) => own !== "a", (own, value) => wanted.set(own, value))
+        assert.deepStrictEqual(wanted, new Map(Array.from(visible).filter(([own]) => own !== "a")))
         assert.deepStrictEqual(new Set(map.keys()), new Set(visible.keys()))
       }
     },

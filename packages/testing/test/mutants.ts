@@ -5147,5 +5147,14 @@ export const mutants: ReadonlyArray<Mutant> = [
     find: "const scoreBytes = (scores: ReadonlyArray<number>): Uint8Array => {",
     replace: "const scoreBytes = ([, ...scores]: ReadonlyArray<number>): Uint8Array => {",
     fails: "finds words with the scores of an index"
+  },
+  {
+    id: "QRY-2",
+    breaks: "what is found by some of its fields has no others",
+    ...core("LwwMap", "LwwMap"),
+    find:
+      "      if (isWanted(key, value === undefined ? this.#decoded(slot, partOf) : value)) take(key, this.#valueOf(slot))",
+    replace: "      if (isWanted(key, this.#decoded(slot, partOf))) take(key, value ?? this.#decoded(slot, partOf))",
+    fails: "finds values by some of their fields, read before or not, and gives them whole"
   }
 ]

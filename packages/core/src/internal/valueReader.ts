@@ -25,17 +25,19 @@ export const read = (bytes: Uint8Array, start: number, end: number): Value => {
  * Reads some fields of objects: an object with those of them that are there, and whatever isn't an object as it is. Others are passed,
  * their names too, without making anything of them: most differ in length from those that are wanted.
  */
-export const partReader = (names: ReadonlySet<string>): (bytes: Uint8Array) => Value => {
+export const partReader = (
+  names: ReadonlySet<string>
+): (bytes: Uint8Array, start: number, end: number) => Value => {
   const wanted = Array.from(names, (text) => ({ name: makeName(text), bytes: encoder.encode(text) }))
-  return (bytes) => {
-    const tag = bytes[0]!
+  return (bytes, start, end) => {
+    const tag = bytes[start]!
     const isShort = tag >= 0x80 && tag < 0x90
-    if (!isShort && tag !== 0xde) return read(bytes, 0, bytes.length)
-    at = isShort ? 1 : 3
+    if (!isShort && tag !== 0xde) return read(bytes, start, end)
+    at = start + (isShort ? 1 : 3)
     strangers = 0
     const object: { [field: string]: Value } = {}
     let left = wanted.length
-    for (let count = isShort ? tag & 15 : uint16At(bytes, 1); count > 0 && left > 0; count--) {
+    for (let count = isShort ? tag & 15 : uint16At(bytes, start + 1); count > 0 && left > 0; count--) {
       const header = bytes[at++]!
       const length = header < 0xc0 ? header & 31 : header === 0xd9 ? take1(bytes) : take2(bytes)
       const from = at
