@@ -124,8 +124,8 @@ describe("LwwMap", () => {
   it("finds values by some of their fields, read before or not, and gives them whole, as everybody gets them", () => {
     const map = newMap()
     const values = { a: { m: "x", n: 1 }, b: { m: "y", n: 2 }, c: "n", d: { m: "z", n: 1 } }
-    for (const [key, value] of Object.entries(values)) {
-      map.set(key, Value.encode(value), { millis: 1, counter: 0, nodeId: "0".repeat(16) })
+    for (const [name, value] of Object.entries(values)) {
+      map.set(name, Value.encode(value), { millis: 1, counter: 0, nodeId: "0".repeat(16) })
     }
     map.remove("d", { millis: 2, counter: 0, nodeId: "0".repeat(16) })
     const known = map.get("b")
@@ -134,7 +134,7 @@ describe("LwwMap", () => {
     map.find(new Set(["n"]), (key, part) => {
       seen.push([key, part])
       return key !== "c"
-    }, (key, value) => found.set(key, value))
+    }, (name, value) => found.set(name, value))
     assert.deepStrictEqual(seen, [["a", { n: 1 }], ["b", values.b], ["c", "n"]])
     assert.deepStrictEqual(found, new Map([["a", values.a], ["b", values.b]]))
     assert.strictEqual(found.get("b"), known)
