@@ -131,9 +131,9 @@ describe("LwwMap", () => {
     const known = map.get("b")
     const seen: Array<unknown> = []
     const found = new Map<string, unknown>()
-    map.find(new Set(["n"]), (key, part) => {
-      seen.push([key, part])
-      return key !== "c"
+    map.find(new Set(["n"]), (name, part) => {
+      seen.push([name, part])
+      return name !== "c"
     }, (name, value) => found.set(name, value))
     assert.deepStrictEqual(seen, [["a", { n: 1 }], ["b", values.b], ["c", "n"]])
     assert.deepStrictEqual(found, new Map([["a", values.a], ["b", values.b]]))
