@@ -74,9 +74,9 @@ const everything = ["core", "client", "adapters"].flatMap(browserEntries).map((e
 
 /** Budgets in kB (of 1,000 bytes) after gzip: what is loaded at the start, and with what is loaded on demand. */
 const applications = [
-  { name: "Promise form", source: promise, budget: { start: 178, all: 339 } },
-  { name: "Promise form with declarations", source: declared, budget: { start: 178, all: 339 } },
-  { name: "Effect form", source: effect, budget: { start: 179, all: 331 } },
+  { name: "Promise form", source: promise, budget: { start: 179, all: 340 } },
+  { name: "Promise form with declarations", source: declared, budget: { start: 179, all: 340 } },
+  { name: "Effect form", source: effect, budget: { start: 180, all: 332 } },
   { name: "everything", source: everything, budget: { start: 214, all: 346 } }
 ]
 
