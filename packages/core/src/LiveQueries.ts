@@ -320,11 +320,6 @@ export class LiveQueries {
     return this.#open.size === 0 && this.indexes.specs.length === 0 && this.#searching === undefined
   }
 
-  /** The queries that are open. */
-  get open(): Iterable<Live> {
-    return this.#open.values()
-  }
-
   /** A record is another now, or gone: after it has become so in the source, each time. */
   set(key: string, value: unknown): void {
     this.indexes.set(key, value)

@@ -77,11 +77,6 @@ export class QueryWindow {
     return this.#edge !== undefined && this.#list.size <= this.#limit
   }
 
-  /** Rows that it holds. */
-  get size(): number {
-    return this.#list.size
-  }
-
   has(key: string): boolean {
     return this.#rows.has(key)
   }

@@ -60,16 +60,6 @@ export class SortedList<A> {
     return true
   }
 
-  /** The item at an index; `undefined` beyond the end. */
-  at(index: number): A | undefined {
-    let rest = index
-    for (const chunk of this.#chunks) {
-      if (rest < chunk.length) return chunk[rest]
-      rest -= chunk.length
-    }
-    return undefined
-  }
-
   get last(): A | undefined {
     return this.#chunks[this.#chunks.length - 1]?.at(-1)
   }
