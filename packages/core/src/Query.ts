@@ -27,6 +27,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type * as AST from "effect/SchemaAST"
 import { MalformedMessage, QueryInvalid, QueryTooExpensive, RecordTooLarge, ValueNotSupported } from "./GridError.ts"
+import { fromBase64, toBase64 } from "./internal/base64.ts"
 import { fieldAt, fieldOf, type Fields, isFields } from "./internal/comparisons.ts"
 import { compareFields, compareKeys, rankOf, ranks } from "./internal/fieldValues.ts"
 import { type Hash64, hashBytes, hex } from "./internal/hash.ts"
@@ -270,7 +271,7 @@ const digestOf = (bytes: Uint8Array): string => {
 
 /** A text that is equal for queries that have equal answers: by it they share one evaluation. */
 export const identityOf = (query: Query): string =>
-  toBase64(Value.encodeTransient([
+  toText(Value.encodeTransient([
     orderOf(query),
     query.limit ?? null,
     query.cursor ?? null,
@@ -405,7 +406,7 @@ export const cursorOf = (query: Query, { key, sort }: Place): string => {
   const bound = digestOf(Value.encodeTransient(orderOf(query)))
   // Each of a record's fields fits into a value; all of them with its key and two digests may be a little more.
   const content = Value.encode([cursorVersion, bound, fields, key], cursorLengthMax)
-  return toBase64(Value.encode([content, digestOf(content)], cursorLengthMax))
+  return toText(Value.encode([content, digestOf(content)], cursorLengthMax))
 }
 
 /** The place where a query begins; `undefined` without a cursor. @throws QueryInvalid when it was changed, or isn't this query's */
@@ -442,21 +443,19 @@ const listOf = (bytes: Uint8Array, at: string): ReadonlyArray<Value.Value> => {
 }
 
 const partsOf = (cursor: string, at: string): ReadonlyArray<Value.Value> => {
-  const bytes = fromBase64(cursor)
+  const bytes = fromText(cursor)
   if (bytes === undefined) throw invalid(at, "it was changed: begin without one")
   return listOf(bytes, at)
 }
 
-const toBase64 = (bytes: Uint8Array): string => {
-  let binary = ""
-  for (let i = 0; i < bytes.length; i += 8192) binary += String.fromCharCode(...bytes.subarray(i, i + 8192))
-  return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")
-}
+/** As it stands in a URL, too. */
+const toText = (bytes: Uint8Array): string =>
+  toBase64(bytes).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")
 
-const fromBase64 = (text: string): Uint8Array | undefined => {
+const fromText = (text: string): Uint8Array | undefined => {
   if (!/^[\w-]*$/.test(text)) return undefined
   try {
-    return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (unit) => unit.charCodeAt(0))
+    return fromBase64(text.replaceAll("-", "+").replaceAll("_", "/"))
   } catch {
     // Of a length that no bytes have.
     return undefined

@@ -13,6 +13,7 @@
  * JSON's numbers are taken for doubles, in whichever way they are written.
  */
 import { MalformedMessage } from "./GridError.ts"
+import { fromBase64, toBase64 } from "./internal/base64.ts"
 import type { Value } from "./Value.ts"
 
 /** What `JSON.stringify` writes as it is. */
@@ -22,26 +23,8 @@ export type Json = null | boolean | number | string | ReadonlyArray<Json> | { re
 const markOf = (fields: ReadonlyArray<string>): string | undefined =>
   fields.length === 1 && fields[0]!.startsWith("$") ? fields[0] : undefined
 
-/** Characters that one call takes as arguments. */
-const charactersMax = 8_192
-
-const toBase64 = (bytes: Uint8Array): string => {
-  let text = ""
-  for (let at = 0; at < bytes.length; at += charactersMax) {
-    text += String.fromCharCode(...bytes.subarray(at, at + charactersMax))
-  }
-  return btoa(text)
-}
-
 const unreadable = (mark: string): MalformedMessage =>
   new MalformedMessage({ reason: `no value is written {${JSON.stringify(mark.slice(0, 40))}: …} like this` })
-
-const fromBase64 = (base64: string): Uint8Array => {
-  const text = atob(base64)
-  const bytes = new Uint8Array(text.length)
-  for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at)
-  return bytes
-}
 
 /** A value of a grid as JSON. What is JSON already isn't copied. */
 export const toJson = (value: Value): Json => {
